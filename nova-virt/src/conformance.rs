@@ -1,0 +1,1 @@
+//! What every [`Hypervisor`](crate::Hypervisor) must do.

@@ -1,0 +1,105 @@
+//! The fake's guests, and the file that they survive a restart in.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use nova_core::ids::InstanceId;
+use nova_core::state::PowerState;
+use serde::{Deserialize, Serialize};
+
+use crate::{BoxError, GuestInfo, GuestSpec};
+
+/// One guest. `spec` is `None` when only its files remain.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Guest {
+    pub(super) spec: Option<GuestSpec>,
+    pub(super) power_state: PowerState,
+    /// How often it was started; its console shows that many boots.
+    pub(super) boots: u32,
+}
+
+impl Guest {
+    pub(super) fn info(&self, instance: InstanceId) -> GuestInfo {
+        GuestInfo {
+            instance,
+            name: self
+                .spec
+                .as_ref()
+                .map(|spec| spec.name.clone())
+                .unwrap_or_default(),
+            power_state: self.power_state,
+            epoch: self.spec.as_ref().map_or(0, |spec| spec.epoch),
+        }
+    }
+}
+
+pub(super) type Guests = BTreeMap<InstanceId, Guest>;
+
+/// Reads the guests that an earlier process left; none when there is no file.
+pub(super) fn load(path: &Path) -> Result<Guests, BoxError> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Guests::new()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Writes the guests. Whoever reads meanwhile, or after this process was killed, sees the old or the new ones whole.
+pub(super) fn save(path: &Path, guests: &Guests) -> Result<(), BoxError> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    std::fs::write(&new, serde_json::to_vec(guests)?)?;
+    std::fs::rename(&new, path)?;
+    Ok(())
+}
+
+/// What a guest's console shows: as many boots as it had, each up to the login banner.
+pub(super) fn console(guest: &Guest) -> Vec<u8> {
+    let Some(spec) = &guest.spec else {
+        return Vec::new();
+    };
+    let host = host_name(&spec.display_name, &spec.name);
+    let drive = if spec.config_drive.is_some() {
+        "config-drive"
+    } else {
+        "none"
+    };
+    let mut log = String::new();
+    // A guest that was started more often than anyone reads has the last boots in its log.
+    for boot in guest.boots.saturating_sub(SHOWN_BOOTS)..guest.boots {
+        log.push_str(&format!(
+            "[    0.000000] Linux version 6.1.0-fake (fake hypervisor)\r\n\
+             [    0.004000] Memory: {} MiB, processors: {}\r\n\
+             [    0.310000] virtio_blk: {} disks\r\n\
+             boot {} of instance {}, metadata source={drive}\r\n\
+             [    1.200000] boot finished\r\n\r\n{host} login: \r\n",
+            spec.memory_mb,
+            spec.vcpus,
+            spec.disks.len(),
+            boot + 1,
+            spec.instance,
+        ));
+    }
+    log.into_bytes()
+}
+
+const SHOWN_BOOTS: u32 = 16;
+
+/// The display name as a host name, as far as it can be one.
+fn host_name(display_name: &str, fallback: &str) -> String {
+    let plain: String = display_name
+        .chars()
+        .filter_map(|c| match c {
+            'a'..='z' | 'A'..='Z' | '0'..='9' | '-' => Some(c.to_ascii_lowercase()),
+            ' ' | '_' | '.' => Some('-'),
+            _ => None,
+        })
+        .take(63)
+        .collect();
+    let plain = plain.trim_matches('-');
+    if plain.is_empty() {
+        fallback.to_owned()
+    } else {
+        plain.to_owned()
+    }
+}

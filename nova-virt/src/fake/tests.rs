@@ -1,0 +1,245 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::ConfigDrive;
+use crate::testing::{guest_spec, instance_id};
+
+fn fake() -> FakeHypervisor {
+    FakeHypervisor::new(FakeOptions::new("host1"))
+}
+
+fn outcomes(fake: &FakeHypervisor) -> Vec<(Operation, JournalOutcome)> {
+    fake.journal()
+        .into_iter()
+        .map(|entry| (entry.operation, entry.outcome))
+        .collect()
+}
+
+#[tokio::test]
+async fn failures_come_on_command_and_only_as_often() {
+    let fake = fake();
+    fake.fail_next(Operation::Spawn, 2, ErrorKind::NoSpace);
+    for _ in 0..2 {
+        let error = fake.spawn(&guest_spec(1)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NoSpace);
+        assert!(fake.list().await.unwrap().is_empty());
+    }
+    fake.spawn(&guest_spec(1)).await.unwrap();
+    assert_eq!(fake.list().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_failure_after_the_effect_leaves_the_effect() {
+    let fake = fake();
+    fake.fail_next_after_effect(Operation::Spawn, 1, ErrorKind::TimedOut);
+    let error = fake.spawn(&guest_spec(1)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    assert_eq!(
+        fake.info(instance_id(1)).await.unwrap().power_state,
+        PowerState::Running
+    );
+    let told = JournalOutcome::DoneButFailed(ErrorKind::TimedOut);
+    assert_eq!(outcomes(&fake)[0], (Operation::Spawn, told));
+}
+
+#[tokio::test(start_paused = true)]
+async fn latency_is_on_tokios_clock() {
+    let latencies = BTreeMap::from([(Operation::Spawn, Duration::from_secs(30))]);
+    let options = FakeOptions {
+        latency: Duration::from_secs(1),
+        latencies,
+        ..FakeOptions::default()
+    };
+    let fake = FakeHypervisor::new(options);
+    let start = tokio::time::Instant::now();
+    fake.spawn(&guest_spec(1)).await.unwrap();
+    fake.ping().await.unwrap();
+    assert_eq!(start.elapsed(), Duration::from_secs(31));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hung_call_waits_for_its_release_and_holds_up_nobody_else() {
+    let fake = Arc::new(fake());
+    fake.hang(Operation::Spawn);
+    let hung = tokio::spawn({
+        let fake = fake.clone();
+        async move { fake.spawn(&guest_spec(1)).await }
+    });
+    // With the clock paused, this passes only once everything else stands still.
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert!(!hung.is_finished());
+    assert!(fake.list().await.unwrap().is_empty());
+    fake.release(Operation::Spawn);
+    hung.await.unwrap().unwrap();
+    assert_eq!(fake.list().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn an_unavailable_hypervisor_keeps_its_guests() {
+    let fake = fake();
+    fake.spawn(&guest_spec(1)).await.unwrap();
+    fake.set_available(false);
+    assert!(fake.ping().await.unwrap_err().is_retryable());
+    fake.set_available(true);
+    assert_eq!(
+        fake.info(instance_id(1)).await.unwrap().power_state,
+        PowerState::Running
+    );
+}
+
+#[tokio::test]
+async fn a_crash_is_told_and_seen() {
+    let fake = fake();
+    fake.spawn(&guest_spec(1)).await.unwrap();
+    let mut events = fake.events();
+    assert!(fake.crash_guest(instance_id(1)));
+    assert!(!fake.crash_guest(instance_id(1)), "it crashes once");
+    let crashed = GuestEvent {
+        instance: instance_id(1),
+        kind: GuestEventKind::Crashed,
+    };
+    assert_eq!(events.recv().await.unwrap(), crashed);
+    assert_eq!(
+        fake.info(instance_id(1)).await.unwrap().power_state,
+        PowerState::Crashed
+    );
+}
+
+#[tokio::test]
+async fn leftovers_are_listed_and_removed() {
+    let fake = fake();
+    fake.plant_leftover(instance_id(1));
+    let listed = fake.list().await.unwrap();
+    assert_eq!(listed[0].power_state, PowerState::NoState);
+    assert_eq!(
+        fake.info(instance_id(1)).await.unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
+    fake.destroy(instance_id(1)).await.unwrap();
+    assert!(fake.list().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn guests_outlive_the_process_with_a_state_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let state_file = Some(folder.path().join("guests.json"));
+    let options = FakeOptions {
+        state_file,
+        ..FakeOptions::new("host1")
+    };
+    let first = FakeHypervisor::new(options.clone());
+    let files = BTreeMap::from([("openstack/latest/user_data".to_owned(), vec![0, 255])]);
+    let config_drive = Some(ConfigDrive { files });
+    first
+        .spawn(&GuestSpec {
+            config_drive,
+            ..guest_spec(1)
+        })
+        .await
+        .unwrap();
+    first.spawn(&guest_spec(2)).await.unwrap();
+    first.power_off(instance_id(2), None).await.unwrap();
+    drop(first);
+
+    let again = FakeHypervisor::new(options);
+    let states: Vec<_> = again
+        .list()
+        .await
+        .unwrap()
+        .iter()
+        .map(|guest| guest.power_state)
+        .collect();
+    assert_eq!(states, [PowerState::Running, PowerState::Shutdown]);
+}
+
+#[tokio::test]
+async fn a_broken_state_file_stops_everything_and_stays_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("guests.json");
+    std::fs::write(&path, "{ not json").unwrap();
+    let fake = FakeHypervisor::new(FakeOptions {
+        state_file: Some(path.clone()),
+        ..FakeOptions::default()
+    });
+    assert_eq!(
+        fake.spawn(&guest_spec(1)).await.unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
+    assert_eq!(
+        fake.ping().await.unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "{ not json");
+}
+
+#[tokio::test]
+async fn the_world_notices_an_instance_that_runs_twice() {
+    let world = FakeWorld::new();
+    let host = |name: &str| {
+        FakeHypervisor::new(FakeOptions {
+            world: world.clone(),
+            ..FakeOptions::new(name)
+        })
+    };
+    let (one, two) = (host("one"), host("two"));
+    one.spawn(&guest_spec(1)).await.unwrap();
+    one.destroy(instance_id(1)).await.unwrap();
+    two.spawn(&guest_spec(1)).await.unwrap();
+    assert!(world.violations().is_empty(), "one after the other is fine");
+    two.pause(instance_id(1)).await.unwrap();
+    one.spawn(&guest_spec(1)).await.unwrap();
+    let twice = WorldViolation {
+        instance: instance_id(1),
+        running_on: vec!["two".into()],
+        started_on: "one".into(),
+    };
+    assert_eq!(world.violations(), [twice]);
+    assert_eq!(world.running_on(instance_id(1)), ["one", "two"]);
+    two.destroy(instance_id(1)).await.unwrap();
+    one.lose_power();
+    assert!(world.running_on(instance_id(1)).is_empty());
+}
+
+#[tokio::test]
+async fn equal_runs_have_equal_hashes() {
+    let run = async |host: &str, epoch: u64| {
+        let fake = FakeHypervisor::new(FakeOptions {
+            journal_limit: 2,
+            ..FakeOptions::new(host)
+        });
+        fake.spawn(&GuestSpec {
+            epoch,
+            ..guest_spec(1)
+        })
+        .await
+        .unwrap();
+        fake.reboot(instance_id(1), RebootKind::Hard).await.unwrap();
+        fake.destroy(instance_id(1)).await.unwrap();
+        assert_eq!(fake.journal().len(), 2, "only the last are kept");
+        assert_eq!(fake.journal()[0].sequence, 2);
+        fake.journal_hash()
+    };
+    assert_eq!(run("host1", 1).await, run("host1", 1).await);
+    assert_ne!(run("host1", 1).await, run("host1", 2).await);
+}
+
+#[tokio::test]
+async fn a_paused_guest_is_left_alone_by_a_repeated_spawn() {
+    let fake = fake();
+    fake.spawn(&guest_spec(1)).await.unwrap();
+    fake.pause(instance_id(1)).await.unwrap();
+    fake.spawn(&guest_spec(1)).await.unwrap();
+    assert_eq!(
+        fake.info(instance_id(1)).await.unwrap().power_state,
+        PowerState::Paused
+    );
+}
+
+#[tokio::test]
+async fn the_console_shows_each_boot_up_to_the_login_banner() {
+    let fake = fake();
+    fake.spawn(&guest_spec(1)).await.unwrap();
+    fake.reboot(instance_id(1), RebootKind::Hard).await.unwrap();
+    let log = String::from_utf8(fake.console_log(instance_id(1)).await.unwrap()).unwrap();
+    assert_eq!(log.matches("server-1 login:").count(), 2, "{log}");
+}

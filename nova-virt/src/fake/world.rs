@@ -1,0 +1,83 @@
+//! What several fakes together must never do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nova_core::ids::InstanceId;
+use serde::{Deserialize, Serialize};
+
+/// One instance ran on two hypervisors at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorldViolation {
+    /// The instance.
+    pub instance: InstanceId,
+    /// Where it already ran.
+    pub running_on: Vec<String>,
+    /// Where it was started as well.
+    pub started_on: String,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    running: BTreeMap<InstanceId, BTreeSet<String>>,
+    violations: Vec<WorldViolation>,
+}
+
+/// The fakes that share a world watch each other: no instance may run on two of them at once. A handle, cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct FakeWorld {
+    state: Arc<Mutex<State>>,
+}
+
+impl FakeWorld {
+    /// An empty world.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Every violation so far, in the order in which they came about.
+    pub fn violations(&self) -> Vec<WorldViolation> {
+        self.lock().violations.clone()
+    }
+
+    /// Where an instance runs now.
+    pub fn running_on(&self, instance: InstanceId) -> Vec<String> {
+        self.lock()
+            .running
+            .get(&instance)
+            .map(|hosts| hosts.iter().cloned().collect())
+            .unwrap_or_default()
+    }
+
+    pub(super) fn started(&self, host: &str, instance: InstanceId) {
+        let mut state = self.lock();
+        let hosts = state.running.entry(instance).or_default();
+        let others: Vec<String> = hosts
+            .iter()
+            .filter(|other| *other != host)
+            .cloned()
+            .collect();
+        hosts.insert(host.to_owned());
+        if !others.is_empty() {
+            state.violations.push(WorldViolation {
+                instance,
+                running_on: others,
+                started_on: host.to_owned(),
+            });
+        }
+    }
+
+    pub(super) fn stopped(&self, host: &str, instance: InstanceId) {
+        let mut state = self.lock();
+        if let Some(hosts) = state.running.get_mut(&instance) {
+            hosts.remove(host);
+            if hosts.is_empty() {
+                state.running.remove(&instance);
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,386 @@
+//! What a guest is made of, and what a hypervisor tells about it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use nova_core::ids::InstanceId;
+use nova_core::state::PowerState;
+use serde::{Deserialize, Serialize};
+
+use crate::HypervisorError;
+
+/// Everything that a hypervisor needs to bring up one guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestSpec {
+    /// The instance; also the guest's hardware UUID.
+    pub instance: InstanceId,
+    /// Fencing token, kept with the guest: of two orders for one instance the one with the lower epoch is refused.
+    pub epoch: u64,
+    /// The hypervisor's name for the guest, `instance-00000001`.
+    pub name: String,
+    /// The name that the user gave. Any text.
+    pub display_name: String,
+    /// The owner's project.
+    pub project_id: String,
+    /// The owner.
+    pub user_id: String,
+    /// The flavor's name at boot.
+    pub flavor_name: String,
+    /// The image that the root disk was made from, if any.
+    pub image_id: Option<String>,
+    /// Virtual processors, at least 1.
+    pub vcpus: u32,
+    /// Memory in MiB, at least 1.
+    pub memory_mb: u64,
+    /// Disks, in the order in which the guest sees them.
+    pub disks: Vec<DiskSpec>,
+    /// What the guest finds on its config drive; `None`: no drive.
+    pub config_drive: Option<ConfigDrive>,
+    /// Network interfaces, in the order in which the guest sees them.
+    pub interfaces: Vec<InterfaceSpec>,
+    /// Whether to start the guest once it is made.
+    pub running: bool,
+}
+
+/// What a disk is for. There is at most one root and one swap disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskRole {
+    /// The disk that the guest boots from.
+    Root,
+    /// Empty extra space that lives and dies with the guest.
+    Ephemeral,
+    /// Swap space.
+    Swap,
+}
+
+/// How the bytes of a disk image are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskFormat {
+    /// The bytes as the guest sees them.
+    Raw,
+    /// QEMU's copy-on-write format.
+    Qcow2,
+}
+
+impl DiskFormat {
+    /// The name by which `qemu-img` and libvirt know the format.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+        }
+    }
+}
+
+/// What is on a disk at first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskSource {
+    /// A copy-on-write overlay over a cached image, which is never written to.
+    Image {
+        /// Absolute path of the cached image.
+        base: PathBuf,
+        /// Its format, as inspected: it is never guessed from the bytes, which the user controls.
+        format: DiskFormat,
+    },
+    /// Nothing.
+    Blank,
+}
+
+/// One disk of a guest, made by `spawn` and removed by `destroy`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskSpec {
+    /// What it is for.
+    pub role: DiskRole,
+    /// What is on it at first.
+    pub source: DiskSource,
+    /// Size in GiB; 0, or less than the base image's size: as large as the base. A blank disk needs at least 1.
+    pub size_gb: u64,
+}
+
+/// The files of a config drive: a small read-only disk labelled `config-2`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigDrive {
+    /// Path on the drive (`openstack/latest/meta_data.json`) to content.
+    pub files: BTreeMap<String, Vec<u8>>,
+}
+
+/// One network interface of a guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceSpec {
+    /// Hardware address, `fa:16:3e:…`.
+    pub mac_address: String,
+    /// The host's bridge that the interface is plugged into.
+    pub bridge: String,
+    /// The name of the host's end of the interface, at most 15 bytes.
+    pub tap_name: String,
+    /// Largest packet in bytes; `None`: the bridge's own.
+    pub mtu: Option<u32>,
+}
+
+/// A block device for a running guest, that was made elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskAttachment {
+    /// Its serial number in the guest; [`detach_disk`](crate::Hypervisor::detach_disk) names it. Up to 36 bytes.
+    pub serial: String,
+    /// Where its bytes are.
+    pub source: AttachmentSource,
+    /// Device name wished for, `vdb`; `None`: the next free one.
+    pub device_name: Option<String>,
+    /// Whether the guest may only read.
+    pub read_only: bool,
+}
+
+/// Where the bytes of an attached disk are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttachmentSource {
+    /// A network block device export.
+    Nbd {
+        /// Server address.
+        host: String,
+        /// Server port.
+        port: u16,
+        /// Export name.
+        export: String,
+    },
+    /// A file on this host.
+    File {
+        /// Absolute path.
+        path: PathBuf,
+        /// Its format.
+        format: DiskFormat,
+    },
+}
+
+/// A copy of a guest's root disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotRequest {
+    /// The file to write; it must not exist.
+    pub destination: PathBuf,
+    /// The format to write it in.
+    pub format: DiskFormat,
+}
+
+/// What a hypervisor knows about one guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestInfo {
+    /// The instance.
+    pub instance: InstanceId,
+    /// The hypervisor's name for it. Empty when only files remain.
+    pub name: String,
+    /// Whether it runs. [`PowerState::NoState`] when only files remain.
+    pub power_state: PowerState,
+    /// The epoch of the order that made it. 0 when only files remain.
+    pub epoch: u64,
+}
+
+/// What a driver can do. What it can't answers [`Unsupported`](HypervisorError::Unsupported).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capabilities {
+    /// The driver's name in the configuration: `fake`, `libvirt`.
+    pub driver: String,
+    /// The hypervisor's type as the API shows it: `QEMU`, `fake`.
+    pub hypervisor_type: String,
+    /// The hypervisor's version as the API shows it: major × 1,000,000 + minor × 1,000 + patch; 0 while it is not known.
+    pub hypervisor_version: i64,
+    /// Processor architectures of its guests, `x86_64`.
+    pub architectures: Vec<String>,
+    /// Whether `spawn` reads [`DiskSource::Image`] from the disk of this host. The fake does not.
+    pub needs_images: bool,
+    /// `pause`, `unpause`.
+    pub pause: bool,
+    /// `suspend`, `resume`.
+    pub suspend: bool,
+    /// `snapshot`.
+    pub snapshot: bool,
+    /// `vnc_endpoint`.
+    pub vnc: bool,
+    /// `attach_disk`, `detach_disk`.
+    pub attach_disk: bool,
+    /// `attach_interface`, `detach_interface`.
+    pub attach_interface: bool,
+}
+
+/// What a hypervisor has to give, guests not counted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeResources {
+    /// The name under which the hypervisor is a compute node.
+    pub hypervisor_hostname: String,
+    /// The hypervisor's type: `QEMU`, `fake`.
+    pub hypervisor_type: String,
+    /// Its version, as in [`Capabilities`].
+    pub hypervisor_version: i64,
+    /// Logical processors.
+    pub vcpus: u32,
+    /// Memory in MiB.
+    pub memory_mb: u64,
+    /// Size in GiB of the file system that holds the guests' disks.
+    pub disk_gb: u64,
+    /// GiB that are free there now, whoever uses the rest.
+    pub disk_free_gb: u64,
+    /// Processor description, in the shape of Nova's `cpu_info`: `arch`, `model`, `vendor`, `topology`, `features`.
+    pub cpu_info: serde_json::Value,
+    /// The host's address.
+    pub host_ip: String,
+    /// How long the host is up and how busy, as `uptime` prints it. For people.
+    pub uptime: String,
+}
+
+/// How to reboot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RebootKind {
+    /// Ask the guest; when it does not react in time, as [`Hard`](Self::Hard).
+    Soft,
+    /// Power off and on.
+    Hard,
+}
+
+/// Where a guest's screen is served.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VncEndpoint {
+    /// Address on this host, usually loopback.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// Something happened to a guest, by our order or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestEvent {
+    /// The guest.
+    pub instance: InstanceId,
+    /// What happened.
+    pub kind: GuestEventKind,
+}
+
+/// What can happen to a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum GuestEventKind {
+    /// It runs, after it did not.
+    Started,
+    /// It runs no more: shut down, powered off or destroyed.
+    Stopped,
+    /// It stands still in memory.
+    Paused,
+    /// It runs again after a pause.
+    Resumed,
+    /// It stands still on disk.
+    Suspended,
+    /// It broke.
+    Crashed,
+}
+
+impl GuestSpec {
+    /// Refuses what no driver could turn into a guest, naming the field. Every driver's `spawn` calls it first.
+    pub fn validate(&self) -> Result<(), HypervisorError> {
+        if !is_plain_name(&self.name) {
+            return Err(HypervisorError::invalid(
+                "name",
+                "must be 1 to 64 letters, digits, '-', '_' or '.', starting with a letter or digit",
+            ));
+        }
+        if self.vcpus == 0 {
+            return Err(HypervisorError::invalid("vcpus", "must be at least 1"));
+        }
+        if self.memory_mb == 0 || self.memory_mb > MAX_MEMORY_MB {
+            return Err(HypervisorError::invalid(
+                "memory_mb",
+                format!("must be between 1 and {MAX_MEMORY_MB}"),
+            ));
+        }
+        validate_disks(&self.disks)?;
+        self.config_drive
+            .as_ref()
+            .map_or(Ok(()), ConfigDrive::validate)
+    }
+}
+
+/// 1 PiB: what fits, in bytes, into what the drivers count with.
+const MAX_MEMORY_MB: u64 = 1 << 30;
+/// 1 EiB.
+const MAX_DISK_GB: u64 = 1 << 30;
+/// A guest has letters for its disks: vda to vdz.
+const MAX_DISKS: usize = 26;
+/// A config drive is made in memory and on disk; user data itself is at most 64 KiB.
+const MAX_CONFIG_DRIVE_BYTES: usize = 64 << 20;
+
+fn is_plain_name(name: &str) -> bool {
+    name.len() <= 64
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+}
+
+fn validate_disks(disks: &[DiskSpec]) -> Result<(), HypervisorError> {
+    if disks.len() > MAX_DISKS {
+        return Err(HypervisorError::invalid(
+            "disks",
+            format!("at most {MAX_DISKS}"),
+        ));
+    }
+    for role in [DiskRole::Root, DiskRole::Swap] {
+        if disks.iter().filter(|disk| disk.role == role).count() > 1 {
+            return Err(HypervisorError::invalid(
+                "disks",
+                format!("more than one {role:?} disk"),
+            ));
+        }
+    }
+    for (index, disk) in disks.iter().enumerate() {
+        if disk.size_gb > MAX_DISK_GB {
+            return Err(HypervisorError::invalid(
+                format!("disks[{index}].size_gb"),
+                format!("at most {MAX_DISK_GB}"),
+            ));
+        }
+        match &disk.source {
+            DiskSource::Image { base, .. } if !base.is_absolute() => {
+                return Err(HypervisorError::invalid(
+                    format!("disks[{index}].source"),
+                    "the base image's path must be absolute",
+                ));
+            }
+            DiskSource::Blank if disk.size_gb == 0 => {
+                return Err(HypervisorError::invalid(
+                    format!("disks[{index}].size_gb"),
+                    "a blank disk needs a size",
+                ));
+            }
+            DiskSource::Image { .. } | DiskSource::Blank => {}
+        }
+    }
+    Ok(())
+}
+
+impl ConfigDrive {
+    fn validate(&self) -> Result<(), HypervisorError> {
+        for path in self.files.keys() {
+            let plain = |part: &str| {
+                !part.is_empty() && part != "." && part != ".." && !part.contains('\0')
+            };
+            if path.len() > 255 || !path.split('/').all(plain) {
+                return Err(HypervisorError::invalid(
+                    "config_drive.files",
+                    format!("{path:?} is not a relative path without '..'"),
+                ));
+            }
+        }
+        if self.files.values().map(Vec::len).sum::<usize>() > MAX_CONFIG_DRIVE_BYTES {
+            return Err(HypervisorError::invalid(
+                "config_drive.files",
+                "together larger than 64 MiB",
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
