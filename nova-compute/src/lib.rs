@@ -1,0 +1,1 @@
+//! The host agent: everything that runs on a compute host.

@@ -1,0 +1,140 @@
+//! Images: what servers boot from, and what an instance remembers of the one that it was made from.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ImageId, ProjectId};
+
+/// Where an image is in its life (Glance v2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageStatus {
+    /// Described, no data yet.
+    Queued,
+    /// Data is being written.
+    Saving,
+    /// Ready.
+    Active,
+    /// Taking the data failed.
+    Killed,
+    /// Switched off by an administrator.
+    Deactivated,
+    /// Gone.
+    Deleted,
+}
+
+impl ImageStatus {
+    /// The word on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Saving => "saving",
+            Self::Active => "active",
+            Self::Killed => "killed",
+            Self::Deactivated => "deactivated",
+            Self::Deleted => "deleted",
+        }
+    }
+}
+
+/// Who may see an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Visibility {
+    /// Everyone, in every list.
+    Public,
+    /// Everyone who knows the id.
+    Community,
+    /// The owner and members.
+    Shared,
+    /// The owner.
+    Private,
+}
+
+impl Visibility {
+    /// The word on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Community => "community",
+            Self::Shared => "shared",
+            Self::Private => "private",
+        }
+    }
+}
+
+/// An image as the image service keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// The id.
+    pub id: ImageId,
+    /// Display name; not unique.
+    pub name: Option<String>,
+    /// Where it is in its life.
+    pub status: ImageStatus,
+    /// Who may see it.
+    pub visibility: Visibility,
+    /// The project that owns it.
+    pub owner: ProjectId,
+    /// `qcow2`, `raw`, `iso`, … as declared; data of another format is refused.
+    pub disk_format: Option<String>,
+    /// `bare` and others; never looked at.
+    pub container_format: Option<String>,
+    /// Bytes stored.
+    pub size: Option<u64>,
+    /// Bytes as a disk, read from the data's own header.
+    pub virtual_size: Option<u64>,
+    /// MD5 of the data, as clients expect it.
+    pub checksum: Option<String>,
+    /// SHA-512 of the data.
+    pub os_hash_value: Option<String>,
+    /// The least memory in MiB to boot it with.
+    pub min_ram: u64,
+    /// The least root disk in GiB to boot it with.
+    pub min_disk: u64,
+    /// May not be deleted.
+    pub protected: bool,
+    /// Left out of lists.
+    pub os_hidden: bool,
+    /// Labels.
+    pub tags: BTreeSet<String>,
+    /// Everything else that clients attach.
+    pub properties: BTreeMap<String, String>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+    /// Grows with every change.
+    #[serde(default)]
+    pub generation: u64,
+}
+
+/// What an instance remembers of its image, so that the image may go (nova/objects/image_meta.py).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageMeta {
+    /// The image.
+    pub id: ImageId,
+    /// Its name then.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// The data's format, verified at upload.
+    pub disk_format: String,
+    /// Bytes stored.
+    pub size: u64,
+    /// SHA-512 of the data: hosts check what they fetched.
+    pub sha512: String,
+    /// The least memory in MiB.
+    #[serde(default)]
+    pub min_ram: u64,
+    /// The least root disk in GiB.
+    #[serde(default)]
+    pub min_disk: u64,
+    /// Bytes as a disk.
+    #[serde(default)]
+    pub virtual_size: u64,
+    /// `hw_*`, `os_*`, `architecture` and others.
+    #[serde(default)]
+    pub properties: BTreeMap<String, String>,
+}

@@ -1,0 +1,190 @@
+//! The instance: a server from its request to its deletion.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::fault::Fault;
+use crate::flavor::Flavor;
+use crate::ids::{HostName, InstanceId, ProjectId, RequestId, ReservationId, UserId, ZoneName};
+use crate::image::ImageMeta;
+use crate::state::{LockedBy, PowerState, Situation, States, TaskState, VmState};
+
+/// A server (nova/objects/instance.py). One row; every change names the generation that it read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Instance {
+    /// The id.
+    pub id: InstanceId,
+    /// A number of its own, from which hypervisors get the name `instance-%08x`. The store gives it.
+    #[serde(default)]
+    pub number: i64,
+    /// Whose it is.
+    pub project_id: ProjectId,
+    /// Who made it.
+    pub user_id: UserId,
+    /// All servers of one request share it.
+    pub reservation_id: ReservationId,
+    /// Its place among those.
+    #[serde(default)]
+    pub launch_index: u32,
+    /// The API call that made it.
+    pub request_id: RequestId,
+    /// Display name.
+    pub display_name: String,
+    /// Free text (2.19).
+    #[serde(default)]
+    pub display_description: Option<String>,
+    /// The name that the guest gives itself.
+    pub hostname: String,
+    /// The image as it was then; `None` for boot from volume.
+    pub image: Option<ImageMeta>,
+    /// The flavor as it was then.
+    pub flavor: Flavor,
+    /// The key's name.
+    #[serde(default)]
+    pub key_name: Option<String>,
+    /// The key itself.
+    #[serde(default)]
+    pub key_data: Option<String>,
+    /// Base64, at most 65535 characters.
+    #[serde(default)]
+    pub user_data: Option<String>,
+    /// Asked for with the server.
+    #[serde(default)]
+    pub config_drive: bool,
+    /// The user's labels.
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
+    /// Tags (2.26).
+    #[serde(default)]
+    pub tags: BTreeSet<String>,
+    /// Zone of the host that it is on.
+    #[serde(default)]
+    pub availability_zone: Option<ZoneName>,
+    /// Zone that was asked for and binds every move (2.96).
+    #[serde(default)]
+    pub pinned_availability_zone: Option<ZoneName>,
+    /// Hints to the scheduler, as given (2.100 shows them).
+    #[serde(default)]
+    pub scheduler_hints: BTreeMap<String, serde_json::Value>,
+    /// The host that it is on.
+    #[serde(default)]
+    pub host: Option<HostName>,
+    /// The hypervisor on that host.
+    #[serde(default)]
+    pub node: Option<String>,
+    /// Stable state.
+    pub vm_state: VmState,
+    /// What runs now.
+    #[serde(default)]
+    pub task_state: Option<TaskState>,
+    /// Last reading of the hypervisor.
+    pub power_state: PowerState,
+    /// Per cent.
+    #[serde(default)]
+    pub progress: u8,
+    /// Who locked it.
+    #[serde(default)]
+    pub locked: Option<LockedBy>,
+    /// Why (2.73).
+    #[serde(default)]
+    pub locked_reason: Option<String>,
+    /// As the user set it.
+    #[serde(default)]
+    pub access_ip_v4: Option<String>,
+    /// As the user set it, in canonical form.
+    #[serde(default)]
+    pub access_ip_v6: Option<String>,
+    /// `OS-DCF:diskConfig` is AUTO.
+    #[serde(default)]
+    pub auto_disk_config: bool,
+    /// Names of security groups asked for.
+    #[serde(default)]
+    pub security_groups: Vec<String>,
+    /// The latest fault.
+    #[serde(default)]
+    pub fault: Option<Fault>,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+    /// When it first ran.
+    #[serde(default)]
+    pub launched_at: Option<Timestamp>,
+    /// When it was stopped for good.
+    #[serde(default)]
+    pub terminated_at: Option<Timestamp>,
+    /// When it was deleted.
+    #[serde(default)]
+    pub deleted_at: Option<Timestamp>,
+    /// Fencing token: grows with every task; hosts refuse what carries a lower one than they have seen.
+    #[serde(default)]
+    pub epoch: u64,
+    /// Grows with every change.
+    #[serde(default)]
+    pub generation: u64,
+}
+
+impl Instance {
+    /// The three states together.
+    pub fn states(&self) -> States {
+        States { vm_state: self.vm_state, task_state: self.task_state, power_state: self.power_state }
+    }
+
+    /// Takes over all three states.
+    pub fn set_states(&mut self, states: States) {
+        self.vm_state = states.vm_state;
+        self.task_state = states.task_state;
+        self.power_state = states.power_state;
+    }
+
+    /// What [`crate::state::decide`] needs to know of it.
+    pub fn situation(&self, caller_is_admin: bool, host_up: bool, microversion: u16) -> Situation {
+        Situation {
+            vm_state: self.vm_state,
+            task_state: self.task_state,
+            power_state: self.power_state,
+            locked: self.locked,
+            launched: self.launched_at.is_some(),
+            has_host: self.host.is_some(),
+            host_up,
+            caller_is_admin,
+            microversion,
+            volume_backed: self.image.is_none(),
+        }
+    }
+
+    /// Is it gone?
+    pub fn is_deleted(&self) -> bool {
+        self.deleted_at.is_some()
+    }
+}
+
+/// A host name that a guest may take, made of a display name (nova/utils.py, `sanitize_hostname`).
+pub fn sanitize_hostname(name: &str, fallback: &str) -> String {
+    let mapped: String = name
+        .chars()
+        .filter_map(|c| match c {
+            ' ' | '_' | '.' => Some('-'),
+            c if c.is_ascii_alphanumeric() || c == '-' => Some(c.to_ascii_lowercase()),
+            _ => None,
+        })
+        .take(63)
+        .collect();
+    let trimmed = mapped.trim_matches('-');
+    if trimmed.is_empty() { fallback.to_owned() } else { trimmed.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_names_keep_what_dns_takes() {
+        assert_eq!(sanitize_hostname("My Server_1.example", "x"), "my-server-1-example");
+        assert_eq!(sanitize_hostname("日本", "server-1"), "server-1");
+        assert_eq!(sanitize_hostname("-a-", "x"), "a");
+        assert_eq!(sanitize_hostname(&"a".repeat(100), "x").len(), 63);
+    }
+}

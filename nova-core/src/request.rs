@@ -1,0 +1,86 @@
+//! What is asked of the scheduler, and its answer.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::flavor::Resources;
+use crate::ids::{HostName, InstanceId, ProjectId, ZoneName};
+
+/// What the scheduler reads of a request (nova/objects/request_spec.py).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RequestSpec {
+    /// The instances to place, all or none.
+    pub instances: Vec<InstanceId>,
+    /// Whose they are.
+    pub project_id: String,
+    /// What each of them takes.
+    pub resources: Resources,
+    /// Only hosts of this zone.
+    #[serde(default)]
+    pub availability_zone: Option<ZoneName>,
+    /// Exactly this host, past all preferences (`zone:host`).
+    #[serde(default)]
+    pub force_host: Option<HostName>,
+    /// Exactly this hypervisor (`zone:host:node`).
+    #[serde(default)]
+    pub force_node: Option<String>,
+    /// This host, if it passes like any other (2.74).
+    #[serde(default)]
+    pub requested_host: Option<HostName>,
+    /// Never these.
+    #[serde(default)]
+    pub ignore_hosts: Vec<HostName>,
+    /// Guest architecture that the image asks for.
+    #[serde(default)]
+    pub architecture: Option<String>,
+    /// How many alternates each selection should bring.
+    #[serde(default)]
+    pub alternates: usize,
+    /// `os:scheduler_hints`, as given.
+    #[serde(default)]
+    pub hints: BTreeMap<String, serde_json::Value>,
+}
+
+impl RequestSpec {
+    /// Fills in whose it is.
+    #[must_use]
+    pub fn of_project(mut self, project: &ProjectId) -> Self {
+        self.project_id = project.to_string();
+        self
+    }
+}
+
+/// Where one instance goes (nova/objects/selection.py).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Selection {
+    /// The instance.
+    pub instance_id: InstanceId,
+    /// The choice.
+    pub chosen: Destination,
+    /// What to try next, best first.
+    #[serde(default)]
+    pub alternates: Vec<Destination>,
+}
+
+/// A hypervisor on a host in a zone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Destination {
+    /// The host.
+    pub host: HostName,
+    /// The hypervisor on it.
+    pub node: String,
+    /// Its zone.
+    pub zone: ZoneName,
+}
+
+/// No host takes the request: how many were turned away, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoValidHost {
+    /// What tenants may read.
+    pub summary: String,
+    /// For administrators: hosts considered, counts by reason, what would have fitted.
+    pub details: String,
+    /// Hosts turned away, by reason.
+    pub reasons: BTreeMap<String, u64>,
+}

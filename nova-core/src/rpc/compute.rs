@@ -1,0 +1,144 @@
+//! The host agent's interface. Every order carries all that the host needs, the task that it belongs to and the
+//! instance's fencing token; each may be delivered more than once.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{InstanceId, TaskId};
+use crate::image::ImageMeta;
+use crate::rpc_method;
+
+rpc_method! {
+    /// Make this guest and start it.
+    BuildAndRunInstance = "compute"."build_and_run_instance": Cast from [Conductor], Order<BuildOrder> => ()
+}
+rpc_method! {
+    /// Remove this guest and all that belongs to it.
+    TerminateInstance = "compute"."terminate_instance": Cast from [Conductor], Order<()> => ()
+}
+rpc_method! {
+    /// Start it.
+    StartInstance = "compute"."start_instance": Cast from [Conductor], Order<()> => ()
+}
+rpc_method! {
+    /// Stop it.
+    StopInstance = "compute"."stop_instance": Cast from [Conductor], Order<StopOrder> => ()
+}
+rpc_method! {
+    /// Restart it.
+    RebootInstance = "compute"."reboot_instance": Cast from [Conductor], Order<RebootOrder> => ()
+}
+rpc_method! {
+    /// What the guest wrote to its serial console.
+    GetConsoleOutput = "compute"."get_console_output": Call from [Api, Conductor], ConsoleOutputRequest => ConsoleOutput
+}
+rpc_method! {
+    /// Are you there?
+    Ping = "compute"."ping": Call from [Api, Conductor], () => ()
+}
+
+/// An order of the conductor to a host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Order<T> {
+    /// Whose step it is: repeated in the report.
+    pub task_id: TaskId,
+    /// About which instance.
+    pub instance_id: InstanceId,
+    /// The fencing token: lower than one seen before means that the order is late.
+    pub epoch: u64,
+    /// What to do.
+    pub body: T,
+}
+
+/// All that a host needs to make a guest.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct BuildOrder {
+    /// The hypervisor's name for it, `instance-00000001`.
+    pub name: String,
+    /// The user's name for it.
+    pub display_name: String,
+    /// The name that it should give itself.
+    pub hostname: String,
+    /// Whose it is.
+    pub project_id: String,
+    /// Who made it.
+    pub user_id: String,
+    /// The flavor's name.
+    pub flavor_name: String,
+    /// Virtual processors.
+    pub vcpus: u32,
+    /// Memory in MiB.
+    pub memory_mb: u64,
+    /// Root disk in GiB; 0 means as large as the image.
+    pub root_gb: u64,
+    /// Ephemeral disk in GiB.
+    #[serde(default)]
+    pub ephemeral_gb: u64,
+    /// Swap disk in MiB.
+    #[serde(default)]
+    pub swap_mb: u64,
+    /// What it boots from.
+    pub image: Option<ImageMeta>,
+    /// Make a config drive.
+    pub config_drive: bool,
+    /// Key name and public key.
+    #[serde(default)]
+    pub keys: BTreeMap<String, String>,
+    /// Base64.
+    #[serde(default)]
+    pub user_data: Option<String>,
+    /// The user's labels.
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
+    /// First administrator password, for the config drive only.
+    #[serde(default)]
+    pub admin_password: Option<String>,
+    /// The zone.
+    #[serde(default)]
+    pub availability_zone: Option<String>,
+    /// Place among the servers of one request.
+    #[serde(default)]
+    pub launch_index: u32,
+    /// The request that made it.
+    #[serde(default)]
+    pub reservation_id: String,
+}
+
+impl std::fmt::Debug for BuildOrder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BuildOrder").field("name", &self.name).field("vcpus", &self.vcpus).finish_non_exhaustive()
+    }
+}
+
+/// How to stop.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopOrder {
+    /// How long the guest may take to shut down by itself; `None`: pull the plug.
+    pub graceful: Option<Duration>,
+}
+
+/// How to restart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RebootOrder {
+    /// Pull the plug and start anew; otherwise ask the guest.
+    pub hard: bool,
+}
+
+/// Whose console.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsoleOutputRequest {
+    /// Which.
+    pub instance_id: InstanceId,
+    /// Only that many last lines; `None`: all.
+    #[serde(default)]
+    pub length: Option<u32>,
+}
+
+/// Console text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsoleOutput {
+    /// As UTF-8; what is not is replaced.
+    pub output: String,
+}

@@ -1,0 +1,175 @@
+//! The conductor's interface: where users' intents become tasks, and the only way from a host to the store.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::host::Inventory;
+use crate::ids::{HostName, InstanceId, TaskId, ZoneName};
+use crate::rpc_method;
+use crate::state::PowerState;
+
+rpc_method! {
+    /// There is a new task in the store. Only shortens the wait: a conductor finds it anyway.
+    StartTask = "conductor"."start_task": Cast from [Api, Conductor], StartTaskRequest => ()
+}
+
+rpc_method! {
+    /// A host did its part of a task, or could not.
+    ReportStep = "conductor"."report_step": Call from [Compute], ReportStepRequest => Verdict
+}
+
+rpc_method! {
+    /// A host lives, has this much, and works on these tasks.
+    Heartbeat = "conductor"."heartbeat": Call from [Compute], HeartbeatRequest => HeartbeatReply
+}
+
+rpc_method! {
+    /// What should be on this host? Asked at start and now and then, to close the gap between intended and actual.
+    ListAssigned = "conductor"."list_assigned": Call from [Compute], ListAssignedRequest => Vec<AssignedInstance>
+}
+
+rpc_method! {
+    /// Guests whose power state is another than the store's.
+    ReportPowerStates = "conductor"."report_power_states": Cast from [Compute], ReportPowerStatesRequest => ()
+}
+
+rpc_method! {
+    /// Are you there?
+    Ping = "conductor"."ping": Call from [Compute, Api, Scheduler, Conductor], () => ()
+}
+
+/// Tasks to look at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartTaskRequest {
+    /// Which.
+    pub tasks: Vec<TaskId>,
+}
+
+/// How a host's part of a task went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportStepRequest {
+    /// The task.
+    pub task_id: TaskId,
+    /// The instance.
+    pub instance_id: InstanceId,
+    /// The fencing token that the order carried.
+    pub epoch: u64,
+    /// How it went.
+    pub outcome: StepOutcome,
+}
+
+/// How a host's part went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "result")]
+pub enum StepOutcome {
+    /// Done; the guest's power state after it.
+    Done {
+        /// Read from the hypervisor; `None` where there is no guest any more.
+        power_state: Option<PowerState>,
+    },
+    /// Not done, and nothing of it is left on the host.
+    Failed {
+        /// One line without secrets or paths; tenants may read it.
+        message: String,
+        /// The whole chain, for administrators.
+        details: String,
+        /// Another host may do better.
+        retryable: bool,
+    },
+}
+
+/// What the conductor makes of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It is in the store.
+    Recorded,
+    /// The task is over or is someone else's: a guest that this order made must go.
+    Stale,
+}
+
+/// A host's sign of life.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HeartbeatRequest {
+    /// The host; must be the sender.
+    pub host: HostName,
+    /// Its zone, as configured.
+    pub zone: ZoneName,
+    /// What it has; sent at start and when it changed.
+    #[serde(default)]
+    pub node: Option<NodeReport>,
+    /// Orders that it is working on.
+    #[serde(default)]
+    pub working_on: Vec<TaskId>,
+}
+
+/// What a host has.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeReport {
+    /// The hypervisor's own name.
+    pub hypervisor_hostname: String,
+    /// `QEMU`, `fake`.
+    pub hypervisor_type: String,
+    /// As libvirt counts.
+    pub hypervisor_version: i64,
+    /// The host's address.
+    pub host_ip: String,
+    /// Guest architectures.
+    pub architectures: Vec<String>,
+    /// Totals, reserves and ratios.
+    pub inventory: Inventory,
+    /// About the processor.
+    #[serde(default)]
+    pub cpu_info: serde_json::Value,
+    /// As `uptime` prints it.
+    #[serde(default)]
+    pub uptime: Option<String>,
+}
+
+/// Answer to a heartbeat.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeartbeatReply {
+    /// The conductor's time.
+    pub now: Timestamp,
+    /// The store has no inventory of this host, or an older one: send it with the next.
+    #[serde(default)]
+    pub send_node: bool,
+}
+
+/// Which host asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListAssignedRequest {
+    /// The host; must be the sender.
+    pub host: HostName,
+}
+
+/// An instance that the store has on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssignedInstance {
+    /// Which.
+    pub instance_id: InstanceId,
+    /// Its newest fencing token.
+    pub epoch: u64,
+    /// The power state that the store has.
+    pub power_state: PowerState,
+    /// A task is at work on it: hands off.
+    pub busy: bool,
+}
+
+/// Guests whose power state is not what the store has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportPowerStatesRequest {
+    /// The host; must be the sender.
+    pub host: HostName,
+    /// What was seen.
+    pub states: Vec<ObservedPower>,
+}
+
+/// One guest as the hypervisor sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedPower {
+    /// Which.
+    pub instance_id: InstanceId,
+    /// What the hypervisor says.
+    pub power_state: PowerState,
+}

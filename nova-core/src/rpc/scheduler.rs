@@ -1,0 +1,62 @@
+//! The scheduler's interface.
+
+use serde::{Deserialize, Serialize};
+
+use crate::flavor::Resources;
+use crate::host::ComputeNode;
+use crate::ids::{HostName, InstanceId};
+use crate::request::{RequestSpec, Selection};
+use crate::rpc_method;
+
+rpc_method! {
+    /// Picks a host for each instance of a request, or says why none fits.
+    SelectDestinations = "scheduler"."select_destinations": Call from [Conductor], RequestSpec => Vec<Selection>
+}
+
+rpc_method! {
+    /// What happened to hosts, so that host tables stay current. Nothing is lost when it is: tables are read anew.
+    HostsChanged = "scheduler"."hosts_changed": Fanout from [Conductor, Api], HostsChangedRequest => ()
+}
+
+/// News about hosts.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct HostsChangedRequest {
+    /// Nodes that are new, changed their inventory, or reported again.
+    #[serde(default)]
+    pub nodes: Vec<NodeNews>,
+    /// Hosts whose service an operator took out, put back or declared dead.
+    #[serde(default)]
+    pub services: Vec<ServiceNews>,
+    /// Resources that were given back or moved.
+    #[serde(default)]
+    pub allocations: Vec<AllocationNews>,
+}
+
+/// A node, as the store has it now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeNews {
+    /// The node.
+    pub node: ComputeNode,
+}
+
+/// A host's service, as far as scheduling cares.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceNews {
+    /// The host.
+    pub host: HostName,
+    /// Taken out by an operator.
+    pub disabled: bool,
+    /// Heard of lately and not declared dead.
+    pub up: bool,
+}
+
+/// An allocation that appeared (`Some`) or went (`None`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllocationNews {
+    /// For whom.
+    pub instance_id: InstanceId,
+    /// Where.
+    pub host: HostName,
+    /// How much now.
+    pub resources: Option<Resources>,
+}

@@ -1,0 +1,241 @@
+//! Instances, their tasks, actions, allocations and quota: one transactional unit.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use nova_core::action::ActionRecord;
+use nova_core::host::Allocation;
+use nova_core::ids::{FlavorId, HostName, ImageId, InstanceId, ProjectId, RequestId, ReservationId, TaskId, UserId};
+use nova_core::instance::Instance;
+use nova_core::quota::{Limits, Usage};
+use nova_core::state::{TaskState, VmState};
+use nova_core::task::Task;
+
+use crate::StoreError;
+
+/// One server of a create request.
+#[derive(Debug, Clone)]
+pub struct NewInstance {
+    /// The row; its number, generation and epoch are set by the store.
+    pub instance: Instance,
+    /// Its `create` action.
+    pub action: ActionRecord,
+    /// The task that builds it.
+    pub task: Task,
+}
+
+/// A whole create request.
+#[derive(Debug, Clone)]
+pub struct NewInstances {
+    /// All servers; of one project, user and request id.
+    pub instances: Vec<NewInstance>,
+    /// The project's limits, checked in the same transaction.
+    pub limits: Limits,
+}
+
+/// The begin of an action on an instance.
+#[derive(Debug, Clone)]
+pub struct TaskStart {
+    /// The instance with its new task state, and the generation that was read. The store raises its epoch.
+    pub instance: Instance,
+    /// What `os-instance-actions` will show.
+    pub action: ActionRecord,
+    /// What carries it out; the store sets its epoch to the instance's.
+    pub task: Task,
+    /// End every other task of the instance (its rows go), as deletion does.
+    pub supersede: bool,
+}
+
+/// Resources to be booked on a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Booking {
+    /// Where, for whom, how much.
+    pub allocation: Allocation,
+}
+
+/// A step's durable effects, all or none.
+#[derive(Debug, Clone)]
+pub struct TaskCommit {
+    /// The task with its new log, and the generation that was read.
+    pub task: Task,
+    /// It is over: its row goes.
+    pub done: bool,
+    /// The instance as it shall be, and the generation that was read.
+    pub instance: Option<Instance>,
+    /// Resources to book; a host without room is [`StoreError::NoRoom`].
+    pub book: Option<Booking>,
+    /// Hosts on which the instance's allocation is given back; absent ones are fine.
+    pub release: Vec<HostName>,
+    /// The instance's action record for this task's request, as it shall be.
+    pub action: Option<ActionRecord>,
+}
+
+impl TaskCommit {
+    /// Only the task's own row.
+    pub fn of(task: Task) -> Self {
+        Self { task, done: false, instance: None, book: None, release: Vec::new(), action: None }
+    }
+}
+
+/// What a commit left.
+#[derive(Debug, Clone)]
+pub struct Committed {
+    /// The task with its new generation.
+    pub task: Task,
+    /// The instance with its new generation, where one was written.
+    pub instance: Option<Instance>,
+}
+
+/// Which side of deletion.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Deleted {
+    /// Live ones.
+    #[default]
+    No,
+    /// Deleted ones.
+    Only,
+    /// Both.
+    Any,
+}
+
+/// Columns that lists of instances are sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each variant is the column that it names")]
+pub enum SortKey {
+    CreatedAt,
+    UpdatedAt,
+    LaunchedAt,
+    DisplayName,
+    Id,
+    Host,
+    Node,
+    VmState,
+    TaskState,
+    PowerState,
+    ProjectId,
+    UserId,
+    KeyName,
+    AvailabilityZone,
+    Hostname,
+    LaunchIndex,
+    ImageRef,
+    FlavorId,
+    MemoryMb,
+    Vcpus,
+    RootGb,
+    Locked,
+    Progress,
+}
+
+/// Ascending or descending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each variant says it all")]
+pub enum Direction {
+    Ascending,
+    Descending,
+}
+
+/// Which instances, in which order. Every condition that is set must hold.
+#[derive(Debug, Clone, Default)]
+pub struct InstanceQuery {
+    /// Of this project.
+    pub project_id: Option<ProjectId>,
+    /// Of this user.
+    pub user_id: Option<UserId>,
+    /// On this host.
+    pub host: Option<HostName>,
+    /// Any of these.
+    pub ids: Option<Vec<InstanceId>>,
+    /// In one of these states; the task states narrow it where given.
+    pub states: Option<Vec<(VmState, Option<Vec<Option<TaskState>>>)>>,
+    /// Of this request.
+    pub reservation_id: Option<ReservationId>,
+    /// Made from this image.
+    pub image_id: Option<ImageId>,
+    /// Of this flavor.
+    pub flavor_id: Option<FlavorId>,
+    /// Live, deleted or both.
+    pub deleted: Deleted,
+    /// Changed at or after.
+    pub changed_since: Option<Timestamp>,
+    /// Changed at or before.
+    pub changed_before: Option<Timestamp>,
+    /// Sort keys, first the most important; the id breaks ties, ascending. Empty: created_at descending, id descending.
+    pub sort: Vec<(SortKey, Direction)>,
+    /// Only what comes after this instance in that order; unknown: [`StoreError::NotFound`].
+    pub after: Option<InstanceId>,
+    /// At most that many.
+    pub limit: Option<usize>,
+}
+
+/// Instances, tasks, actions, allocations, quota usage.
+#[async_trait]
+pub trait ComputeStore: Send + Sync {
+    /// Writes all instances of a request with their actions and tasks and raises the project's usage, in one
+    /// transaction, if the project's limits allow it. Repeating it with the same request id and project returns what
+    /// the first call made and writes nothing. Returned in the order given, with numbers set.
+    ///
+    /// # Errors
+    /// [`StoreError::Quota`].
+    async fn create_instances(&self, new: NewInstances) -> Result<Vec<Instance>, StoreError>;
+
+    /// One instance, deleted ones included until they are archived.
+    async fn get_instance(&self, id: InstanceId) -> Result<Instance, StoreError>;
+
+    /// Instances that fit, in order.
+    async fn list_instances(&self, query: &InstanceQuery) -> Result<Vec<Instance>, StoreError>;
+
+    /// Writes an instance if its generation still stands, and keeps the project's usage true. Returns it with its new
+    /// generation. `updated_at` is the caller's business.
+    async fn update_instance(&self, instance: Instance) -> Result<Instance, StoreError>;
+
+    /// Begins an action: writes the instance (generation checked, epoch raised), the action record and the task, in one
+    /// transaction.
+    async fn start_task(&self, start: TaskStart) -> Result<Instance, StoreError>;
+
+    /// One task.
+    async fn get_task(&self, id: TaskId) -> Result<Task, StoreError>;
+
+    /// Tasks whose lease has run out by `now`, oldest lease first.
+    async fn list_due_tasks(&self, now: Timestamp, limit: usize) -> Result<Vec<Task>, StoreError>;
+
+    /// All tasks, or those of one instance, oldest first.
+    async fn list_tasks(&self, instance: Option<InstanceId>) -> Result<Vec<Task>, StoreError>;
+
+    /// Takes a task's lease if nobody else holds it. One of many callers wins; the others get a Conflict.
+    async fn acquire_task(
+        &self,
+        id: TaskId,
+        owner: &str,
+        now: Timestamp,
+        lease_until: Timestamp,
+    ) -> Result<Task, StoreError>;
+
+    /// Prolongs the lease of these tasks, as far as they are still this owner's, in one transaction.
+    async fn renew_leases(&self, ids: &[TaskId], owner: &str, lease_until: Timestamp) -> Result<(), StoreError>;
+
+    /// Writes a step's effects in one transaction: task (generation checked), instance (generation checked; usage kept
+    /// true), booking (capacity checked: never over), releases, action.
+    async fn commit_task(&self, commit: TaskCommit) -> Result<Committed, StoreError>;
+
+    /// Actions of an instance, newest first, deleted instances included.
+    async fn list_actions(&self, instance: InstanceId) -> Result<Vec<ActionRecord>, StoreError>;
+
+    /// The action of one request.
+    async fn get_action(&self, instance: InstanceId, request: &RequestId) -> Result<ActionRecord, StoreError>;
+
+    /// What a project uses.
+    async fn usage(&self, project: &ProjectId) -> Result<Usage, StoreError>;
+
+    /// What every project uses that ever had an instance, by project id.
+    async fn list_usage(&self) -> Result<Vec<(ProjectId, Usage)>, StoreError>;
+
+    /// Allocations, of one host or all, by host and instance.
+    async fn list_allocations(&self, host: Option<&HostName>) -> Result<Vec<Allocation>, StoreError>;
+
+    /// Repair: sets a project's usage, a node's use, or allocations to what the instances say. One transaction.
+    /// Returns what was changed, one line each.
+    async fn rebuild_accounts(&self) -> Result<Vec<String>, StoreError>;
+
+    /// Repair: gives back an allocation that no live instance needs.
+    async fn delete_allocation(&self, instance: InstanceId, host: &HostName) -> Result<(), StoreError>;
+}

@@ -1,0 +1,66 @@
+//! The store of every fact worth keeping: instances, tasks, hosts, flavors, keys, identity, images.
+//!
+//! Small traits by subject; services take what they use, and [`Store`] is all of them. Methods are whole operations with
+//! a stated atomicity, never "run this SQL". Every row that can be contended has a generation; of two writers that
+//! read the same one, the second gets [`StoreError::Conflict`] and has changed nothing.
+//!
+//! What it is not: a cache (reads see every earlier commit) or a place for secrets of hosts (they never reach it).
+//!
+//! | backend | how | feature |
+//! |---|---|---|
+//! | [`MemoryStore`] | `memory:` | – |
+//! | [`SqliteStore`] | `sqlite:/path/nova.db` | `sqlite` |
+
+mod compute;
+mod error;
+mod hosts;
+mod identity;
+mod images;
+
+pub use compute::{
+    Booking, Committed, ComputeStore, Deleted, Direction, InstanceQuery, NewInstance, NewInstances, SortKey, TaskCommit,
+    TaskStart,
+};
+pub use error::{Kind, StoreError};
+pub use hosts::{FlavorStore, HostStore, KeypairStore, ServiceBeat};
+pub use identity::IdentityStore;
+pub use images::ImageStore;
+
+use async_trait::async_trait;
+
+/// What the whole store must be able to do besides keeping things.
+#[async_trait]
+pub trait Maintenance: Send + Sync {
+    /// `memory`, `sqlite`, `postgresql`, `mysql`.
+    fn backend(&self) -> &'static str;
+
+    /// Does it answer? Cheap; behind `/healthz`.
+    async fn ping(&self) -> Result<(), StoreError>;
+
+    /// The schema that the database has, and the one that this program needs. Unequal: refuse to serve.
+    async fn schema_version(&self) -> Result<(u32, u32), StoreError>;
+
+    /// Brings the schema up to date; safe to repeat, and beside another program that does the same.
+    ///
+    /// # Errors
+    /// [`StoreError::SchemaNewer`] when the database was made by a later program.
+    async fn migrate(&self) -> Result<(), StoreError>;
+
+    /// How many transactions that wrote were committed by this process. For counting what a request costs.
+    fn commits(&self) -> u64;
+
+    /// Removes for good what was deleted before the given time, at most `limit` instances with all that hangs on them.
+    /// Returns how many.
+    async fn archive_deleted(&self, before: jiff::Timestamp, limit: usize) -> Result<usize, StoreError>;
+}
+
+/// Everything.
+pub trait Store:
+    ComputeStore + HostStore + FlavorStore + KeypairStore + IdentityStore + ImageStore + Maintenance
+{
+}
+
+impl<T> Store for T where
+    T: ComputeStore + HostStore + FlavorStore + KeypairStore + IdentityStore + ImageStore + Maintenance
+{
+}

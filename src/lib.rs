@@ -1,0 +1,1 @@
+//! The control services of the cloud, one room each.
