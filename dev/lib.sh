@@ -70,3 +70,13 @@ port_owner() { # PORT
   done
   printf '? ?\n'
 }
+
+# Value of an option in an INI file; empty if it is not there.
+ini_get() { # FILE GROUP OPTION
+  awk -F ' *= *' -v g="[$2]" -v o="$3" '/^\[/ { in_group = ($0 == g) } in_group && $1 == o { sub(/^[^=]*= */, ""); print; exit }' "$1"
+}
+
+# Cargo's target folder, wherever the environment or the configuration puts it.
+target_dir() {
+  (cd "$ROOT" && cargo metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+}

@@ -1,0 +1,35 @@
+# The commands of this project. `make` alone lists them; each one says what it installs before it does.
+
+.PHONY: help run clean-run test lint fmt bench soak doc
+.DEFAULT_GOAL := help
+# The scripts below take care of running things side by side; cargo does it by itself.
+.NOTPARALLEL:
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## a cloud on this machine: build, start, boot a guest; Ctrl-C stops the services (DEPLOYMENT=one)
+	@DEPLOYMENT='$(or $(DEPLOYMENT),one)' dev/run
+
+clean-run: ## remove what `make run` made: guests, libvirt, records
+	@dev/run --clean
+
+test: ## every check, with a ledger of times (STAGES="lint unit" for some of them)
+	@dev/test $(STAGES)
+
+lint: ## format, clippy, documentation, licences
+	@dev/test packages lint
+
+fmt: ## format the Rust code
+	cargo fmt --all
+
+bench: ## measure: benchmarks and the speed floors, optimised build
+	@dev/bench
+
+soak: ## the long tests, optimised build
+	@dev/packages build
+	cargo test --release --workspace --features nova-examples/libvirt -- --ignored soak
+
+doc: ## the documentation of all crates, in target/doc
+	@dev/packages build
+	cargo doc --workspace --features nova-examples/libvirt --no-deps
