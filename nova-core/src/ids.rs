@@ -164,7 +164,9 @@ mod tests {
         let dashed = id.to_string();
         assert_eq!(dashed.parse::<InstanceId>(), Ok(id));
         assert_eq!(dashed.replace('-', "").parse::<InstanceId>(), Ok(id));
-        for bad in ["", "-1", "999", "{}", &format!("{dashed}a"), &format!("urn:uuid:{dashed}"), &format!("{{{dashed}}}")] {
+        for bad in
+            ["", "-1", "999", "{}", &format!("{dashed}a"), &format!("urn:uuid:{dashed}"), &format!("{{{dashed}}}")]
+        {
             assert!(bad.parse::<InstanceId>().is_err(), "{bad}");
         }
     }

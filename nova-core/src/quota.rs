@@ -77,6 +77,9 @@ mod tests {
         let used = Usage { instances: 9, cores: 18, ram: 1 << 40 };
         assert_eq!(check(&limits, &used, &Usage { instances: 1, cores: 2, ram: 1 }), Ok(()));
         let text = check(&limits, &used, &Usage { instances: 2, cores: 4, ram: 1 }).unwrap_err().to_string();
-        assert_eq!(text, "Quota exceeded for instances, cores: Requested 2, 4, but already used 9, 18 of 10, 20 instances, cores");
+        assert_eq!(
+            text,
+            "Quota exceeded for instances, cores: Requested 2, 4, but already used 9, 18 of 10, 20 instances, cores"
+        );
     }
 }

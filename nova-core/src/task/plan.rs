@@ -144,12 +144,8 @@ mod tests {
 
     #[test]
     fn a_failure_is_undone_and_tried_on_the_alternate() {
-        let mut entries = vec![
-            ("schedule", Event::Done),
-            ("claim", Event::Done),
-            ("spawn", Event::Begun),
-            ("spawn", failed(true)),
-        ];
+        let mut entries =
+            vec![("schedule", Event::Done), ("claim", Event::Done), ("spawn", Event::Begun), ("spawn", failed(true))];
         assert_eq!(next(&PLAN, &log(&entries), true), Next::Undo("spawn"));
         entries.push(("spawn", Event::Undone));
         assert_eq!(next(&PLAN, &log(&entries), true), Next::Undo("claim"));
