@@ -1,0 +1,3 @@
+//! Shared pieces of the benchmarks: fleets, and streams of requests, from a seed.
+
+pub mod fleet;

@@ -1,0 +1,72 @@
+//! Scheduler of virtual machines: picks a host, or says why none fits.
+//!
+//! The crate is a table of hosts and some algorithms that read it. It counts whatever resources the caller names, on
+//! hosts that the caller describes, and knows nothing of flavors, images, databases or networks. It has no clock, no
+//! randomness of its own, no I/O and no async runtime: time and seeds are passed in, so the same calls give the same
+//! answers.
+//!
+//! ```
+//! use nova_sched::{Dimensions, HostInventory, HostTable, LeastLoadScheduler, Request, Scheduler, SchedulerRng};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut table = HostTable::new(Dimensions::new(["vcpus", "memory_mb"])?);
+//! table.upsert_host(HostInventory::new("rack1-a", "east", [16, 65_536].into()))?;
+//! table.upsert_host(HostInventory::new("rack2-a", "west", [16, 65_536].into()))?;
+//! table.allocate("rack1-a", 1, &[4, 8_192].into())?;
+//!
+//! let scheduler = LeastLoadScheduler::default();
+//! scheduler.register(&mut table)?;
+//! let mut rng = SchedulerRng::from_seed(42);
+//!
+//! let request = Request::new([2, 4_096].into());
+//! let chosen = scheduler.select_destinations(&table, &request, &mut rng)?;
+//! assert_eq!(&*chosen[0].host, "rack2-a");
+//! table.allocate(&chosen[0].host, 2, &request.resources)?;
+//!
+//! let refused = scheduler.select_destinations(&table, &Request::new([15, 4_096].into()), &mut rng).unwrap_err();
+//! assert_eq!(refused.reasons, [("vcpus".to_owned(), 2)]);
+//! println!("{refused}"); // ... closest was rack2-a, which lacked vcpus=1; there vcpus=14, memory_mb=4096 would fit
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | algorithm | picks |
+//! |---|---|
+//! | [`RandomScheduler`] | any host that fits, in any zone |
+//! | [`AvailabilityZoneScheduler`] | any host that fits in the asked zone, or a host named as `zone:host` |
+//! | [`LeastLoadScheduler`] | the least loaded host that fits; a [`LoadSource`] says what load is |
+//!
+//! An algorithm of one's own implements [`Scheduler`] over the public view of the table, and is held to the suite in
+//! `conformance` (a feature).
+
+mod availability_zone;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+mod dimensions;
+mod error;
+#[cfg(any(test, feature = "conformance"))]
+mod fixtures;
+mod host;
+mod least_load;
+mod load_source;
+mod no_valid_host;
+mod place;
+mod query;
+mod random;
+mod request;
+mod rng;
+mod scheduler;
+mod table;
+
+pub use availability_zone::AvailabilityZoneScheduler;
+pub use dimensions::{Dimensions, MAX_DIMENSIONS, ResourceVector};
+pub use error::SchedulerError;
+pub use host::{HostInventory, HostView, Ratios};
+pub use least_load::{LeastLoadOptions, LeastLoadScheduler, TieBreak};
+pub use load_source::{LoadSource, ReportedLoad, UsedLoad};
+pub use no_valid_host::{NearestMiss, NoValidHost};
+pub use random::RandomScheduler;
+pub use request::{Destination, Request, Selection, ZoneTarget};
+pub use rng::SchedulerRng;
+pub use scheduler::{SCHEDULERS, Scheduler, SchedulerOptions, by_name};
+pub use table::{AllocationSnapshot, Applied, Holding, HostSnapshot, HostTable, TableSnapshot};

@@ -1,0 +1,104 @@
+//! What "load" means to the least-load scheduler.
+
+use std::fmt;
+
+use crate::host::HostView;
+use crate::{Dimensions, SchedulerError};
+
+/// Tells how loaded a host is; the less, the better.
+///
+/// A registered source is asked when the host changes (allocation, description, reported figure), so the answer must
+/// follow from the view alone.
+///
+/// ```
+/// use nova_sched::{HostView, LoadSource};
+///
+/// /// Counts guests instead of cores.
+/// struct Guests;
+///
+/// impl LoadSource for Guests {
+///     fn name(&self) -> &str {
+///         "guests"
+///     }
+///     fn load(&self, host: HostView<'_>) -> u64 {
+///         host.consumers() as u64
+///     }
+/// }
+/// # assert_eq!(Guests.name(), "guests");
+/// ```
+pub trait LoadSource: Send + Sync {
+    /// A name that no other source has; the table keeps one index per name.
+    fn name(&self) -> &str;
+
+    /// The host's load, in any unit.
+    fn load(&self, host: HostView<'_>) -> u64;
+
+    /// Refuses a table that doesn't count what the source reads.
+    ///
+    /// # Errors
+    ///
+    /// [`SchedulerError::UnknownDimension`].
+    fn check(&self, _dimensions: &Dimensions) -> Result<(), SchedulerError> {
+        Ok(())
+    }
+}
+
+impl fmt::Debug for dyn LoadSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LoadSource").field(&self.name()).finish()
+    }
+}
+
+/// What is handed out of one dimension.
+///
+/// `UsedLoad::cores()` is the measure of Nova's first scheduler ("simple"): the sum of the cores of the host's
+/// instances.
+#[derive(Debug, Clone)]
+pub struct UsedLoad {
+    dimension: String,
+}
+
+impl UsedLoad {
+    /// The dimension `vcpus`.
+    #[must_use]
+    pub fn cores() -> Self {
+        Self::of("vcpus")
+    }
+
+    /// That dimension.
+    #[must_use]
+    pub fn of(dimension: impl Into<String>) -> Self {
+        Self { dimension: dimension.into() }
+    }
+}
+
+impl LoadSource for UsedLoad {
+    fn name(&self) -> &str {
+        &self.dimension
+    }
+
+    fn load(&self, host: HostView<'_>) -> u64 {
+        host.used_of(&self.dimension).unwrap_or(0)
+    }
+
+    fn check(&self, dimensions: &Dimensions) -> Result<(), SchedulerError> {
+        match dimensions.index(&self.dimension) {
+            Some(_) => Ok(()),
+            None => Err(SchedulerError::UnknownDimension { name: self.dimension.clone() }),
+        }
+    }
+}
+
+/// The figure that comes from outside: [`HostTable::set_reported_load`](crate::HostTable::set_reported_load).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ReportedLoad;
+
+impl LoadSource for ReportedLoad {
+    fn name(&self) -> &str {
+        "reported load"
+    }
+
+    fn load(&self, host: HostView<'_>) -> u64 {
+        host.reported_load()
+    }
+}

@@ -1,0 +1,332 @@
+//! A request, made ready to be held against the table.
+//!
+//! Names are looked up once; after that a host is judged by [`Query::verdict`], 64 hosts at once by
+//! [`Query::candidates`], and whole blocks are passed over by [`Query::walk`]. The three agree (see the tests).
+
+use std::collections::BTreeMap;
+
+use crate::dimensions::{MAX_DIMENSIONS, ResourceVector};
+use crate::host::HostView;
+use crate::request::Request;
+use crate::table::{BLOCK, HostTable, Row, Zone, bit_of, bits, block_of, row_at};
+
+/// Why a host was turned away. Each host counts under the first that applies, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Reason {
+    Zone,
+    Ignored,
+    Down,
+    Disabled,
+    Architecture,
+    Traits,
+    /// No room in the dimension at that index.
+    Room(usize),
+    /// An algorithm's own bound, such as `max_cores`.
+    Limit,
+}
+
+/// An algorithm's bound on what a host may have handed out of a dimension.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limit {
+    pub(crate) name: &'static str,
+    pub(crate) dimension: usize,
+    pub(crate) most: u64,
+}
+
+/// What the request at hand has already decided; the table itself stays as it is.
+#[derive(Default)]
+pub(crate) struct Overlay {
+    /// How many of the request's instances were put on which hosts.
+    pub(crate) placed: BTreeMap<Row, u64>,
+    /// Hosts not to be named again.
+    pub(crate) excluded: Vec<Row>,
+}
+
+impl Overlay {
+    fn on(&self, row: Row) -> u64 {
+        if self.placed.is_empty() { 0 } else { self.placed.get(&row).copied().unwrap_or(0) }
+    }
+}
+
+enum Scope {
+    Everywhere,
+    Zone(u32),
+    /// A zone that doesn't exist.
+    Nowhere,
+}
+
+/// The amounts that are asked for, without the zeros.
+struct Wants {
+    items: [(usize, i64); MAX_DIMENSIONS],
+    len: usize,
+}
+
+impl Wants {
+    fn new(resources: &ResourceVector) -> Self {
+        let mut wants = Self { items: [(0, 0); MAX_DIMENSIONS], len: 0 };
+        for (index, amount) in resources.non_zero() {
+            wants.items[wants.len] = (index, i64::try_from(amount).unwrap_or(i64::MAX));
+            wants.len += 1;
+        }
+        wants
+    }
+
+    #[inline]
+    fn iter(&self) -> impl Iterator<Item = (usize, i64)> + '_ {
+        self.items[..self.len].iter().copied()
+    }
+}
+
+/// Names that hosts must or mustn't carry, as numbers.
+#[derive(Default)]
+struct Marks {
+    required: Vec<usize>,
+    forbidden: Vec<usize>,
+    /// One that no host carries is required.
+    impossible: bool,
+}
+
+/// A search through the blocks of a request's zones.
+pub(crate) trait Search {
+    /// Whether a group of 64 blocks is worth looking into, by its summaries.
+    fn wants_group(&self, _zone: &Zone, _group: usize) -> bool {
+        true
+    }
+
+    /// Whether a block is worth looking into, by its summaries.
+    fn wants_block(&self, _zone: &Zone, _position: usize) -> bool {
+        true
+    }
+
+    /// Looks at the candidates of a block; there is at least one.
+    fn visit(&mut self, block: usize, candidates: u64);
+}
+
+pub(crate) struct Query<'a> {
+    pub(crate) table: &'a HostTable,
+    pub(crate) request: &'a Request,
+    scope: Scope,
+    wants: Wants,
+    ignored: Vec<Row>,
+    architecture: Marks,
+    traits: Marks,
+    pub(crate) limit: Option<Limit>,
+}
+
+impl<'a> Query<'a> {
+    pub(crate) fn new(table: &'a HostTable, request: &'a Request, limit: Option<Limit>) -> Self {
+        let scope = match request.zone.as_deref() {
+            None => Scope::Everywhere,
+            Some(name) => table.zone_id(name).map_or(Scope::Nowhere, Scope::Zone),
+        };
+        let mut architecture = Marks::default();
+        if let Some(name) = &request.architecture {
+            match table.architectures.id(name) {
+                Some(id) => architecture.required.push(id),
+                None => architecture.impossible = true,
+            }
+        }
+        let required: Vec<_> = request.required_traits.iter().map(|name| table.traits.id(name)).collect();
+        let traits = Marks {
+            impossible: required.contains(&None),
+            required: required.into_iter().flatten().collect(),
+            forbidden: request.forbidden_traits.iter().filter_map(|name| table.traits.id(name)).collect(),
+        };
+        Self {
+            table,
+            request,
+            scope,
+            wants: Wants::new(&request.resources),
+            ignored: request.ignore_hosts.iter().filter_map(|name| table.row(name)).collect(),
+            architecture,
+            traits,
+            limit,
+        }
+    }
+
+    /// The host, with what this request has placed on it so far.
+    pub(crate) fn view(&self, row: Row, overlay: &Overlay) -> Option<HostView<'a>> {
+        let mut pending = ResourceVector::default();
+        for (index, amount) in self.request.resources.non_zero() {
+            pending.set(index, amount.saturating_mul(overlay.on(row)));
+        }
+        self.table.view(row, pending)
+    }
+
+    /// Judges one host. A host that was decided on for this request counts with what that takes.
+    pub(crate) fn verdict(&self, row: Row, overlay: &Overlay) -> Result<(), Reason> {
+        let (index, bit) = (block_of(row), bit_of(row));
+        let Some(block) = self.table.blocks.get(index) else { return Err(Reason::Zone) };
+        let lacks = |word: u64| word >> bit & 1 == 0;
+        match self.scope {
+            Scope::Everywhere => {}
+            Scope::Zone(zone) if block.zone == zone => {}
+            Scope::Zone(_) | Scope::Nowhere => return Err(Reason::Zone),
+        }
+        if self.ignored.contains(&row) {
+            return Err(Reason::Ignored);
+        }
+        if lacks(block.up) {
+            return Err(Reason::Down);
+        }
+        if lacks(block.enabled) {
+            return Err(Reason::Disabled);
+        }
+        if lacks(self.marked(&self.architecture, &self.table.architectures, index)) {
+            return Err(Reason::Architecture);
+        }
+        if lacks(self.marked(&self.traits, &self.table.traits, index)) {
+            return Err(Reason::Traits);
+        }
+        self.room(row, overlay)
+    }
+
+    /// Judges only whether the host has room.
+    pub(crate) fn room(&self, row: Row, overlay: &Overlay) -> Result<(), Reason> {
+        let times = overlay.on(row) as i64 + 1;
+        for (index, amount) in self.wants.iter() {
+            let free = self.table.free.get(index).map_or(0, |column| column[block_of(row)][bit_of(row)]);
+            if free < amount.saturating_mul(times) {
+                return Err(Reason::Room(index));
+            }
+        }
+        if let Some(limit) = self.limit {
+            let asked = self.request.resources.get(limit.dimension).saturating_mul(times as u64);
+            if self.table.used_at(row, limit.dimension).saturating_add(asked) > limit.most {
+                return Err(Reason::Limit);
+            }
+        }
+        Ok(())
+    }
+
+    /// The hosts of a block that may be chosen, those excluded left out.
+    pub(crate) fn candidates(&self, index: usize, overlay: &Overlay) -> u64 {
+        let Some(block) = self.table.blocks.get(index) else { return 0 };
+        let mut mask = block.eligible()
+            & self.marked(&self.architecture, &self.table.architectures, index)
+            & self.marked(&self.traits, &self.table.traits, index);
+        for (dimension, amount) in self.wants.iter() {
+            let Some(column) = self.table.free.get(dimension) else { return 0 };
+            mask &= at_least(&column[index], amount);
+        }
+        for row in self.ignored.iter().chain(&overlay.excluded) {
+            if block_of(*row) == index {
+                mask &= !(1 << bit_of(*row));
+            }
+        }
+        let first = row_at(index, 0);
+        let touched = (!overlay.placed.is_empty())
+            .then(|| overlay.placed.range(first..first + BLOCK as Row).map(|(row, _)| *row));
+        for row in touched.into_iter().flatten() {
+            if self.room(row, overlay).is_err() {
+                mask &= !(1 << bit_of(row));
+            }
+        }
+        if self.limit.is_some() {
+            for bit in bits(mask) {
+                if self.room(row_at(index, bit), overlay).is_err() {
+                    mask &= !(1 << bit);
+                }
+            }
+        }
+        mask
+    }
+
+    /// The zones to look in, by number.
+    fn zones(&self) -> std::ops::Range<usize> {
+        match self.scope {
+            Scope::Everywhere => 0..self.table.zones.len(),
+            Scope::Zone(zone) => zone as usize..zone as usize + 1,
+            Scope::Nowhere => 0..0,
+        }
+    }
+
+    /// How many places for hosts there are where the request may look.
+    pub(crate) fn places(&self) -> usize {
+        match self.scope {
+            Scope::Everywhere => self.table.blocks.len() * BLOCK,
+            Scope::Zone(zone) => self.table.zones[zone as usize].blocks.len() * BLOCK,
+            Scope::Nowhere => 0,
+        }
+    }
+
+    /// The place of that number, below [`Query::places`].
+    pub(crate) fn place(&self, number: usize) -> Row {
+        match self.scope {
+            Scope::Zone(zone) => {
+                let block = self.table.zones[zone as usize].blocks[number / BLOCK];
+                row_at(block as usize, number % BLOCK)
+            }
+            Scope::Everywhere | Scope::Nowhere => number as Row,
+        }
+    }
+
+    /// Shows every block that has a candidate to `search`, but for those that it doesn't want to see; starts at a place
+    /// that follows from `start` and goes round.
+    pub(crate) fn walk(&self, overlay: &Overlay, start: u64, search: &mut impl Search) {
+        let zones = self.zones();
+        for number in round(zones.start, zones.end, start) {
+            let Some(zone) = self.table.zones.get(number) else { continue };
+            for group in round(0, zone.blocks.len().div_ceil(BLOCK), start >> 20) {
+                if !self.group_has_room(zone, group) || !search.wants_group(zone, group) {
+                    continue;
+                }
+                let first = group * BLOCK;
+                let last = zone.blocks.len().min(first + BLOCK);
+                for position in round(first, last, start >> 40) {
+                    if !self.block_has_room(zone, position) || !search.wants_block(zone, position) {
+                        continue;
+                    }
+                    let block = zone.blocks[position] as usize;
+                    let candidates = self.candidates(block, overlay);
+                    if candidates != 0 {
+                        search.visit(block, candidates);
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn group_has_room(&self, zone: &Zone, group: usize) -> bool {
+        self.wants
+            .iter()
+            .all(|(index, amount)| zone.most_free.get(index).is_some_and(|summary| summary.group(group) >= amount))
+    }
+
+    #[inline]
+    fn block_has_room(&self, zone: &Zone, position: usize) -> bool {
+        self.wants
+            .iter()
+            .all(|(index, amount)| zone.most_free.get(index).is_some_and(|summary| summary.block(position) >= amount))
+    }
+
+    #[inline]
+    fn marked(&self, marks: &Marks, tags: &crate::table::Tags, block: usize) -> u64 {
+        if marks.impossible {
+            return 0;
+        }
+        let required = marks.required.iter().fold(u64::MAX, |mask, id| mask & tags.word(*id, block));
+        marks.forbidden.iter().fold(required, |mask, id| mask & !tags.word(*id, block))
+    }
+}
+
+/// The bits of the values that are at least `amount`.
+#[inline]
+fn at_least(column: &[i64; BLOCK], amount: i64) -> u64 {
+    let mut mask = 0;
+    for (bit, value) in column.iter().enumerate() {
+        mask |= u64::from(*value >= amount) << bit;
+    }
+    mask
+}
+
+/// The numbers from `first` to before `last`, beginning at one that follows from `start`.
+fn round(first: usize, last: usize, start: u64) -> impl Iterator<Item = usize> {
+    let len = last.saturating_sub(first);
+    let turn = if len == 0 { first } else { first + (((start & 0xF_FFFF) * len as u64) >> 20) as usize };
+    (turn..last).chain(first..turn)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,274 @@
+//! Who holds what, and on which host.
+
+use super::layout::Row;
+use super::{HostTable, MOST};
+use crate::SchedulerError;
+use crate::dimensions::ResourceVector;
+
+/// Whether a change to the table did something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applied {
+    /// It was applied now.
+    Now,
+    /// It had been applied before, so nothing was changed.
+    Before,
+}
+
+/// What a consumer holds on one host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holding {
+    /// The host's name.
+    pub host: String,
+    /// How much.
+    pub resources: ResourceVector,
+}
+
+#[derive(Clone, Copy)]
+struct Held {
+    row: Row,
+    amounts: ResourceVector,
+}
+
+/// What one consumer holds: on one host, but for the time of a move.
+#[derive(Clone)]
+pub(super) struct Holdings {
+    first: Held,
+    more: Vec<Held>,
+}
+
+impl Holdings {
+    fn iter(&self) -> impl Iterator<Item = &Held> {
+        std::iter::once(&self.first).chain(&self.more)
+    }
+
+    fn get_mut(&mut self, row: Row) -> Option<&mut Held> {
+        std::iter::once(&mut self.first).chain(&mut self.more).find(|held| held.row == row)
+    }
+}
+
+impl HostTable {
+    /// Books resources on a host for a consumer (an instance, by its UUID's number). A consumer may hold something on
+    /// several hosts, as during a move. Booking the same again changes nothing.
+    ///
+    /// Neither the host's state nor its zone is looked at: that is the scheduler's part.
+    ///
+    /// # Errors
+    ///
+    /// [`SchedulerError::InsufficientCapacity`] when it would exceed what may be handed out,
+    /// [`SchedulerError::AllocationDiffers`] when the consumer holds another amount there,
+    /// [`SchedulerError::UnknownHost`], [`SchedulerError::UnknownDimension`]. The table is then as it was.
+    pub fn allocate(
+        &mut self,
+        host: &str,
+        consumer: u128,
+        resources: &ResourceVector,
+    ) -> Result<Applied, SchedulerError> {
+        let row = self.known_row(host)?;
+        self.check_dimensions(resources)?;
+        match self.held(consumer, row) {
+            Some(held) if held == *resources => Ok(Applied::Before),
+            Some(_) => Err(SchedulerError::AllocationDiffers { consumer, host: host.to_owned() }),
+            None => {
+                self.check_room(row, resources, &ResourceVector::default())?;
+                self.hold(row, consumer, resources);
+                Ok(Applied::Now)
+            }
+        }
+    }
+
+    /// Makes the consumer hold exactly this much on the host, whatever it held there before (a resize in place).
+    ///
+    /// # Errors
+    ///
+    /// As [`HostTable::allocate`], without `AllocationDiffers`.
+    pub fn reallocate(
+        &mut self,
+        host: &str,
+        consumer: u128,
+        resources: &ResourceVector,
+    ) -> Result<Applied, SchedulerError> {
+        let row = self.known_row(host)?;
+        self.check_dimensions(resources)?;
+        let held = self.held(consumer, row);
+        if held == Some(*resources) {
+            return Ok(Applied::Before);
+        }
+        self.check_room(row, resources, &held.unwrap_or_default())?;
+        self.replace(row, consumer, resources);
+        Ok(Applied::Now)
+    }
+
+    /// Notes an allocation that has already been made elsewhere (the store's books), even if by the host's present
+    /// size it shouldn't fit. For facts, not for decisions: those use [`HostTable::allocate`].
+    ///
+    /// # Errors
+    ///
+    /// [`SchedulerError::UnknownHost`], [`SchedulerError::UnknownDimension`], and
+    /// [`SchedulerError::InsufficientCapacity`] beyond 2^62 units, where counting ends.
+    pub fn record_allocation(
+        &mut self,
+        host: &str,
+        consumer: u128,
+        resources: &ResourceVector,
+    ) -> Result<Applied, SchedulerError> {
+        let row = self.known_row(host)?;
+        self.check_dimensions(resources)?;
+        let held = self.held(consumer, row);
+        if held == Some(*resources) {
+            return Ok(Applied::Before);
+        }
+        let held = held.unwrap_or_default();
+        for (index, asked) in resources.non_zero() {
+            let others = self.used_at(row, index) - held.get(index);
+            if asked > MOST - others {
+                return Err(self.no_room(row, index, asked, MOST - others));
+            }
+        }
+        self.replace(row, consumer, resources);
+        Ok(Applied::Now)
+    }
+
+    /// Gives back all that a consumer holds, on every host. Returns whether it held something; repeating it is safe.
+    pub fn release(&mut self, consumer: u128) -> bool {
+        let Some(holdings) = self.allocations.remove(&consumer) else { return false };
+        for held in holdings.iter() {
+            self.give_back(consumer, held);
+        }
+        true
+    }
+
+    /// Gives back what a consumer holds on one host (the other end of a move keeps its part). Returns whether it held
+    /// something there; repeating it is safe.
+    pub fn release_on(&mut self, consumer: u128, host: &str) -> bool {
+        let Some(row) = self.row(host) else { return false };
+        let Some(held) = self.drop_holding(consumer, row) else { return false };
+        self.give_back(consumer, &held);
+        true
+    }
+
+    /// What a consumer holds, by host name.
+    #[must_use]
+    pub fn holdings(&self, consumer: u128) -> Vec<Holding> {
+        let Some(holdings) = self.allocations.get(&consumer) else { return Vec::new() };
+        let mut list: Vec<_> = (holdings.iter())
+            .filter_map(|held| Some(Holding { host: self.cold(held.row)?.name.to_string(), resources: held.amounts }))
+            .collect();
+        list.sort_by(|a, b| a.host.cmp(&b.host));
+        list
+    }
+
+    /// The consumers that hold something on the host, in order.
+    #[must_use]
+    pub fn consumers_on(&self, host: &str) -> Vec<u128> {
+        let cold = self.row(host).and_then(|row| self.cold(row));
+        let mut consumers = cold.map(|cold| cold.consumers.clone()).unwrap_or_default();
+        consumers.sort_unstable();
+        consumers
+    }
+
+    pub(super) fn consumers(&self) -> impl Iterator<Item = u128> + '_ {
+        self.allocations.keys().copied()
+    }
+
+    /// The host's row moved; so do the holdings that name it.
+    pub(super) fn move_holdings(&mut self, consumers: &[u128], from: Row, to: Row) {
+        for consumer in consumers {
+            let holdings = self.allocations.get_mut(consumer);
+            if let Some(held) = holdings.and_then(|holdings| holdings.get_mut(from)) {
+                held.row = to;
+            }
+        }
+    }
+
+    /// The host goes away, and all that is held on it.
+    pub(super) fn forget_holdings(&mut self, row: Row) {
+        let consumers = self.cold_mut(row).map(|cold| std::mem::take(&mut cold.consumers));
+        for consumer in consumers.unwrap_or_default() {
+            self.drop_holding(consumer, row);
+        }
+    }
+
+    fn held(&self, consumer: u128, row: Row) -> Option<ResourceVector> {
+        self.allocations.get(&consumer)?.iter().find(|held| held.row == row).map(|held| held.amounts)
+    }
+
+    fn replace(&mut self, row: Row, consumer: u128, resources: &ResourceVector) {
+        if let Some(old) = self.drop_holding(consumer, row) {
+            self.give_back(consumer, &old);
+        }
+        self.hold(row, consumer, resources);
+    }
+
+    fn hold(&mut self, row: Row, consumer: u128, resources: &ResourceVector) {
+        let held = Held { row, amounts: *resources };
+        self.allocations
+            .entry(consumer)
+            .and_modify(|holdings| holdings.more.push(held))
+            .or_insert(Holdings { first: held, more: Vec::new() });
+        if let Some(cold) = self.cold_mut(row) {
+            cold.consumers.push(consumer);
+        }
+        for (index, amount) in resources.non_zero() {
+            self.set_used(row, index, self.used_at(row, index) + amount);
+        }
+        self.refresh_loads(row);
+    }
+
+    fn give_back(&mut self, consumer: u128, held: &Held) {
+        if let Some(cold) = self.cold_mut(held.row)
+            && let Some(place) = cold.consumers.iter().position(|other| *other == consumer)
+        {
+            cold.consumers.swap_remove(place);
+        }
+        for (index, amount) in held.amounts.non_zero() {
+            self.set_used(held.row, index, self.used_at(held.row, index).saturating_sub(amount));
+        }
+        self.refresh_loads(held.row);
+    }
+
+    /// Takes one holding out of the consumer's list.
+    fn drop_holding(&mut self, consumer: u128, row: Row) -> Option<Held> {
+        let holdings = self.allocations.get_mut(&consumer)?;
+        if let Some(place) = holdings.more.iter().position(|held| held.row == row) {
+            return Some(holdings.more.swap_remove(place));
+        }
+        let first = holdings.first;
+        if first.row != row {
+            return None;
+        }
+        match holdings.more.pop() {
+            Some(next) => holdings.first = next,
+            None => drop(self.allocations.remove(&consumer)),
+        }
+        Some(first)
+    }
+
+    /// Refuses amounts of dimensions that the table doesn't count.
+    fn check_dimensions(&self, resources: &ResourceVector) -> Result<(), SchedulerError> {
+        match resources.non_zero().find(|(index, _)| *index >= self.dimensions.len()) {
+            Some((index, _)) => Err(SchedulerError::UnknownDimension { name: format!("number {index}") }),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses what doesn't fit once `held` were given back. What is not asked for is not looked at, as in Placement.
+    fn check_room(&self, row: Row, asked: &ResourceVector, held: &ResourceVector) -> Result<(), SchedulerError> {
+        for (index, amount) in asked.non_zero() {
+            let free = self.free_at(row, index) + held.get(index) as i64;
+            if i64::try_from(amount).is_ok_and(|amount| amount <= free) {
+                continue;
+            }
+            return Err(self.no_room(row, index, amount, free.max(0) as u64));
+        }
+        Ok(())
+    }
+
+    fn no_room(&self, row: Row, index: usize, asked: u64, free: u64) -> SchedulerError {
+        SchedulerError::InsufficientCapacity {
+            host: self.cold(row).map(|cold| cold.name.to_string()).unwrap_or_default(),
+            dimension: self.dimensions.name(index).unwrap_or_default().to_owned(),
+            asked,
+            free,
+        }
+    }
+}

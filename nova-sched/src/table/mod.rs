@@ -1,0 +1,276 @@
+//! The table of hosts: kept current change by change, read by every decision.
+
+mod allocations;
+mod layout;
+mod loads;
+mod rows;
+mod snapshot;
+mod summary;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+pub use allocations::{Applied, Holding};
+pub(crate) use layout::{BLOCK, Block, Cold, Row, Tags, Zone, bit_of, bits, block_of, row_at};
+pub(crate) use loads::{LoadIndexRef, merit};
+pub use snapshot::{AllocationSnapshot, HostSnapshot, TableSnapshot};
+
+use crate::dimensions::{Dimensions, ResourceVector};
+use crate::host::{HostInventory, HostView};
+use crate::{LoadSource, SchedulerError};
+use allocations::Holdings;
+use layout::SizeClass;
+use loads::LoadIndex;
+
+/// No capacity or sum of allocations is counted beyond this, so that differences never overflow.
+pub(crate) const MOST: u64 = 1 << 62;
+
+/// All hosts, what they have, what is handed out, and the indexes that make a choice cheap.
+///
+/// Every change is applied in place and leaves all indexes right. The table has no clock, no lock and no I/O: its owner
+/// feeds it (from a database, heartbeats, messages) and decides who may read it when.
+///
+/// [`HostTable::allocate`] never hands out more than `(total - reserved) * ratio` of any dimension.
+///
+/// ```
+/// use nova_sched::{Dimensions, HostInventory, HostTable};
+///
+/// # fn main() -> Result<(), nova_sched::SchedulerError> {
+/// let mut table = HostTable::new(Dimensions::new(["gigabytes"])?);
+/// table.upsert_host(HostInventory::new("store-1", "east", [100].into()))?;
+/// table.allocate("store-1", 1, &[60].into())?;
+/// assert!(table.allocate("store-1", 2, &[60].into()).is_err());
+/// assert_eq!(table.host("store-1").map(|host| host.free(0)), Some(40));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct HostTable {
+    pub(crate) dimensions: Dimensions,
+    pub(crate) zones: Vec<Zone>,
+    pub(crate) blocks: Vec<Block>,
+    /// Per dimension, then block: what is left. Negative when a host shrank below what it had handed out.
+    pub(crate) free: Vec<Vec<[i64; BLOCK]>>,
+    /// Per dimension, then block: what is handed out.
+    used: Vec<Vec<[u64; BLOCK]>>,
+    pub(crate) architectures: Tags,
+    pub(crate) traits: Tags,
+    pub(crate) loads: Vec<LoadIndex>,
+    cold: Vec<Option<Cold>>,
+    rows: HashMap<Arc<str>, Row>,
+    zone_ids: HashMap<Arc<str>, u32>,
+    /// Blocks with a free place, by zone and size.
+    open_blocks: HashMap<(u32, SizeClass), Vec<u32>>,
+    allocations: HashMap<u128, Holdings>,
+}
+
+impl HostTable {
+    /// A table without hosts that counts these resources.
+    #[must_use]
+    pub fn new(dimensions: Dimensions) -> Self {
+        let count = dimensions.len();
+        Self {
+            dimensions,
+            zones: Vec::new(),
+            blocks: Vec::new(),
+            free: vec![Vec::new(); count],
+            used: vec![Vec::new(); count],
+            architectures: Tags::default(),
+            traits: Tags::default(),
+            loads: Vec::new(),
+            cold: Vec::new(),
+            rows: HashMap::new(),
+            zone_ids: HashMap::new(),
+            open_blocks: HashMap::new(),
+            allocations: HashMap::new(),
+        }
+    }
+
+    /// The resources that the table counts.
+    #[must_use]
+    pub fn dimensions(&self) -> &Dimensions {
+        &self.dimensions
+    }
+
+    /// How many hosts there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there is no host.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The zones that have hosts, with how many, by name.
+    #[must_use]
+    pub fn zones(&self) -> Vec<(String, usize)> {
+        let mut zones: Vec<_> = (self.zones.iter().filter(|zone| zone.hosts > 0))
+            .map(|zone| (zone.name.as_ref().to_owned(), zone.hosts))
+            .collect();
+        zones.sort_unstable();
+        zones
+    }
+
+    /// The host of that name.
+    #[must_use]
+    pub fn host(&self, name: &str) -> Option<HostView<'_>> {
+        self.view(self.row(name)?, ResourceVector::default())
+    }
+
+    /// All hosts, in the order in which the table keeps them.
+    pub fn hosts(&self) -> impl Iterator<Item = HostView<'_>> {
+        (0..self.cold.len()).filter_map(|row| self.view(row as Row, ResourceVector::default()))
+    }
+
+    /// Adds a host, or replaces the description of one; what is allocated on it stays. Repeating it changes nothing.
+    ///
+    /// A host may come back smaller than what is handed out on it: then nothing more fits until enough is released.
+    ///
+    /// # Errors
+    ///
+    /// [`SchedulerError::InvalidInventory`] names the field; the table is as it was.
+    pub fn upsert_host(&mut self, inventory: HostInventory) -> Result<(), SchedulerError> {
+        check(&inventory)?;
+        let zone = self.intern_zone(&inventory.zone);
+        let size = self.size_class(&inventory);
+        match self.row(&inventory.name) {
+            Some(row) => {
+                let row = self.move_row(row, zone, size);
+                self.describe_row(row, inventory);
+            }
+            None => self.add_row(zone, size, inventory),
+        }
+        Ok(())
+    }
+
+    /// Takes a host out, with all that is allocated on it. Returns whether it was there.
+    pub fn remove_host(&mut self, name: &str) -> bool {
+        let Some(row) = self.rows.remove(name) else { return false };
+        self.forget_holdings(row);
+        self.free_row(row);
+        true
+    }
+
+    /// Lets instances be placed on the host, or says why not.
+    ///
+    /// # Errors
+    ///
+    /// [`SchedulerError::UnknownHost`].
+    pub fn set_enabled(&mut self, name: &str, enabled: bool, reason: Option<&str>) -> Result<(), SchedulerError> {
+        let row = self.known_row(name)?;
+        if let Some(cold) = self.cold_mut(row) {
+            cold.disabled_reason = reason.filter(|_| !enabled).map(Box::from);
+        }
+        self.set_bit(row, enabled, |block| &mut block.enabled);
+        Ok(())
+    }
+
+    /// Says whether the host's service is alive.
+    ///
+    /// # Errors
+    ///
+    /// [`SchedulerError::UnknownHost`].
+    pub fn set_up(&mut self, name: &str, up: bool) -> Result<(), SchedulerError> {
+        let row = self.known_row(name)?;
+        self.set_bit(row, up, |block| &mut block.up);
+        Ok(())
+    }
+
+    /// Notes a sign of life at `now_ms` (the caller's clock, milliseconds); the host is up.
+    ///
+    /// # Errors
+    ///
+    /// [`SchedulerError::UnknownHost`].
+    pub fn heartbeat(&mut self, name: &str, now_ms: u64) -> Result<(), SchedulerError> {
+        let row = self.known_row(name)?;
+        if let Some(cold) = self.cold_mut(row) {
+            cold.last_heartbeat_ms = Some(cold.last_heartbeat_ms.map_or(now_ms, |last| last.max(now_ms)));
+        }
+        self.set_bit(row, true, |block| &mut block.up);
+        Ok(())
+    }
+
+    /// Marks as down every host that has given a heartbeat once, but none for more than `silent_ms` before `now_ms`
+    /// (Nova's `service_down_time`). Returns the names of those that went down now.
+    pub fn expire_heartbeats(&mut self, now_ms: u64, silent_ms: u64) -> Vec<String> {
+        let silent = |cold: &Cold| cold.last_heartbeat_ms.is_some_and(|last| now_ms.saturating_sub(last) > silent_ms);
+        let mut lost = Vec::new();
+        for block in 0..self.blocks.len() {
+            for bit in bits(self.blocks[block].occupied & self.blocks[block].up) {
+                let row = row_at(block, bit);
+                let Some(name) = self.cold(row).filter(|cold| silent(cold)).map(|cold| cold.name.to_string()) else {
+                    continue;
+                };
+                self.set_bit(row, false, |block| &mut block.up);
+                lost.push(name);
+            }
+        }
+        lost
+    }
+
+    /// Replaces the load figure that comes from outside.
+    ///
+    /// # Errors
+    ///
+    /// [`SchedulerError::UnknownHost`].
+    pub fn set_reported_load(&mut self, name: &str, load: u64) -> Result<(), SchedulerError> {
+        let row = self.known_row(name)?;
+        if let Some(cold) = self.cold_mut(row) {
+            cold.reported_load = load;
+        }
+        self.refresh_loads(row);
+        Ok(())
+    }
+
+    /// Keeps hosts in order of this load from now on, so that the least loaded is found without asking each. Sources of
+    /// one name share an index. The source is asked anew whenever the host changes, and only then.
+    pub fn register_load(&mut self, source: Arc<dyn LoadSource>) {
+        if self.load_index_ref(source.name()).is_none() {
+            self.add_load_index(source);
+        }
+    }
+
+    pub(crate) fn zone_id(&self, name: &str) -> Option<u32> {
+        self.zone_ids.get(name).copied()
+    }
+
+    fn known_row(&self, name: &str) -> Result<Row, SchedulerError> {
+        self.row(name).ok_or_else(|| SchedulerError::UnknownHost { host: name.to_owned() })
+    }
+}
+
+impl fmt::Debug for HostTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostTable")
+            .field("dimensions", &self.dimensions.names().collect::<Vec<_>>())
+            .field("hosts", &self.len())
+            .field("zones", &self.zones())
+            .field("consumers", &self.allocations.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Refuses what would make the arithmetic meaningless.
+fn check(inventory: &HostInventory) -> Result<(), SchedulerError> {
+    let refuse = |field, reason: &str| {
+        let host = inventory.name.clone();
+        Err(SchedulerError::InvalidInventory { host, field, reason: reason.to_owned() })
+    };
+    if inventory.name.is_empty() {
+        return refuse("name", "is empty");
+    }
+    if inventory.zone.is_empty() {
+        return refuse("zone", "is empty");
+    }
+    if inventory.ratio.0.iter().any(|ratio| !ratio.is_finite() || *ratio <= 0.0) {
+        return refuse("ratio", "must be a number above 0");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
