@@ -1,1 +1,3 @@
 //! The control services of the cloud, one room each.
+
+pub mod api;
