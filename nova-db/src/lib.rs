@@ -4,18 +4,34 @@
 //! a stated atomicity, never "run this SQL". Every row that can be contended has a generation; of two writers that
 //! read the same one, the second gets [`StoreError::Conflict`] and has changed nothing.
 //!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), nova_db::StoreError> {
+//! use nova_db::{OpenOptions, open};
+//!
+//! let store = open("memory:", &OpenOptions::default()).await?;
+//! store.migrate().await?;
+//! assert!(store.list_flavors().await?.is_empty());
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! What it is not: a cache (reads see every earlier commit) or a place for secrets of hosts (they never reach it).
 //!
 //! | backend | how | feature |
 //! |---|---|---|
 //! | [`MemoryStore`] | `memory:` | – |
-//! | [`SqliteStore`] | `sqlite:/path/nova.db` | `sqlite` |
 
 mod compute;
 mod error;
 mod hosts;
 mod identity;
 mod images;
+mod memory;
+mod open;
+mod ops;
+mod records;
+mod rows;
 
 pub use compute::{
     Booking, Committed, ComputeStore, Deleted, Direction, InstanceQuery, NewInstance, NewInstances, SortKey, TaskCommit,
@@ -25,8 +41,14 @@ pub use error::{Kind, StoreError};
 pub use hosts::{FlavorStore, HostStore, KeypairStore, ServiceBeat};
 pub use identity::IdentityStore;
 pub use images::ImageStore;
+pub use memory::MemoryBackend;
+pub use open::{OpenOptions, open};
+pub use ops::RowStore;
 
 use async_trait::async_trait;
+
+/// Everything in memory; nothing outlives the process. Deterministic: no clock, no randomness.
+pub type MemoryStore = RowStore<MemoryBackend>;
 
 /// What the whole store must be able to do besides keeping things.
 #[async_trait]

@@ -1,0 +1,132 @@
+//! What projects use and what is booked on hosts. Always called inside the transaction that gives the reason.
+
+use nova_core::flavor::Resources;
+use nova_core::host::{Allocation, ComputeNode};
+use nova_core::ids::{HostName, InstanceId, ProjectId};
+use nova_core::instance::Instance;
+use nova_core::quota::Usage;
+
+use super::{add, find, first, remove, replace_or_race};
+use crate::records::ProjectUsage;
+use crate::rows::{Condition, Fail, Found, Lock, Select, Transaction, Value};
+use crate::{Booking, StoreError};
+
+/// What an instance counts for: nothing once it is deleted.
+pub(super) fn share(instance: &Instance) -> Usage {
+    if instance.is_deleted() {
+        return Usage::default();
+    }
+    Usage { instances: 1, cores: u64::from(instance.flavor.vcpus), ram: instance.flavor.memory_mb }
+}
+
+/// Both together.
+pub(super) fn sum(a: Usage, b: Usage) -> Usage {
+    Usage { instances: a.instances + b.instances, cores: a.cores + b.cores, ram: a.ram + b.ram }
+}
+
+fn difference(a: Usage, b: Usage) -> Usage {
+    Usage {
+        instances: a.instances.saturating_sub(b.instances),
+        cores: a.cores.saturating_sub(b.cores),
+        ram: a.ram.saturating_sub(b.ram),
+    }
+}
+
+/// A project's usage as it stands, with its row's generation if it has one.
+pub(super) async fn usage_of(
+    tx: &mut dyn Transaction,
+    project: &ProjectId,
+    lock: Lock,
+) -> Result<(Usage, Option<u64>), Fail> {
+    let found: Option<Found<ProjectUsage>> = find(tx, &[Value::text(project)], lock).await?;
+    Ok(found.map_or((Usage::default(), None), |found| (found.record.usage, Some(found.generation))))
+}
+
+/// Writes a project's usage over the one of that generation.
+pub(super) async fn write_usage(
+    tx: &mut dyn Transaction,
+    project: &ProjectId,
+    usage: Usage,
+    generation: Option<u64>,
+) -> Result<(), Fail> {
+    let row = ProjectUsage { project_id: project.clone(), usage };
+    match generation {
+        Some(generation) => replace_or_race(tx, &row, generation).await,
+        None => add(tx, &row).await,
+    }
+}
+
+/// Keeps usage true when an instance changes.
+pub(super) async fn recount(tx: &mut dyn Transaction, old: &Instance, new: &Instance) -> Result<(), Fail> {
+    let (before, after) = (share(old), share(new));
+    if old.project_id != new.project_id {
+        adjust(tx, &old.project_id, before, Usage::default()).await?;
+        return adjust(tx, &new.project_id, Usage::default(), after).await;
+    }
+    adjust(tx, &new.project_id, before, after).await
+}
+
+async fn adjust(tx: &mut dyn Transaction, project: &ProjectId, minus: Usage, plus: Usage) -> Result<(), Fail> {
+    if minus == plus {
+        return Ok(());
+    }
+    let (used, generation) = usage_of(tx, project, Lock::ForUpdate).await?;
+    write_usage(tx, project, sum(difference(used, minus), plus), generation).await
+}
+
+/// The node of a host; of several, the first by name.
+pub(super) async fn node_of_host(
+    tx: &mut dyn Transaction,
+    host: &HostName,
+    lock: Lock,
+) -> Result<Option<Found<ComputeNode>>, Fail> {
+    let which = Condition::Is("host", Value::text(host));
+    first(tx, Select::new(which).by(&["host", "hypervisor_hostname"]), lock).await
+}
+
+fn key(instance: InstanceId, host: &HostName) -> [Value; 2] {
+    [Value::text(instance), Value::text(host)]
+}
+
+/// Books resources on a host if there is room. The same booking again changes nothing; another amount takes the place
+/// of the first.
+pub(super) async fn book(tx: &mut dyn Transaction, booking: &Booking) -> Result<(), Fail> {
+    let wanted = &booking.allocation;
+    let held: Option<Found<Allocation>> = find(tx, &key(wanted.instance_id, &wanted.host), Lock::ForUpdate).await?;
+    if held.as_ref().is_some_and(|held| held.record.resources == wanted.resources) {
+        return Ok(());
+    }
+    let no_room = |resource| StoreError::NoRoom { host: wanted.host.to_string(), resource };
+    let Some(Found { record: mut node, generation }) = node_of_host(tx, &wanted.host, Lock::ForUpdate).await? else {
+        return Err(no_room("node").into());
+    };
+    let own = held.as_ref().map_or(Resources::default(), |held| held.record.resources);
+    let others = node.used.minus(own);
+    if let Some(resource) = node.inventory.shortage(others, wanted.resources) {
+        return Err(no_room(resource).into());
+    }
+    node.used = others.plus(wanted.resources);
+    node.allocations += u64::from(held.is_none());
+    node.generation = generation + 1;
+    replace_or_race(tx, &node, generation).await?;
+    match held {
+        Some(held) => replace_or_race(tx, wanted, held.generation).await,
+        None => add(tx, wanted).await,
+    }
+}
+
+/// Gives an allocation back. False: there was none.
+pub(super) async fn release(tx: &mut dyn Transaction, instance: InstanceId, host: &HostName) -> Result<bool, Fail> {
+    let key = key(instance, host);
+    let Some(held) = find::<Allocation>(tx, &key, Lock::ForUpdate).await? else { return Ok(false) };
+    if !remove::<Allocation>(tx, &key).await? {
+        return Err(Fail::Raced { kind: crate::Kind::Allocation, id: format!("{instance}/{host}") });
+    }
+    if let Some(Found { record: mut node, generation }) = node_of_host(tx, host, Lock::ForUpdate).await? {
+        node.used = node.used.minus(held.record.resources);
+        node.allocations = node.allocations.saturating_sub(1);
+        node.generation = generation + 1;
+        replace_or_race(tx, &node, generation).await?;
+    }
+    Ok(true)
+}

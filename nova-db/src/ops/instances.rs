@@ -1,0 +1,217 @@
+//! Instances: create, read, list, write.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use nova_core::action::ActionRecord;
+use nova_core::host::Allocation;
+use nova_core::ids::{HostName, InstanceId, ProjectId, RequestId, TaskId};
+use nova_core::instance::Instance;
+use nova_core::quota::{Usage, check};
+use nova_core::task::Task;
+
+use super::accounts::{recount, release, share, sum, usage_of, write_usage};
+use super::{RowStore, add, add_all, conflict, find, list, need, query, rebuild, replace, tasks};
+use crate::records::{ProjectUsage, Request};
+use crate::rows::{Backend, Condition, Fail, Lock, Select, Sequence, Transaction, Value};
+use crate::{
+    Committed, ComputeStore, InstanceQuery, Kind, NewInstance, NewInstances, StoreError, TaskCommit, TaskStart,
+};
+
+#[async_trait]
+impl<B: Backend> ComputeStore for RowStore<B> {
+    async fn create_instances(&self, new: NewInstances) -> Result<Vec<Instance>, StoreError> {
+        self.write(new, |tx, new| Box::pin(create_instances(tx, new))).await
+    }
+
+    async fn get_instance(&self, id: InstanceId) -> Result<Instance, StoreError> {
+        self.read(&id, |tx, id| Box::pin(get_instance(tx, *id))).await
+    }
+
+    async fn list_instances(&self, query: &InstanceQuery) -> Result<Vec<Instance>, StoreError> {
+        self.read(query, |tx, query| Box::pin(query::list_instances(tx, query))).await
+    }
+
+    async fn update_instance(&self, instance: Instance) -> Result<Instance, StoreError> {
+        self.write(instance, |tx, instance| Box::pin(write_instance(tx, instance, Epoch::Keep))).await
+    }
+
+    async fn start_task(&self, start: TaskStart) -> Result<Instance, StoreError> {
+        self.write(start, |tx, start| Box::pin(tasks::start(tx, start))).await
+    }
+
+    async fn get_task(&self, id: TaskId) -> Result<Task, StoreError> {
+        self.read(&id, |tx, id| Box::pin(tasks::get(tx, *id))).await
+    }
+
+    async fn list_due_tasks(&self, now: Timestamp, limit: usize) -> Result<Vec<Task>, StoreError> {
+        self.read(&(now, limit), |tx, input| Box::pin(tasks::list_due(tx, input.0, input.1))).await
+    }
+
+    async fn list_tasks(&self, instance: Option<InstanceId>) -> Result<Vec<Task>, StoreError> {
+        self.read(&instance, |tx, instance| Box::pin(tasks::list_tasks(tx, *instance))).await
+    }
+
+    async fn acquire_task(
+        &self,
+        id: TaskId,
+        owner: &str,
+        now: Timestamp,
+        lease_until: Timestamp,
+    ) -> Result<Task, StoreError> {
+        let lease = tasks::Lease { ids: vec![id], owner: owner.to_owned(), now, until: lease_until };
+        self.write(lease, |tx, lease| Box::pin(tasks::acquire(tx, lease))).await
+    }
+
+    async fn renew_leases(&self, ids: &[TaskId], owner: &str, lease_until: Timestamp) -> Result<(), StoreError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let lease = tasks::Lease { ids: ids.to_vec(), owner: owner.to_owned(), now: lease_until, until: lease_until };
+        self.write(lease, |tx, lease| Box::pin(tasks::renew(tx, lease))).await
+    }
+
+    async fn commit_task(&self, commit: TaskCommit) -> Result<Committed, StoreError> {
+        self.write(commit, |tx, commit| Box::pin(tasks::commit(tx, commit))).await
+    }
+
+    async fn list_actions(&self, instance: InstanceId) -> Result<Vec<ActionRecord>, StoreError> {
+        self.read(&instance, |tx, instance| Box::pin(list_actions(tx, *instance))).await
+    }
+
+    async fn get_action(&self, instance: InstanceId, request: &RequestId) -> Result<ActionRecord, StoreError> {
+        let key = [Value::text(instance), Value::text(request)];
+        self.read(&key, |tx, key| Box::pin(async move { Ok(need(tx, key, Lock::None).await?.record) })).await
+    }
+
+    async fn usage(&self, project: &ProjectId) -> Result<Usage, StoreError> {
+        self.read(project, |tx, project| Box::pin(async move { Ok(usage_of(tx, project, Lock::None).await?.0) })).await
+    }
+
+    async fn list_usage(&self) -> Result<Vec<(ProjectId, Usage)>, StoreError> {
+        self.read(&(), |tx, ()| Box::pin(list_usage(tx))).await
+    }
+
+    async fn list_allocations(&self, host: Option<&HostName>) -> Result<Vec<Allocation>, StoreError> {
+        self.read(&host.cloned(), |tx, host| Box::pin(list_allocations(tx, host.as_ref()))).await
+    }
+
+    async fn rebuild_accounts(&self) -> Result<Vec<String>, StoreError> {
+        self.write((), |tx, ()| Box::pin(rebuild::rebuild_accounts(tx))).await
+    }
+
+    async fn delete_allocation(&self, instance: InstanceId, host: &HostName) -> Result<(), StoreError> {
+        self.write((instance, host.clone()), |tx, key| Box::pin(delete_allocation(tx, key.0, &key.1))).await
+    }
+}
+
+async fn create_instances(tx: &mut dyn Transaction, new: &NewInstances) -> Result<Vec<Instance>, Fail> {
+    let Some(NewInstance { instance: one, .. }) = new.instances.first() else { return Ok(Vec::new()) };
+    let key = [Value::text(&one.project_id), Value::text(&one.request_id)];
+    if let Some(earlier) = find::<Request>(tx, &key, Lock::None).await? {
+        return in_order(tx, &earlier.record.instances).await;
+    }
+    let wanted = new.instances.iter().map(|new| share(&new.instance)).fold(Usage::default(), sum);
+    let (used, generation) = usage_of(tx, &one.project_id, Lock::ForUpdate).await?;
+    check(&new.limits, &used, &wanted).map_err(StoreError::Quota)?;
+    let instances = numbered(tx, &new.instances).await?;
+    let request = Request {
+        project_id: one.project_id.clone(),
+        request_id: one.request_id.clone(),
+        instances: instances.iter().map(|instance| instance.id).collect(),
+    };
+    write_usage(tx, &one.project_id, sum(used, wanted), generation).await?;
+    add(tx, &request).await?;
+    add_all(tx, &instances).await?;
+    let actions: Vec<ActionRecord> = new.instances.iter().map(|new| new.action.clone()).collect();
+    add_all(tx, &actions).await?;
+    let tasks: Vec<Task> =
+        new.instances.iter().map(|new| Task { epoch: 1, generation: 1, ..new.task.clone() }).collect();
+    add_all(tx, &tasks).await?;
+    Ok(instances)
+}
+
+/// The instances with what the store gives them.
+async fn numbered(tx: &mut dyn Transaction, new: &[NewInstance]) -> Result<Vec<Instance>, Fail> {
+    let count = u32::try_from(new.len()).unwrap_or(u32::MAX);
+    let last = tx.advance(Sequence::Instance, count).await?;
+    let numbers = last - i64::from(count) + 1..;
+    let with_number =
+        |(new, number): (&NewInstance, i64)| Instance { number, epoch: 1, generation: 1, ..new.instance.clone() };
+    Ok(new.iter().zip(numbers).map(with_number).collect())
+}
+
+/// What an earlier call made, as far as it still exists.
+async fn in_order(tx: &mut dyn Transaction, ids: &[InstanceId]) -> Result<Vec<Instance>, Fail> {
+    let which = Condition::In("id", ids.iter().map(Value::text).collect());
+    let found: Vec<Instance> = list(tx, &Select::new(which)).await?;
+    let mut by_id: BTreeMap<InstanceId, Instance> = found.into_iter().map(|i| (i.id, i)).collect();
+    Ok(ids.iter().filter_map(|id| by_id.remove(id)).collect())
+}
+
+async fn get_instance(tx: &mut dyn Transaction, id: InstanceId) -> Result<Instance, Fail> {
+    Ok(need(tx, &[Value::text(id)], Lock::None).await?.record)
+}
+
+/// What becomes of the fencing token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Epoch {
+    /// It never sinks.
+    Keep,
+    /// A new task begins.
+    Raise,
+}
+
+/// Writes an instance over the one that was read, and keeps usage true.
+pub(super) async fn write_instance(
+    tx: &mut dyn Transaction,
+    instance: &Instance,
+    epoch: Epoch,
+) -> Result<Instance, Fail> {
+    let key = [Value::text(instance.id)];
+    let old = need::<Instance>(tx, &key, Lock::ForUpdate).await?;
+    if old.generation != instance.generation {
+        return Err(conflict::<Instance>(&key));
+    }
+    let mut next = instance.clone();
+    next.number = old.record.number;
+    next.generation = old.generation + 1;
+    next.epoch = match epoch {
+        Epoch::Keep => old.record.epoch.max(instance.epoch),
+        Epoch::Raise => old.record.epoch + 1,
+    };
+    if !replace(tx, &next, old.generation).await? {
+        return Err(conflict::<Instance>(&key));
+    }
+    recount(tx, &old.record, &next).await?;
+    Ok(next)
+}
+
+async fn list_actions(tx: &mut dyn Transaction, instance: InstanceId) -> Result<Vec<ActionRecord>, Fail> {
+    let which = Condition::Is("instance_id", Value::text(instance));
+    list(tx, &Select::new(which).newest(&["started", "request_id"])).await
+}
+
+async fn list_usage(tx: &mut dyn Transaction) -> Result<Vec<(ProjectId, Usage)>, Fail> {
+    let rows: Vec<ProjectUsage> = list(tx, &Select::all().by(&["project_id"])).await?;
+    Ok(rows.into_iter().map(|row| (row.project_id, row.usage)).collect())
+}
+
+async fn list_allocations(tx: &mut dyn Transaction, host: Option<&HostName>) -> Result<Vec<Allocation>, Fail> {
+    let which = host.map(|host| Condition::Is("host", Value::text(host)));
+    let select = which.map_or_else(Select::all, Select::new);
+    list(tx, &select.by(&["host", "instance_id"])).await
+}
+
+async fn delete_allocation(tx: &mut dyn Transaction, instance: InstanceId, host: &HostName) -> Result<(), Fail> {
+    let id = format!("{instance}/{host}");
+    let user = find::<Instance>(tx, &[Value::text(instance)], Lock::ForUpdate).await?;
+    if user.is_some_and(|user| !user.record.is_deleted() && user.record.host.as_ref() == Some(host)) {
+        return Err(StoreError::Conflict { kind: Kind::Allocation, id }.into());
+    }
+    if release(tx, instance, host).await? {
+        return Ok(());
+    }
+    Err(StoreError::NotFound { kind: Kind::Allocation, id }.into())
+}

@@ -1,0 +1,114 @@
+//! Tasks: begin, lease, commit.
+
+use jiff::Timestamp;
+use nova_core::ids::{InstanceId, TaskId};
+use nova_core::instance::Instance;
+use nova_core::task::Task;
+
+use super::accounts::{book, release};
+use super::instances::{Epoch, write_instance};
+use super::{add_all, conflict, find, list, need, put, replace};
+use crate::rows::{Condition, Fail, Lock, Record, Select, Transaction, Value};
+use crate::{Committed, TaskCommit, TaskStart};
+
+pub(super) async fn start(tx: &mut dyn Transaction, start: &TaskStart) -> Result<Instance, Fail> {
+    let instance = write_instance(tx, &start.instance, Epoch::Raise).await?;
+    if start.supersede {
+        tx.delete(Task::TABLE, &Condition::Is("instance_id", Value::text(instance.id))).await?;
+    }
+    put(tx, &start.action).await?;
+    add_all(tx, &[Task { epoch: instance.epoch, generation: 1, ..start.task.clone() }]).await?;
+    Ok(instance)
+}
+
+pub(super) async fn get(tx: &mut dyn Transaction, id: TaskId) -> Result<Task, Fail> {
+    Ok(need(tx, &[Value::text(id)], Lock::None).await?.record)
+}
+
+pub(super) async fn list_due(tx: &mut dyn Transaction, now: Timestamp, limit: usize) -> Result<Vec<Task>, Fail> {
+    let which = Condition::AtMost("lease_until", now.into());
+    list(tx, &Select::new(which).by(&["lease_until", "id"]).limit(limit)).await
+}
+
+pub(super) async fn list_tasks(tx: &mut dyn Transaction, instance: Option<InstanceId>) -> Result<Vec<Task>, Fail> {
+    let which = instance.map(|id| Condition::Is("instance_id", Value::text(id)));
+    let select = which.map_or_else(Select::all, Select::new);
+    list(tx, &select.by(&["created_at", "id"])).await
+}
+
+/// Whose lease on what.
+#[derive(Debug, Clone)]
+pub(super) struct Lease {
+    pub(super) ids: Vec<TaskId>,
+    pub(super) owner: String,
+    pub(super) now: Timestamp,
+    pub(super) until: Timestamp,
+}
+
+/// Taking a lease raises the generation: whoever held it before can commit nothing any more.
+pub(super) async fn acquire(tx: &mut dyn Transaction, lease: &Lease) -> Result<Task, Fail> {
+    let key: Vec<Value> = lease.ids.iter().map(Value::text).collect();
+    let mut found = need::<Task>(tx, &key, Lock::ForUpdate).await?;
+    if !found.record.free_for(&lease.owner, lease.now) {
+        return Err(conflict::<Task>(&key));
+    }
+    found.record.owner = Some(lease.owner.clone());
+    found.record.lease_until = lease.until;
+    found.record.generation = found.generation + 1;
+    if !replace(tx, &found.record, found.generation).await? {
+        return Err(conflict::<Task>(&key));
+    }
+    Ok(found.record)
+}
+
+/// Renewing one leaves the generation, so that it never fails the commit of a step that runs meanwhile.
+pub(super) async fn renew(tx: &mut dyn Transaction, lease: &Lease) -> Result<(), Fail> {
+    let which = Condition::All(vec![
+        Condition::In("id", lease.ids.iter().map(Value::text).collect()),
+        Condition::Is("owner", lease.owner.as_str().into()),
+    ]);
+    tx.set(Task::TABLE, &which, &[("lease_until", lease.until.into())]).await?;
+    Ok(())
+}
+
+pub(super) async fn commit(tx: &mut dyn Transaction, commit: &TaskCommit) -> Result<Committed, Fail> {
+    let task = write_task(tx, &commit.task, commit.done).await?;
+    let instance = match &commit.instance {
+        Some(instance) => Some(write_instance(tx, instance, Epoch::Keep).await?),
+        None => None,
+    };
+    // Giving back comes first: it may be what makes room.
+    for host in &commit.release {
+        release(tx, task.instance_id, host).await?;
+    }
+    if let Some(booking) = &commit.book {
+        book(tx, booking).await?;
+    }
+    if let Some(action) = &commit.action {
+        put(tx, action).await?;
+    }
+    Ok(Committed { task, instance })
+}
+
+async fn write_task(tx: &mut dyn Transaction, task: &Task, done: bool) -> Result<Task, Fail> {
+    let key = [Value::text(task.id)];
+    let lost = || conflict::<Task>(&key);
+    let old = find::<Task>(tx, &key, Lock::ForUpdate).await?.ok_or_else(lost)?;
+    if old.generation != task.generation {
+        return Err(lost());
+    }
+    let mut next = task.clone();
+    next.epoch = old.record.epoch;
+    next.generation = old.generation + 1;
+    // The lease may have been renewed since the task was read; only giving up the task shortens it.
+    if next.owner.is_some() && next.owner == old.record.owner {
+        next.lease_until = next.lease_until.max(old.record.lease_until);
+    }
+    if !replace(tx, &next, old.generation).await? {
+        return Err(lost());
+    }
+    if done {
+        tx.delete(Task::TABLE, &Condition::key(Task::TABLE, &key)).await?;
+    }
+    Ok(next)
+}

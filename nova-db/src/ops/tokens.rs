@@ -1,0 +1,41 @@
+//! Secrets that services share, and tokens taken back.
+
+use jiff::Timestamp;
+
+use super::{add, find, list, put};
+use crate::records::{RevokedToken, Secret};
+use crate::rows::{Condition, Fail, Lock, Record, Select, Sequence, Transaction, Value};
+
+/// The secret, if there is one.
+pub(super) async fn find_secret(tx: &mut dyn Transaction, name: &str) -> Result<Option<Vec<u8>>, Fail> {
+    Ok(find::<Secret>(tx, &[name.into()], Lock::None).await?.map(|found| found.record.value))
+}
+
+/// The secret, set to that value if there is none.
+pub(super) async fn set_secret(tx: &mut dyn Transaction, name: &str, value: &[u8]) -> Result<Vec<u8>, Fail> {
+    if let Some(earlier) = find_secret(tx, name).await? {
+        return Ok(earlier);
+    }
+    add(tx, &Secret { name: name.to_owned(), value: value.to_vec() }).await?;
+    Ok(value.to_vec())
+}
+
+pub(super) async fn revoke(tx: &mut dyn Transaction, audit_id: &str, expires: Timestamp) -> Result<(), Fail> {
+    let known = find::<RevokedToken>(tx, &[audit_id.into()], Lock::ForUpdate).await?;
+    if known.is_some_and(|known| known.record.expires >= expires) {
+        return Ok(());
+    }
+    put(tx, &RevokedToken { audit_id: audit_id.to_owned(), expires }).await?;
+    tx.advance(Sequence::Identity, 1).await?;
+    Ok(())
+}
+
+pub(super) async fn list_revoked(tx: &mut dyn Transaction) -> Result<Vec<(String, Timestamp)>, Fail> {
+    let tokens: Vec<RevokedToken> = list(tx, &Select::all().by(&["expires", "audit_id"])).await?;
+    Ok(tokens.into_iter().map(|token| (token.audit_id, token.expires)).collect())
+}
+
+pub(super) async fn forget_expired(tx: &mut dyn Transaction, now: Timestamp) -> Result<(), Fail> {
+    tx.delete(RevokedToken::TABLE, &Condition::AtMost("expires", Value::from(now))).await?;
+    Ok(())
+}

@@ -1,0 +1,38 @@
+//! Every table of the store: which record it keeps and which of its facts are columns.
+//!
+//! A fact becomes a column when something is asked by it, sorted by it, or set without the rest of the record. A change
+//! here needs a migration (`crate::sql::migrations`); a test compares the two.
+
+mod compute;
+mod hosts;
+mod identity;
+mod images;
+mod instance;
+
+pub(crate) use compute::{ProjectUsage, Request};
+pub(crate) use identity::{RevokedToken, Secret, folded};
+pub(crate) use instance::sort_column;
+
+use crate::rows::{Record, Table};
+
+/// All tables, for migrations and the memory backend.
+pub(crate) const TABLES: &[&Table] = &[
+    nova_core::instance::Instance::TABLE,
+    Request::TABLE,
+    nova_core::task::Task::TABLE,
+    nova_core::action::ActionRecord::TABLE,
+    nova_core::host::Allocation::TABLE,
+    ProjectUsage::TABLE,
+    nova_core::host::Service::TABLE,
+    nova_core::host::ComputeNode::TABLE,
+    nova_core::flavor::Flavor::TABLE,
+    nova_core::keypair::Keypair::TABLE,
+    nova_core::identity::Domain::TABLE,
+    nova_core::identity::Project::TABLE,
+    nova_core::identity::User::TABLE,
+    nova_core::identity::Role::TABLE,
+    nova_core::identity::Grant::TABLE,
+    Secret::TABLE,
+    RevokedToken::TABLE,
+    nova_core::image::Image::TABLE,
+];
