@@ -18,15 +18,20 @@ fn decisions(group: &mut BenchmarkGroup<'_, WallTime>, hosts: &[usize], alternat
     for name in SCHEDULERS {
         let scheduler = by_name(name, &SchedulerOptions::default())?;
         for hosts in hosts {
-            let mut fleet = Fleet::new(*hosts, &*scheduler, alternates)?;
+            // Built when first needed, so that benchmarks which are filtered out cost nothing.
+            let mut fleet = None;
             let mut failure = None;
             group.bench_function(BenchmarkId::new(name, hosts), |bencher| {
+                let fleet = fleet.get_or_insert_with(|| Fleet::new(*hosts, &*scheduler, alternates));
                 bencher.iter(|| {
-                    if let Err(error) = fleet.step(&*scheduler) {
+                    if let Ok(fleet) = fleet
+                        && let Err(error) = fleet.step(&*scheduler)
+                    {
                         failure = Some(error);
                     }
                 });
             });
+            fleet.transpose()?;
             if let Some(error) = failure {
                 return Err(error);
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::load_source::{LoadSource, ReportedLoad, UsedLoad};
 use crate::place::place;
-use crate::query::{Limit, Overlay, Query, Search};
+use crate::query::{Limit, Overlay, Query, Search, at_least};
 use crate::table::{LoadIndexRef, Row, Zone, bits, merit, row_at};
 use crate::{HostTable, NoValidHost, Request, Scheduler, SchedulerError, SchedulerRng, Selection};
 
@@ -189,6 +189,16 @@ impl Search for Best<'_> {
 
     fn wants_block(&self, zone: &Zone, position: usize) -> bool {
         self.index.is_none_or(|index| self.improves(zone.best_merit[index.number].block(position)))
+    }
+
+    fn narrow(&self, block: usize) -> u64 {
+        match (self.index, self.found) {
+            (Some(index), Some(found)) => {
+                let least = found.merit + i64::from(self.options.tie_break == TieBreak::Random);
+                at_least(&index.merits[block], least)
+            }
+            _ => u64::MAX,
+        }
     }
 
     fn visit(&mut self, block: usize, mut candidates: u64) {

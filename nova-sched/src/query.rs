@@ -25,6 +25,9 @@ pub(crate) enum Reason {
     Limit,
 }
 
+/// Up to so many hosts of a block are judged one by one, more all at once.
+const FEW: u32 = 8;
+
 /// An algorithm's bound on what a host may have handed out of a dimension.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limit {
@@ -96,6 +99,11 @@ pub(crate) trait Search {
     /// Whether a block is worth looking into, by its summaries.
     fn wants_block(&self, _zone: &Zone, _position: usize) -> bool {
         true
+    }
+
+    /// The hosts of a block that the search would take if they fit.
+    fn narrow(&self, _block: usize) -> u64 {
+        u64::MAX
     }
 
     /// Looks at the candidates of a block; there is at least one.
@@ -199,37 +207,28 @@ impl<'a> Query<'a> {
         Ok(())
     }
 
-    /// The hosts of a block that may be chosen, those excluded left out.
-    pub(crate) fn candidates(&self, index: usize, overlay: &Overlay) -> u64 {
+    /// Those of the hosts `within` a block that may be chosen, those excluded left out.
+    pub(crate) fn candidates(&self, index: usize, within: u64, overlay: &Overlay) -> u64 {
         let Some(block) = self.table.blocks.get(index) else { return 0 };
-        let mut mask = block.eligible()
+        let mut mask = within
+            & block.eligible()
             & self.marked(&self.architecture, &self.table.architectures, index)
             & self.marked(&self.traits, &self.table.traits, index);
-        for (dimension, amount) in self.wants.iter() {
-            let Some(column) = self.table.free.get(dimension) else { return 0 };
-            mask &= at_least(&column[index], amount);
-        }
         for row in self.ignored.iter().chain(&overlay.excluded) {
             if block_of(*row) == index {
                 mask &= !(1 << bit_of(*row));
             }
         }
-        let first = row_at(index, 0);
-        let touched = (!overlay.placed.is_empty())
-            .then(|| overlay.placed.range(first..first + BLOCK as Row).map(|(row, _)| *row));
-        for row in touched.into_iter().flatten() {
-            if self.room(row, overlay).is_err() {
-                mask &= !(1 << bit_of(row));
+        if mask.count_ones() > FEW {
+            for (dimension, amount) in self.wants.iter() {
+                let Some(column) = self.table.free.get(dimension) else { return 0 };
+                mask &= at_least(&column[index], amount);
+            }
+            if self.limit.is_none() && overlay.placed.is_empty() {
+                return mask;
             }
         }
-        if self.limit.is_some() {
-            for bit in bits(mask) {
-                if self.room(row_at(index, bit), overlay).is_err() {
-                    mask &= !(1 << bit);
-                }
-            }
-        }
-        mask
+        bits(mask).filter(|bit| self.room(row_at(index, *bit), overlay).is_ok()).fold(0, |mask, bit| mask | 1 << bit)
     }
 
     /// The zones to look in, by number.
@@ -268,17 +267,17 @@ impl<'a> Query<'a> {
         for number in round(zones.start, zones.end, start) {
             let Some(zone) = self.table.zones.get(number) else { continue };
             for group in round(0, zone.blocks.len().div_ceil(BLOCK), start >> 20) {
-                if !self.group_has_room(zone, group) || !search.wants_group(zone, group) {
+                if !search.wants_group(zone, group) || !self.group_has_room(zone, group) {
                     continue;
                 }
                 let first = group * BLOCK;
                 let last = zone.blocks.len().min(first + BLOCK);
                 for position in round(first, last, start >> 40) {
-                    if !self.block_has_room(zone, position) || !search.wants_block(zone, position) {
+                    if !search.wants_block(zone, position) || !self.block_has_room(zone, position) {
                         continue;
                     }
                     let block = zone.blocks[position] as usize;
-                    let candidates = self.candidates(block, overlay);
+                    let candidates = self.candidates(block, search.narrow(block), overlay);
                     if candidates != 0 {
                         search.visit(block, candidates);
                     }
@@ -313,7 +312,7 @@ impl<'a> Query<'a> {
 
 /// The bits of the values that are at least `amount`.
 #[inline]
-fn at_least(column: &[i64; BLOCK], amount: i64) -> u64 {
+pub(crate) fn at_least(column: &[i64; BLOCK], amount: i64) -> u64 {
     let mut mask = 0;
     for (bit, value) in column.iter().enumerate() {
         mask |= u64::from(*value >= amount) << bit;

@@ -1,5 +1,7 @@
 //! Who holds what, and on which host.
 
+use std::collections::HashMap;
+
 use super::layout::Row;
 use super::{HostTable, MOST};
 use crate::SchedulerError;
@@ -23,26 +25,76 @@ pub struct Holding {
     pub resources: ResourceVector,
 }
 
+/// The different amounts that are held, each kept once: millions of instances have few sizes.
+#[derive(Clone, Default)]
+pub(super) struct Sizes {
+    ids: HashMap<ResourceVector, u32>,
+    /// Each with how many holdings have it; the number is its id.
+    kept: Vec<(ResourceVector, u32)>,
+    unused: Vec<u32>,
+}
+
+impl Sizes {
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    fn get(&self, id: u32) -> ResourceVector {
+        self.kept.get(id as usize).map(|(amounts, _)| *amounts).unwrap_or_default()
+    }
+
+    fn keep(&mut self, amounts: &ResourceVector) -> u32 {
+        if let Some(id) = self.ids.get(amounts) {
+            self.kept[*id as usize].1 += 1;
+            return *id;
+        }
+        let id = self.unused.pop().unwrap_or(self.kept.len() as u32);
+        if id as usize == self.kept.len() {
+            self.kept.push((*amounts, 1));
+        } else {
+            self.kept[id as usize] = (*amounts, 1);
+        }
+        self.ids.insert(*amounts, id);
+        id
+    }
+
+    /// One holding less has it; returns it.
+    fn drop_one(&mut self, id: u32) -> ResourceVector {
+        let Some((amounts, holdings)) = self.kept.get_mut(id as usize) else { return ResourceVector::default() };
+        *holdings -= 1;
+        if *holdings == 0 {
+            self.ids.remove(amounts);
+            self.unused.push(id);
+        }
+        *amounts
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Held {
     row: Row,
-    amounts: ResourceVector,
+    size: u32,
 }
 
 /// What one consumer holds: on one host, but for the time of a move.
 #[derive(Clone)]
 pub(super) struct Holdings {
     first: Held,
-    more: Vec<Held>,
+    /// Boxed, since there seldom are any and there is one of these for every instance.
+    #[allow(clippy::box_collection, reason = "a third of the size of a Vec")]
+    more: Option<Box<Vec<Held>>>,
 }
 
 impl Holdings {
     fn iter(&self) -> impl Iterator<Item = &Held> {
-        std::iter::once(&self.first).chain(&self.more)
+        std::iter::once(&self.first).chain(self.more.iter().flat_map(|more| more.iter()))
     }
 
     fn get_mut(&mut self, row: Row) -> Option<&mut Held> {
-        std::iter::once(&mut self.first).chain(&mut self.more).find(|held| held.row == row)
+        std::iter::once(&mut self.first)
+            .chain(self.more.iter_mut().flat_map(|more| more.iter_mut()))
+            .find(|held| held.row == row)
     }
 }
 
@@ -151,7 +203,9 @@ impl HostTable {
     pub fn holdings(&self, consumer: u128) -> Vec<Holding> {
         let Some(holdings) = self.allocations.get(&consumer) else { return Vec::new() };
         let mut list: Vec<_> = (holdings.iter())
-            .filter_map(|held| Some(Holding { host: self.cold(held.row)?.name.to_string(), resources: held.amounts }))
+            .filter_map(|held| {
+                Some(Holding { host: self.cold(held.row)?.name.to_string(), resources: self.sizes.get(held.size) })
+            })
             .collect();
         list.sort_by(|a, b| a.host.cmp(&b.host));
         list
@@ -184,12 +238,14 @@ impl HostTable {
     pub(super) fn forget_holdings(&mut self, row: Row) {
         let consumers = self.cold_mut(row).map(|cold| std::mem::take(&mut cold.consumers));
         for consumer in consumers.unwrap_or_default() {
-            self.drop_holding(consumer, row);
+            if let Some(held) = self.drop_holding(consumer, row) {
+                self.sizes.drop_one(held.size);
+            }
         }
     }
 
     fn held(&self, consumer: u128, row: Row) -> Option<ResourceVector> {
-        self.allocations.get(&consumer)?.iter().find(|held| held.row == row).map(|held| held.amounts)
+        self.allocations.get(&consumer)?.iter().find(|held| held.row == row).map(|held| self.sizes.get(held.size))
     }
 
     fn replace(&mut self, row: Row, consumer: u128, resources: &ResourceVector) {
@@ -200,11 +256,11 @@ impl HostTable {
     }
 
     fn hold(&mut self, row: Row, consumer: u128, resources: &ResourceVector) {
-        let held = Held { row, amounts: *resources };
+        let held = Held { row, size: self.sizes.keep(resources) };
         self.allocations
             .entry(consumer)
-            .and_modify(|holdings| holdings.more.push(held))
-            .or_insert(Holdings { first: held, more: Vec::new() });
+            .and_modify(|holdings| holdings.more.get_or_insert_default().push(held))
+            .or_insert(Holdings { first: held, more: None });
         if let Some(cold) = self.cold_mut(row) {
             cold.consumers.push(consumer);
         }
@@ -220,7 +276,7 @@ impl HostTable {
         {
             cold.consumers.swap_remove(place);
         }
-        for (index, amount) in held.amounts.non_zero() {
+        for (index, amount) in self.sizes.drop_one(held.size).non_zero() {
             self.set_used(held.row, index, self.used_at(held.row, index).saturating_sub(amount));
         }
         self.refresh_loads(held.row);
@@ -229,14 +285,13 @@ impl HostTable {
     /// Takes one holding out of the consumer's list.
     fn drop_holding(&mut self, consumer: u128, row: Row) -> Option<Held> {
         let holdings = self.allocations.get_mut(&consumer)?;
-        if let Some(place) = holdings.more.iter().position(|held| held.row == row) {
-            return Some(holdings.more.swap_remove(place));
-        }
         let first = holdings.first;
         if first.row != row {
-            return None;
+            let more = holdings.more.as_mut()?;
+            let place = more.iter().position(|held| held.row == row)?;
+            return Some(more.swap_remove(place));
         }
-        match holdings.more.pop() {
+        match holdings.more.as_mut().and_then(|more| more.pop()) {
             Some(next) => holdings.first = next,
             None => drop(self.allocations.remove(&consumer)),
         }

@@ -19,7 +19,7 @@ pub use snapshot::{AllocationSnapshot, HostSnapshot, TableSnapshot};
 use crate::dimensions::{Dimensions, ResourceVector};
 use crate::host::{HostInventory, HostView};
 use crate::{LoadSource, SchedulerError};
-use allocations::Holdings;
+use allocations::{Holdings, Sizes};
 use layout::SizeClass;
 use loads::LoadIndex;
 
@@ -63,6 +63,7 @@ pub struct HostTable {
     /// Blocks with a free place, by zone and size.
     open_blocks: HashMap<(u32, SizeClass), Vec<u32>>,
     allocations: HashMap<u128, Holdings>,
+    sizes: Sizes,
 }
 
 impl HostTable {
@@ -84,6 +85,7 @@ impl HostTable {
             zone_ids: HashMap::new(),
             open_blocks: HashMap::new(),
             allocations: HashMap::new(),
+            sizes: Sizes::default(),
         }
     }
 

@@ -200,6 +200,9 @@ fn summaries_follow_every_change() {
             assert_summaries(&table);
         }
     }
+    let distinct: std::collections::BTreeSet<_> =
+        table.snapshot().allocations.iter().map(|held| held.resources.0).collect();
+    assert_eq!(table.sizes.len(), distinct.len(), "sizes that nobody holds are kept");
     // An index that is registered late knows the same as one that was there from the start.
     let mut late = HostTable::from_snapshot(&table.snapshot(), []).unwrap();
     late.register_load(Arc::new(UsedLoad::cores()));
