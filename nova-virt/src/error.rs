@@ -203,10 +203,7 @@ impl HypervisorError {
     }
 
     pub(crate) fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self::InvalidInput {
-            field: field.into(),
-            problem: problem.into(),
-        }
+        Self::InvalidInput { field: field.into(), problem: problem.into() }
     }
 }
 
@@ -216,30 +213,15 @@ mod tests {
 
     #[test]
     fn only_what_may_pass_by_itself_is_retryable() {
-        let down = HypervisorError::Unavailable {
-            driver: "libvirt",
-            source: "connection refused".into(),
-        };
-        let slow = HypervisorError::TimedOut {
-            during: "listing guests",
-            after: Duration::from_secs(1),
-        };
-        let full = HypervisorError::NoSpace {
-            during: "creating the root disk",
-            source: "ENOSPC".into(),
-        };
+        let down = HypervisorError::Unavailable { driver: "libvirt", source: "connection refused".into() };
+        let slow = HypervisorError::TimedOut { during: "listing guests", after: Duration::from_secs(1) };
+        let full = HypervisorError::NoSpace { during: "creating the root disk", source: "ENOSPC".into() };
         assert!(down.is_retryable() && slow.is_retryable() && !full.is_retryable());
     }
 
     #[test]
     fn the_text_leaves_out_its_source() {
-        let error = HypervisorError::Failed {
-            during: "starting the guest",
-            source: "secret detail".into(),
-        };
-        assert_eq!(
-            error.to_string(),
-            "the hypervisor failed while starting the guest"
-        );
+        let error = HypervisorError::Failed { during: "starting the guest", source: "secret detail".into() };
+        assert_eq!(error.to_string(), "the hypervisor failed while starting the guest");
     }
 }

@@ -11,8 +11,8 @@ use nova_core::state::PowerState;
 use tokio::sync::{Notify, broadcast};
 
 use crate::{
-    Capabilities, ErrorKind, GuestEvent, GuestEventKind, GuestInfo, GuestSpec, Hypervisor,
-    HypervisorError, NodeResources, Operation, RebootKind, VncEndpoint,
+    Capabilities, ErrorKind, GuestEvent, GuestEventKind, GuestInfo, GuestSpec, Hypervisor, HypervisorError,
+    NodeResources, Operation, RebootKind, VncEndpoint,
 };
 
 mod faults;
@@ -118,19 +118,9 @@ impl FakeHypervisor {
             }
         }
         let journal = Journal::new(options.journal_limit);
-        let state = Mutex::new(State {
-            guests,
-            journal,
-            faults: Faults::default(),
-            broken,
-        });
+        let state = Mutex::new(State { guests, journal, faults: Faults::default(), broken });
         let (events, _) = broadcast::channel(EVENT_BUFFER);
-        Self {
-            options,
-            state,
-            released: Notify::new(),
-            events,
-        }
+        Self { options, state, released: Notify::new(), events }
     }
 
     /// The options that it was made with.
@@ -150,16 +140,12 @@ impl FakeHypervisor {
 
     /// The next `times` calls of the operation fail with that error and do nothing.
     pub fn fail_next(&self, operation: Operation, times: u32, kind: ErrorKind) {
-        self.lock()
-            .faults
-            .queue(operation, times, Strike::Before, kind);
+        self.lock().faults.queue(operation, times, Strike::Before, kind);
     }
 
     /// The next `times` calls of the operation do their work, and then fail with that error all the same.
     pub fn fail_next_after_effect(&self, operation: Operation, times: u32, kind: ErrorKind) {
-        self.lock()
-            .faults
-            .queue(operation, times, Strike::After, kind);
+        self.lock().faults.queue(operation, times, Strike::After, kind);
     }
 
     /// Calls of the operation, from now on, wait until it is [released](Self::release).
@@ -194,9 +180,7 @@ impl FakeHypervisor {
         for (instance, guest) in &mut state.guests {
             if is_up(guest.power_state) {
                 guest.power_state = PowerState::Shutdown;
-                self.options
-                    .world
-                    .stopped(&self.options.hostname, *instance);
+                self.options.world.stopped(&self.options.hostname, *instance);
             }
         }
         self.save(&mut state);
@@ -205,11 +189,7 @@ impl FakeHypervisor {
     /// Leaves files of a guest that is not defined, as a crash in the midst of `spawn` would on a lesser driver.
     pub fn plant_leftover(&self, instance: InstanceId) {
         let mut state = self.lock();
-        let leftover = Guest {
-            spec: None,
-            power_state: PowerState::NoState,
-            boots: 0,
-        };
+        let leftover = Guest { spec: None, power_state: PowerState::NoState, boots: 0 };
         state.guests.entry(instance).or_insert(leftover);
         self.save(&mut state);
     }
@@ -225,11 +205,7 @@ impl FakeHypervisor {
 
     fn strike(&self, instance: InstanceId, to: PowerState, kind: GuestEventKind) -> bool {
         let mut state = self.lock();
-        let Some(guest) = state
-            .guests
-            .get_mut(&instance)
-            .filter(|guest| is_up(guest.power_state))
-        else {
+        let Some(guest) = state.guests.get_mut(&instance).filter(|guest| is_up(guest.power_state)) else {
             return false;
         };
         guest.power_state = to;
@@ -241,11 +217,7 @@ impl FakeHypervisor {
 
     /// What every operation meets first: its latency, and whatever holds it up.
     async fn arrive(&self, operation: Operation) {
-        let latency = self
-            .options
-            .latencies
-            .get(&operation)
-            .unwrap_or(&self.options.latency);
+        let latency = self.options.latencies.get(&operation).unwrap_or(&self.options.latency);
         if !latency.is_zero() {
             tokio::time::sleep(*latency).await;
         }
@@ -267,9 +239,7 @@ impl FakeHypervisor {
     ) -> Result<T, HypervisorError> {
         self.arrive(operation).await;
         let mut state = self.lock();
-        self.apply(&mut state, operation, instance, None, |guests| {
-            Ok((work(guests)?, Vec::new()))
-        })
+        self.apply(&mut state, operation, instance, None, |guests| Ok((work(guests)?, Vec::new())))
     }
 
     /// An operation that changes one guest.
@@ -300,16 +270,11 @@ impl FakeHypervisor {
         work: impl FnOnce(&mut Guests) -> Effect<T>,
     ) -> Result<T, HypervisorError> {
         if let Some(why) = &state.broken {
-            return Err(HypervisorError::Unavailable {
-                driver: "fake",
-                source: why.clone().into(),
-            });
+            return Err(HypervisorError::Unavailable { driver: "fake", source: why.clone().into() });
         }
         let fault = state.faults.take(operation);
         if let Some((Strike::Before, kind)) = fault {
-            state
-                .journal
-                .record(operation, instance, epoch, JournalOutcome::Failed(kind));
+            state.journal.record(operation, instance, epoch, JournalOutcome::Failed(kind));
             return Err(faults::error(kind, operation, instance));
         }
         let (outcome, result) = match (work(&mut state.guests), fault) {
@@ -318,10 +283,9 @@ impl FakeHypervisor {
                 events.into_iter().for_each(|event| self.emit(event));
                 match fault {
                     None => (JournalOutcome::Done, Ok(value)),
-                    Some((_, kind)) => (
-                        JournalOutcome::DoneButFailed(kind),
-                        Err(faults::error(kind, operation, instance)),
-                    ),
+                    Some((_, kind)) => {
+                        (JournalOutcome::DoneButFailed(kind), Err(faults::error(kind, operation, instance)))
+                    }
                 }
             }
         };
@@ -329,12 +293,7 @@ impl FakeHypervisor {
         result
     }
 
-    fn tell_world(
-        &self,
-        instance: InstanceId,
-        before: Option<PowerState>,
-        after: Option<PowerState>,
-    ) {
+    fn tell_world(&self, instance: InstanceId, before: Option<PowerState>, after: Option<PowerState>) {
         match (before.is_some_and(is_up), after.is_some_and(is_up)) {
             (false, true) => self.options.world.started(&self.options.hostname, instance),
             (true, false) => self.options.world.stopped(&self.options.hostname, instance),
@@ -370,10 +329,7 @@ fn is_up(state: PowerState) -> bool {
 }
 
 fn find(guests: &mut Guests, instance: InstanceId) -> Result<&mut Guest, HypervisorError> {
-    guests
-        .get_mut(&instance)
-        .filter(|guest| guest.spec.is_some())
-        .ok_or(HypervisorError::NotFound { instance })
+    guests.get_mut(&instance).filter(|guest| guest.spec.is_some()).ok_or(HypervisorError::NotFound { instance })
 }
 
 /// Makes the guest run, and tells which event that is.
@@ -395,14 +351,7 @@ fn start(instance: InstanceId, guest: &mut Guest) -> Vec<GuestEvent> {
 fn stop(instance: InstanceId, guest: &mut Guest) -> Vec<GuestEvent> {
     let was_up = is_up(guest.power_state);
     guest.power_state = PowerState::Shutdown;
-    if was_up {
-        vec![GuestEvent {
-            instance,
-            kind: GuestEventKind::Stopped,
-        }]
-    } else {
-        Vec::new()
-    }
+    if was_up { vec![GuestEvent { instance, kind: GuestEventKind::Stopped }] } else { Vec::new() }
 }
 
 /// From one state to another; the goal itself is Ok, and any other state is not.
@@ -419,11 +368,7 @@ fn move_between(
         return Ok(((), Vec::new()));
     }
     if !from.contains(&guest.power_state) {
-        return Err(HypervisorError::InvalidState {
-            instance,
-            operation,
-            state: guest.power_state,
-        });
+        return Err(HypervisorError::InvalidState { instance, operation, state: guest.power_state });
     }
     guest.power_state = to;
     Ok(((), vec![GuestEvent { instance, kind }]))
@@ -432,18 +377,11 @@ fn move_between(
 fn spawn(guests: &mut Guests, spec: &GuestSpec) -> Effect<()> {
     spec.validate()?;
     let instance = spec.instance;
-    let guest = guests.entry(instance).or_insert_with(|| Guest {
-        spec: None,
-        power_state: PowerState::Shutdown,
-        boots: 0,
-    });
+    let guest =
+        guests.entry(instance).or_insert_with(|| Guest { spec: None, power_state: PowerState::Shutdown, boots: 0 });
     match guest.spec.as_ref().map(|known| known.epoch) {
         Some(current) if current > spec.epoch => {
-            return Err(HypervisorError::Stale {
-                instance,
-                asked: spec.epoch,
-                current,
-            });
+            return Err(HypervisorError::Stale { instance, asked: spec.epoch, current });
         }
         Some(current) if current == spec.epoch => {}
         Some(_) => guest.spec = Some(spec.clone()),
@@ -452,15 +390,8 @@ fn spawn(guests: &mut Guests, spec: &GuestSpec) -> Effect<()> {
             guest.power_state = PowerState::Shutdown;
         }
     }
-    let stands_still = matches!(
-        guest.power_state,
-        PowerState::Paused | PowerState::Suspended
-    );
-    let events = if spec.running && !stands_still {
-        start(instance, guest)
-    } else {
-        Vec::new()
-    };
+    let stands_still = matches!(guest.power_state, PowerState::Paused | PowerState::Suspended);
+    let events = if spec.running && !stands_still { start(instance, guest) } else { Vec::new() };
     Ok(((), events))
 }
 
@@ -502,10 +433,7 @@ impl Hypervisor for FakeHypervisor {
 
     async fn list(&self) -> Result<Vec<GuestInfo>, HypervisorError> {
         self.read(Operation::List, None, |guests| {
-            Ok(guests
-                .iter()
-                .map(|(instance, guest)| guest.info(*instance))
-                .collect())
+            Ok(guests.iter().map(|(instance, guest)| guest.info(*instance)).collect())
         })
         .await
     }
@@ -513,19 +441,14 @@ impl Hypervisor for FakeHypervisor {
     async fn info(&self, id: InstanceId) -> Result<GuestInfo, HypervisorError> {
         self.read(Operation::Info, Some(id), |guests| {
             let guest = guests.get(&id).filter(|guest| guest.spec.is_some());
-            guest
-                .map(|guest| guest.info(id))
-                .ok_or(HypervisorError::NotFound { instance: id })
+            guest.map(|guest| guest.info(id)).ok_or(HypervisorError::NotFound { instance: id })
         })
         .await
     }
 
     async fn spawn(&self, guest: &GuestSpec) -> Result<(), HypervisorError> {
         let epoch = Some(guest.epoch);
-        self.change(Operation::Spawn, guest.instance, epoch, |guests| {
-            spawn(guests, guest)
-        })
-        .await
+        self.change(Operation::Spawn, guest.instance, epoch, |guests| spawn(guests, guest)).await
     }
 
     async fn destroy(&self, id: InstanceId) -> Result<(), HypervisorError> {
@@ -537,21 +460,11 @@ impl Hypervisor for FakeHypervisor {
     }
 
     async fn power_on(&self, id: InstanceId) -> Result<(), HypervisorError> {
-        self.change(Operation::PowerOn, id, None, |guests| {
-            Ok(((), start(id, find(guests, id)?)))
-        })
-        .await
+        self.change(Operation::PowerOn, id, None, |guests| Ok(((), start(id, find(guests, id)?)))).await
     }
 
-    async fn power_off(
-        &self,
-        id: InstanceId,
-        _graceful: Option<Duration>,
-    ) -> Result<(), HypervisorError> {
-        self.change(Operation::PowerOff, id, None, |guests| {
-            Ok(((), stop(id, find(guests, id)?)))
-        })
-        .await
+    async fn power_off(&self, id: InstanceId, _graceful: Option<Duration>) -> Result<(), HypervisorError> {
+        self.change(Operation::PowerOff, id, None, |guests| Ok(((), stop(id, find(guests, id)?)))).await
     }
 
     async fn reboot(&self, id: InstanceId, _kind: RebootKind) -> Result<(), HypervisorError> {
@@ -567,14 +480,7 @@ impl Hypervisor for FakeHypervisor {
     async fn pause(&self, id: InstanceId) -> Result<(), HypervisorError> {
         let (from, to) = ([PowerState::Running], PowerState::Paused);
         self.change(Operation::Pause, id, None, |guests| {
-            move_between(
-                guests,
-                id,
-                Operation::Pause,
-                &from,
-                to,
-                GuestEventKind::Paused,
-            )
+            move_between(guests, id, Operation::Pause, &from, to, GuestEventKind::Paused)
         })
         .await
     }
@@ -582,32 +488,15 @@ impl Hypervisor for FakeHypervisor {
     async fn unpause(&self, id: InstanceId) -> Result<(), HypervisorError> {
         let (from, to) = ([PowerState::Paused], PowerState::Running);
         self.change(Operation::Unpause, id, None, |guests| {
-            move_between(
-                guests,
-                id,
-                Operation::Unpause,
-                &from,
-                to,
-                GuestEventKind::Resumed,
-            )
+            move_between(guests, id, Operation::Unpause, &from, to, GuestEventKind::Resumed)
         })
         .await
     }
 
     async fn suspend(&self, id: InstanceId) -> Result<(), HypervisorError> {
-        let (from, to) = (
-            [PowerState::Running, PowerState::Paused],
-            PowerState::Suspended,
-        );
+        let (from, to) = ([PowerState::Running, PowerState::Paused], PowerState::Suspended);
         self.change(Operation::Suspend, id, None, |guests| {
-            move_between(
-                guests,
-                id,
-                Operation::Suspend,
-                &from,
-                to,
-                GuestEventKind::Suspended,
-            )
+            move_between(guests, id, Operation::Suspend, &from, to, GuestEventKind::Suspended)
         })
         .await
     }
@@ -615,14 +504,7 @@ impl Hypervisor for FakeHypervisor {
     async fn resume(&self, id: InstanceId) -> Result<(), HypervisorError> {
         let (from, to) = ([PowerState::Suspended], PowerState::Running);
         self.change(Operation::Resume, id, None, |guests| {
-            move_between(
-                guests,
-                id,
-                Operation::Resume,
-                &from,
-                to,
-                GuestEventKind::Started,
-            )
+            move_between(guests, id, Operation::Resume, &from, to, GuestEventKind::Started)
         })
         .await
     }
@@ -630,9 +512,7 @@ impl Hypervisor for FakeHypervisor {
     async fn console_log(&self, id: InstanceId) -> Result<Vec<u8>, HypervisorError> {
         self.read(Operation::ConsoleLog, Some(id), |guests| {
             let guest = guests.get(&id).filter(|guest| guest.spec.is_some());
-            guest
-                .map(guests::console)
-                .ok_or(HypervisorError::NotFound { instance: id })
+            guest.map(guests::console).ok_or(HypervisorError::NotFound { instance: id })
         })
         .await
     }
@@ -646,17 +526,10 @@ impl Hypervisor for FakeHypervisor {
             };
             if !is_up(guest.power_state) {
                 let operation = Operation::VncEndpoint;
-                return Err(HypervisorError::InvalidState {
-                    instance: id,
-                    operation,
-                    state: guest.power_state,
-                });
+                return Err(HypervisorError::InvalidState { instance: id, operation, state: guest.power_state });
             }
             let port = FIRST_VNC_PORT.saturating_add(u16::try_from(position).unwrap_or(u16::MAX));
-            Ok(VncEndpoint {
-                host: self.options.host_ip.clone(),
-                port,
-            })
+            Ok(VncEndpoint { host: self.options.host_ip.clone(), port })
         })
         .await
     }

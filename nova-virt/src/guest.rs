@@ -289,15 +289,10 @@ impl GuestSpec {
             return Err(HypervisorError::invalid("vcpus", "must be at least 1"));
         }
         if self.memory_mb == 0 || self.memory_mb > MAX_MEMORY_MB {
-            return Err(HypervisorError::invalid(
-                "memory_mb",
-                format!("must be between 1 and {MAX_MEMORY_MB}"),
-            ));
+            return Err(HypervisorError::invalid("memory_mb", format!("must be between 1 and {MAX_MEMORY_MB}")));
         }
         validate_disks(&self.disks)?;
-        self.config_drive
-            .as_ref()
-            .map_or(Ok(()), ConfigDrive::validate)
+        self.config_drive.as_ref().map_or(Ok(()), ConfigDrive::validate)
     }
 }
 
@@ -313,32 +308,21 @@ const MAX_CONFIG_DRIVE_BYTES: usize = 64 << 20;
 fn is_plain_name(name: &str) -> bool {
     name.len() <= 64
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
 }
 
 fn validate_disks(disks: &[DiskSpec]) -> Result<(), HypervisorError> {
     if disks.len() > MAX_DISKS {
-        return Err(HypervisorError::invalid(
-            "disks",
-            format!("at most {MAX_DISKS}"),
-        ));
+        return Err(HypervisorError::invalid("disks", format!("at most {MAX_DISKS}")));
     }
     for role in [DiskRole::Root, DiskRole::Swap] {
         if disks.iter().filter(|disk| disk.role == role).count() > 1 {
-            return Err(HypervisorError::invalid(
-                "disks",
-                format!("more than one {role:?} disk"),
-            ));
+            return Err(HypervisorError::invalid("disks", format!("more than one {role:?} disk")));
         }
     }
     for (index, disk) in disks.iter().enumerate() {
         if disk.size_gb > MAX_DISK_GB {
-            return Err(HypervisorError::invalid(
-                format!("disks[{index}].size_gb"),
-                format!("at most {MAX_DISK_GB}"),
-            ));
+            return Err(HypervisorError::invalid(format!("disks[{index}].size_gb"), format!("at most {MAX_DISK_GB}")));
         }
         match &disk.source {
             DiskSource::Image { base, .. } if !base.is_absolute() => {
@@ -348,10 +332,7 @@ fn validate_disks(disks: &[DiskSpec]) -> Result<(), HypervisorError> {
                 ));
             }
             DiskSource::Blank if disk.size_gb == 0 => {
-                return Err(HypervisorError::invalid(
-                    format!("disks[{index}].size_gb"),
-                    "a blank disk needs a size",
-                ));
+                return Err(HypervisorError::invalid(format!("disks[{index}].size_gb"), "a blank disk needs a size"));
             }
             DiskSource::Image { .. } | DiskSource::Blank => {}
         }
@@ -362,9 +343,7 @@ fn validate_disks(disks: &[DiskSpec]) -> Result<(), HypervisorError> {
 impl ConfigDrive {
     fn validate(&self) -> Result<(), HypervisorError> {
         for path in self.files.keys() {
-            let plain = |part: &str| {
-                !part.is_empty() && part != "." && part != ".." && !part.contains('\0')
-            };
+            let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\0');
             if path.len() > 255 || !path.split('/').all(plain) {
                 return Err(HypervisorError::invalid(
                     "config_drive.files",
@@ -373,10 +352,7 @@ impl ConfigDrive {
             }
         }
         if self.files.values().map(Vec::len).sum::<usize>() > MAX_CONFIG_DRIVE_BYTES {
-            return Err(HypervisorError::invalid(
-                "config_drive.files",
-                "together larger than 64 MiB",
-            ));
+            return Err(HypervisorError::invalid("config_drive.files", "together larger than 64 MiB"));
         }
         Ok(())
     }

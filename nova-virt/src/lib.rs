@@ -31,18 +31,20 @@ pub mod conformance;
 mod error;
 mod fake;
 mod guest;
+#[cfg(feature = "libvirt")]
+mod libvirt;
 #[cfg(any(test, feature = "conformance"))]
 pub mod testing;
 
 pub use error::{BoxError, ErrorKind, HypervisorError, Operation};
-pub use fake::{
-    FakeHypervisor, FakeOptions, FakeWorld, JournalEntry, JournalOutcome, WorldViolation,
-};
+pub use fake::{FakeHypervisor, FakeOptions, FakeWorld, JournalEntry, JournalOutcome, WorldViolation};
 pub use guest::{
-    AttachmentSource, Capabilities, ConfigDrive, DiskAttachment, DiskFormat, DiskRole, DiskSource,
-    DiskSpec, GuestEvent, GuestEventKind, GuestInfo, GuestSpec, InterfaceSpec, NodeResources,
-    RebootKind, SnapshotRequest, VncEndpoint,
+    AttachmentSource, Capabilities, ConfigDrive, DiskAttachment, DiskFormat, DiskRole, DiskSource, DiskSpec,
+    GuestEvent, GuestEventKind, GuestInfo, GuestSpec, InterfaceSpec, NodeResources, RebootKind, SnapshotRequest,
+    VncEndpoint,
 };
+#[cfg(feature = "libvirt")]
+pub use libvirt::{LibvirtHypervisor, LibvirtOptions};
 
 /// A machine that runs guests.
 ///
@@ -87,41 +89,29 @@ pub trait Hypervisor: Send + Sync {
 
     /// Stops the guest: asks it first and waits for so long, if `graceful` says how long; then cuts its power.
     /// One that is off is Ok; what a suspended one had in memory is thrown away.
-    async fn power_off(
-        &self,
-        id: InstanceId,
-        graceful: Option<Duration>,
-    ) -> Result<(), HypervisorError>;
+    async fn power_off(&self, id: InstanceId, graceful: Option<Duration>) -> Result<(), HypervisorError>;
 
     /// Stops and starts the guest. One that is off is started.
     async fn reboot(&self, id: InstanceId, kind: RebootKind) -> Result<(), HypervisorError>;
 
     /// Halts a running guest in memory. A paused one is Ok, any other `InvalidState`.
     async fn pause(&self, _id: InstanceId) -> Result<(), HypervisorError> {
-        Err(HypervisorError::Unsupported {
-            operation: Operation::Pause,
-        })
+        Err(HypervisorError::Unsupported { operation: Operation::Pause })
     }
 
     /// Lets a paused guest go on. A running one is Ok, any other `InvalidState`.
     async fn unpause(&self, _id: InstanceId) -> Result<(), HypervisorError> {
-        Err(HypervisorError::Unsupported {
-            operation: Operation::Unpause,
-        })
+        Err(HypervisorError::Unsupported { operation: Operation::Unpause })
     }
 
     /// Writes a running or paused guest's memory to disk and stops it. A suspended one is Ok, any other `InvalidState`.
     async fn suspend(&self, _id: InstanceId) -> Result<(), HypervisorError> {
-        Err(HypervisorError::Unsupported {
-            operation: Operation::Suspend,
-        })
+        Err(HypervisorError::Unsupported { operation: Operation::Suspend })
     }
 
     /// Lets a suspended guest go on. A running one is Ok, any other `InvalidState`.
     async fn resume(&self, _id: InstanceId) -> Result<(), HypervisorError> {
-        Err(HypervisorError::Unsupported {
-            operation: Operation::Resume,
-        })
+        Err(HypervisorError::Unsupported { operation: Operation::Resume })
     }
 
     /// What the guest wrote to its serial console since it was made: the last MiB of it.
@@ -129,60 +119,32 @@ pub trait Hypervisor: Send + Sync {
 
     /// Where the screen of a running guest is served. A guest that does not run is `InvalidState`.
     async fn vnc_endpoint(&self, _id: InstanceId) -> Result<VncEndpoint, HypervisorError> {
-        Err(HypervisorError::Unsupported {
-            operation: Operation::VncEndpoint,
-        })
+        Err(HypervisorError::Unsupported { operation: Operation::VncEndpoint })
     }
 
     /// Attaches a disk and returns its device name in the guest. One with that serial is Ok.
-    async fn attach_disk(
-        &self,
-        _id: InstanceId,
-        _disk: &DiskAttachment,
-    ) -> Result<String, HypervisorError> {
-        Err(HypervisorError::Unsupported {
-            operation: Operation::AttachDisk,
-        })
+    async fn attach_disk(&self, _id: InstanceId, _disk: &DiskAttachment) -> Result<String, HypervisorError> {
+        Err(HypervisorError::Unsupported { operation: Operation::AttachDisk })
     }
 
     /// Detaches the disk with that serial. An absent one is Ok.
     async fn detach_disk(&self, _id: InstanceId, _serial: &str) -> Result<(), HypervisorError> {
-        Err(HypervisorError::Unsupported {
-            operation: Operation::DetachDisk,
-        })
+        Err(HypervisorError::Unsupported { operation: Operation::DetachDisk })
     }
 
     /// Attaches a network interface. One with that hardware address is Ok.
-    async fn attach_interface(
-        &self,
-        _id: InstanceId,
-        _interface: &InterfaceSpec,
-    ) -> Result<(), HypervisorError> {
-        Err(HypervisorError::Unsupported {
-            operation: Operation::AttachInterface,
-        })
+    async fn attach_interface(&self, _id: InstanceId, _interface: &InterfaceSpec) -> Result<(), HypervisorError> {
+        Err(HypervisorError::Unsupported { operation: Operation::AttachInterface })
     }
 
     /// Detaches the interface with that hardware address. An absent one is Ok.
-    async fn detach_interface(
-        &self,
-        _id: InstanceId,
-        _mac_address: &str,
-    ) -> Result<(), HypervisorError> {
-        Err(HypervisorError::Unsupported {
-            operation: Operation::DetachInterface,
-        })
+    async fn detach_interface(&self, _id: InstanceId, _mac_address: &str) -> Result<(), HypervisorError> {
+        Err(HypervisorError::Unsupported { operation: Operation::DetachInterface })
     }
 
     /// Writes a copy of the guest's root disk, which stands on no other file.
-    async fn snapshot(
-        &self,
-        _id: InstanceId,
-        _request: &SnapshotRequest,
-    ) -> Result<(), HypervisorError> {
-        Err(HypervisorError::Unsupported {
-            operation: Operation::Snapshot,
-        })
+    async fn snapshot(&self, _id: InstanceId, _request: &SnapshotRequest) -> Result<(), HypervisorError> {
+        Err(HypervisorError::Unsupported { operation: Operation::Snapshot })
     }
 
     /// What happens to guests from now on, by our order or not. A receiver that falls far behind loses events: what

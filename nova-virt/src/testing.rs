@@ -7,9 +7,7 @@ use crate::{DiskRole, DiskSource, DiskSpec, GuestSpec};
 /// The instance id number `number`: the same at every call.
 #[allow(clippy::expect_used, reason = "the text is made here and is a UUID")]
 pub fn instance_id(number: u32) -> InstanceId {
-    format!("00000000-0000-4000-8000-{number:012x}")
-        .parse()
-        .expect("a UUID")
+    format!("00000000-0000-4000-8000-{number:012x}").parse().expect("a UUID")
 }
 
 /// A small guest with one empty disk, of epoch 1, that is to run.
@@ -25,11 +23,7 @@ pub fn guest_spec(number: u32) -> GuestSpec {
         image_id: None,
         vcpus: 1,
         memory_mb: 64,
-        disks: vec![DiskSpec {
-            role: DiskRole::Root,
-            source: DiskSource::Blank,
-            size_gb: 1,
-        }],
+        disks: vec![DiskSpec { role: DiskRole::Root, source: DiskSource::Blank, size_gb: 1 }],
         config_drive: None,
         interfaces: Vec::new(),
         running: true,

@@ -25,13 +25,7 @@ pub(super) struct Faults {
 }
 
 impl Faults {
-    pub(super) fn queue(
-        &mut self,
-        operation: Operation,
-        times: u32,
-        strike: Strike,
-        kind: ErrorKind,
-    ) {
+    pub(super) fn queue(&mut self, operation: Operation, times: u32, strike: Strike, kind: ErrorKind) {
         let queue = self.queued.entry(operation).or_default();
         queue.extend((0..times).map(|_| (strike, kind)));
     }
@@ -41,9 +35,7 @@ impl Faults {
         if self.unavailable {
             return Some((Strike::Before, ErrorKind::Unavailable));
         }
-        self.queued
-            .get_mut(&operation)
-            .and_then(VecDeque::pop_front)
+        self.queued.get_mut(&operation).and_then(VecDeque::pop_front)
     }
 
     pub(super) fn hang(&mut self, operation: Operation) {
@@ -60,49 +52,26 @@ impl Faults {
 }
 
 /// An error of that kind, as if the operation had met it.
-pub(super) fn error(
-    kind: ErrorKind,
-    operation: Operation,
-    instance: Option<InstanceId>,
-) -> HypervisorError {
+pub(super) fn error(kind: ErrorKind, operation: Operation, instance: Option<InstanceId>) -> HypervisorError {
     let during = operation.as_str();
     let cause = "injected failure";
     let of_guest = |make: fn(InstanceId, Operation) -> HypervisorError| match instance {
         Some(instance) => make(instance, operation),
-        None => HypervisorError::Failed {
-            during,
-            source: cause.into(),
-        },
+        None => HypervisorError::Failed { during, source: cause.into() },
     };
     match kind {
         ErrorKind::NotFound => of_guest(|instance, _| HypervisorError::NotFound { instance }),
-        ErrorKind::Stale => of_guest(|instance, _| HypervisorError::Stale {
-            instance,
-            asked: 0,
-            current: u64::MAX,
-        }),
+        ErrorKind::Stale => of_guest(|instance, _| HypervisorError::Stale { instance, asked: 0, current: u64::MAX }),
         ErrorKind::InvalidState => of_guest(|instance, operation| HypervisorError::InvalidState {
             instance,
             operation,
             state: PowerState::NoState,
         }),
         ErrorKind::Unsupported => HypervisorError::Unsupported { operation },
-        ErrorKind::Unavailable => HypervisorError::Unavailable {
-            driver: "fake",
-            source: cause.into(),
-        },
-        ErrorKind::NoSpace => HypervisorError::NoSpace {
-            during,
-            source: cause.into(),
-        },
+        ErrorKind::Unavailable => HypervisorError::Unavailable { driver: "fake", source: cause.into() },
+        ErrorKind::NoSpace => HypervisorError::NoSpace { during, source: cause.into() },
         ErrorKind::InvalidInput => HypervisorError::invalid(during, cause),
-        ErrorKind::TimedOut => HypervisorError::TimedOut {
-            during,
-            after: Duration::from_secs(60),
-        },
-        ErrorKind::Failed => HypervisorError::Failed {
-            during,
-            source: cause.into(),
-        },
+        ErrorKind::TimedOut => HypervisorError::TimedOut { during, after: Duration::from_secs(60) },
+        ErrorKind::Failed => HypervisorError::Failed { during, source: cause.into() },
     }
 }

@@ -22,11 +22,7 @@ impl Guest {
     pub(super) fn info(&self, instance: InstanceId) -> GuestInfo {
         GuestInfo {
             instance,
-            name: self
-                .spec
-                .as_ref()
-                .map(|spec| spec.name.clone())
-                .unwrap_or_default(),
+            name: self.spec.as_ref().map(|spec| spec.name.clone()).unwrap_or_default(),
             power_state: self.power_state,
             epoch: self.spec.as_ref().map_or(0, |spec| spec.epoch),
         }
@@ -59,11 +55,7 @@ pub(super) fn console(guest: &Guest) -> Vec<u8> {
         return Vec::new();
     };
     let host = host_name(&spec.display_name, &spec.name);
-    let drive = if spec.config_drive.is_some() {
-        "config-drive"
-    } else {
-        "none"
-    };
+    let drive = if spec.config_drive.is_some() { "config-drive" } else { "none" };
     let mut log = String::new();
     // A guest that was started more often than anyone reads has the last boots in its log.
     for boot in guest.boots.saturating_sub(SHOWN_BOOTS)..guest.boots {
@@ -97,9 +89,5 @@ fn host_name(display_name: &str, fallback: &str) -> String {
         .take(63)
         .collect();
     let plain = plain.trim_matches('-');
-    if plain.is_empty() {
-        fallback.to_owned()
-    } else {
-        plain.to_owned()
-    }
+    if plain.is_empty() { fallback.to_owned() } else { plain.to_owned() }
 }

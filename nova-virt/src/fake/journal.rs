@@ -63,12 +63,7 @@ pub(super) struct Journal {
 
 impl Journal {
     pub(super) fn new(limit: usize) -> Self {
-        Self {
-            entries: VecDeque::new(),
-            limit,
-            last_sequence: 0,
-            hash: FNV_OFFSET,
-        }
+        Self { entries: VecDeque::new(), limit, last_sequence: 0, hash: FNV_OFFSET }
     }
 
     pub(super) fn record(
@@ -79,13 +74,7 @@ impl Journal {
         outcome: JournalOutcome,
     ) {
         self.last_sequence += 1;
-        let entry = JournalEntry {
-            sequence: self.last_sequence,
-            operation,
-            instance,
-            epoch,
-            outcome,
-        };
+        let entry = JournalEntry { sequence: self.last_sequence, operation, instance, epoch, outcome };
         self.hash = fnv1a(self.hash, format!("{entry}\n").as_bytes());
         if self.entries.len() >= self.limit {
             self.entries.pop_front();
@@ -109,7 +98,5 @@ const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
 
 fn fnv1a(hash: u64, bytes: &[u8]) -> u64 {
-    bytes.iter().fold(hash, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME)
-    })
+    bytes.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME))
 }

@@ -9,10 +9,7 @@ fn fake() -> FakeHypervisor {
 }
 
 fn outcomes(fake: &FakeHypervisor) -> Vec<(Operation, JournalOutcome)> {
-    fake.journal()
-        .into_iter()
-        .map(|entry| (entry.operation, entry.outcome))
-        .collect()
+    fake.journal().into_iter().map(|entry| (entry.operation, entry.outcome)).collect()
 }
 
 #[tokio::test]
@@ -34,10 +31,7 @@ async fn a_failure_after_the_effect_leaves_the_effect() {
     fake.fail_next_after_effect(Operation::Spawn, 1, ErrorKind::TimedOut);
     let error = fake.spawn(&guest_spec(1)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TimedOut);
-    assert_eq!(
-        fake.info(instance_id(1)).await.unwrap().power_state,
-        PowerState::Running
-    );
+    assert_eq!(fake.info(instance_id(1)).await.unwrap().power_state, PowerState::Running);
     let told = JournalOutcome::DoneButFailed(ErrorKind::TimedOut);
     assert_eq!(outcomes(&fake)[0], (Operation::Spawn, told));
 }
@@ -45,11 +39,7 @@ async fn a_failure_after_the_effect_leaves_the_effect() {
 #[tokio::test(start_paused = true)]
 async fn latency_is_on_tokios_clock() {
     let latencies = BTreeMap::from([(Operation::Spawn, Duration::from_secs(30))]);
-    let options = FakeOptions {
-        latency: Duration::from_secs(1),
-        latencies,
-        ..FakeOptions::default()
-    };
+    let options = FakeOptions { latency: Duration::from_secs(1), latencies, ..FakeOptions::default() };
     let fake = FakeHypervisor::new(options);
     let start = tokio::time::Instant::now();
     fake.spawn(&guest_spec(1)).await.unwrap();
@@ -81,10 +71,7 @@ async fn an_unavailable_hypervisor_keeps_its_guests() {
     fake.set_available(false);
     assert!(fake.ping().await.unwrap_err().is_retryable());
     fake.set_available(true);
-    assert_eq!(
-        fake.info(instance_id(1)).await.unwrap().power_state,
-        PowerState::Running
-    );
+    assert_eq!(fake.info(instance_id(1)).await.unwrap().power_state, PowerState::Running);
 }
 
 #[tokio::test]
@@ -94,15 +81,9 @@ async fn a_crash_is_told_and_seen() {
     let mut events = fake.events();
     assert!(fake.crash_guest(instance_id(1)));
     assert!(!fake.crash_guest(instance_id(1)), "it crashes once");
-    let crashed = GuestEvent {
-        instance: instance_id(1),
-        kind: GuestEventKind::Crashed,
-    };
+    let crashed = GuestEvent { instance: instance_id(1), kind: GuestEventKind::Crashed };
     assert_eq!(events.recv().await.unwrap(), crashed);
-    assert_eq!(
-        fake.info(instance_id(1)).await.unwrap().power_state,
-        PowerState::Crashed
-    );
+    assert_eq!(fake.info(instance_id(1)).await.unwrap().power_state, PowerState::Crashed);
 }
 
 #[tokio::test]
@@ -111,10 +92,7 @@ async fn leftovers_are_listed_and_removed() {
     fake.plant_leftover(instance_id(1));
     let listed = fake.list().await.unwrap();
     assert_eq!(listed[0].power_state, PowerState::NoState);
-    assert_eq!(
-        fake.info(instance_id(1)).await.unwrap_err().kind(),
-        ErrorKind::NotFound
-    );
+    assert_eq!(fake.info(instance_id(1)).await.unwrap_err().kind(), ErrorKind::NotFound);
     fake.destroy(instance_id(1)).await.unwrap();
     assert!(fake.list().await.unwrap().is_empty());
 }
@@ -123,32 +101,17 @@ async fn leftovers_are_listed_and_removed() {
 async fn guests_outlive_the_process_with_a_state_file() {
     let folder = tempfile::tempdir().unwrap();
     let state_file = Some(folder.path().join("guests.json"));
-    let options = FakeOptions {
-        state_file,
-        ..FakeOptions::new("host1")
-    };
+    let options = FakeOptions { state_file, ..FakeOptions::new("host1") };
     let first = FakeHypervisor::new(options.clone());
     let files = BTreeMap::from([("openstack/latest/user_data".to_owned(), vec![0, 255])]);
     let config_drive = Some(ConfigDrive { files });
-    first
-        .spawn(&GuestSpec {
-            config_drive,
-            ..guest_spec(1)
-        })
-        .await
-        .unwrap();
+    first.spawn(&GuestSpec { config_drive, ..guest_spec(1) }).await.unwrap();
     first.spawn(&guest_spec(2)).await.unwrap();
     first.power_off(instance_id(2), None).await.unwrap();
     drop(first);
 
     let again = FakeHypervisor::new(options);
-    let states: Vec<_> = again
-        .list()
-        .await
-        .unwrap()
-        .iter()
-        .map(|guest| guest.power_state)
-        .collect();
+    let states: Vec<_> = again.list().await.unwrap().iter().map(|guest| guest.power_state).collect();
     assert_eq!(states, [PowerState::Running, PowerState::Shutdown]);
 }
 
@@ -157,30 +120,16 @@ async fn a_broken_state_file_stops_everything_and_stays_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("guests.json");
     std::fs::write(&path, "{ not json").unwrap();
-    let fake = FakeHypervisor::new(FakeOptions {
-        state_file: Some(path.clone()),
-        ..FakeOptions::default()
-    });
-    assert_eq!(
-        fake.spawn(&guest_spec(1)).await.unwrap_err().kind(),
-        ErrorKind::Unavailable
-    );
-    assert_eq!(
-        fake.ping().await.unwrap_err().kind(),
-        ErrorKind::Unavailable
-    );
+    let fake = FakeHypervisor::new(FakeOptions { state_file: Some(path.clone()), ..FakeOptions::default() });
+    assert_eq!(fake.spawn(&guest_spec(1)).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(fake.ping().await.unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "{ not json");
 }
 
 #[tokio::test]
 async fn the_world_notices_an_instance_that_runs_twice() {
     let world = FakeWorld::new();
-    let host = |name: &str| {
-        FakeHypervisor::new(FakeOptions {
-            world: world.clone(),
-            ..FakeOptions::new(name)
-        })
-    };
+    let host = |name: &str| FakeHypervisor::new(FakeOptions { world: world.clone(), ..FakeOptions::new(name) });
     let (one, two) = (host("one"), host("two"));
     one.spawn(&guest_spec(1)).await.unwrap();
     one.destroy(instance_id(1)).await.unwrap();
@@ -188,11 +137,7 @@ async fn the_world_notices_an_instance_that_runs_twice() {
     assert!(world.violations().is_empty(), "one after the other is fine");
     two.pause(instance_id(1)).await.unwrap();
     one.spawn(&guest_spec(1)).await.unwrap();
-    let twice = WorldViolation {
-        instance: instance_id(1),
-        running_on: vec!["two".into()],
-        started_on: "one".into(),
-    };
+    let twice = WorldViolation { instance: instance_id(1), running_on: vec!["two".into()], started_on: "one".into() };
     assert_eq!(world.violations(), [twice]);
     assert_eq!(world.running_on(instance_id(1)), ["one", "two"]);
     two.destroy(instance_id(1)).await.unwrap();
@@ -203,16 +148,8 @@ async fn the_world_notices_an_instance_that_runs_twice() {
 #[tokio::test]
 async fn equal_runs_have_equal_hashes() {
     let run = async |host: &str, epoch: u64| {
-        let fake = FakeHypervisor::new(FakeOptions {
-            journal_limit: 2,
-            ..FakeOptions::new(host)
-        });
-        fake.spawn(&GuestSpec {
-            epoch,
-            ..guest_spec(1)
-        })
-        .await
-        .unwrap();
+        let fake = FakeHypervisor::new(FakeOptions { journal_limit: 2, ..FakeOptions::new(host) });
+        fake.spawn(&GuestSpec { epoch, ..guest_spec(1) }).await.unwrap();
         fake.reboot(instance_id(1), RebootKind::Hard).await.unwrap();
         fake.destroy(instance_id(1)).await.unwrap();
         assert_eq!(fake.journal().len(), 2, "only the last are kept");
@@ -229,10 +166,7 @@ async fn a_paused_guest_is_left_alone_by_a_repeated_spawn() {
     fake.spawn(&guest_spec(1)).await.unwrap();
     fake.pause(instance_id(1)).await.unwrap();
     fake.spawn(&guest_spec(1)).await.unwrap();
-    assert_eq!(
-        fake.info(instance_id(1)).await.unwrap().power_state,
-        PowerState::Paused
-    );
+    assert_eq!(fake.info(instance_id(1)).await.unwrap().power_state, PowerState::Paused);
 }
 
 #[tokio::test]

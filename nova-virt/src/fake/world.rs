@@ -42,28 +42,16 @@ impl FakeWorld {
 
     /// Where an instance runs now.
     pub fn running_on(&self, instance: InstanceId) -> Vec<String> {
-        self.lock()
-            .running
-            .get(&instance)
-            .map(|hosts| hosts.iter().cloned().collect())
-            .unwrap_or_default()
+        self.lock().running.get(&instance).map(|hosts| hosts.iter().cloned().collect()).unwrap_or_default()
     }
 
     pub(super) fn started(&self, host: &str, instance: InstanceId) {
         let mut state = self.lock();
         let hosts = state.running.entry(instance).or_default();
-        let others: Vec<String> = hosts
-            .iter()
-            .filter(|other| *other != host)
-            .cloned()
-            .collect();
+        let others: Vec<String> = hosts.iter().filter(|other| *other != host).cloned().collect();
         hosts.insert(host.to_owned());
         if !others.is_empty() {
-            state.violations.push(WorldViolation {
-                instance,
-                running_on: others,
-                started_on: host.to_owned(),
-            });
+            state.violations.push(WorldViolation { instance, running_on: others, started_on: host.to_owned() });
         }
     }
 

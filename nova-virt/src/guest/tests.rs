@@ -17,78 +17,28 @@ fn a_plain_spec_is_accepted() {
 #[test]
 fn names_that_could_leave_their_place_are_refused() {
     for name in ["", "../x", "a/b", "-o", "a b", "é", "a\0", &"a".repeat(65)] {
-        let spec = GuestSpec {
-            name: name.into(),
-            ..guest_spec(1)
-        };
+        let spec = GuestSpec { name: name.into(), ..guest_spec(1) };
         assert_eq!(problem_field(&spec), "name", "{name:?}");
     }
 }
 
 #[test]
 fn empty_guests_are_refused() {
-    assert_eq!(
-        problem_field(&GuestSpec {
-            vcpus: 0,
-            ..guest_spec(1)
-        }),
-        "vcpus"
-    );
-    assert_eq!(
-        problem_field(&GuestSpec {
-            memory_mb: 0,
-            ..guest_spec(1)
-        }),
-        "memory_mb"
-    );
-    assert_eq!(
-        problem_field(&GuestSpec {
-            memory_mb: u64::MAX,
-            ..guest_spec(1)
-        }),
-        "memory_mb"
-    );
+    assert_eq!(problem_field(&GuestSpec { vcpus: 0, ..guest_spec(1) }), "vcpus");
+    assert_eq!(problem_field(&GuestSpec { memory_mb: 0, ..guest_spec(1) }), "memory_mb");
+    assert_eq!(problem_field(&GuestSpec { memory_mb: u64::MAX, ..guest_spec(1) }), "memory_mb");
 }
 
 #[test]
 fn disks_that_make_no_sense_are_refused() {
-    let blank = |role, size_gb| DiskSpec {
-        role,
-        source: DiskSource::Blank,
-        size_gb,
-    };
-    let with = |disks| GuestSpec {
-        disks,
-        ..guest_spec(1)
-    };
-    assert_eq!(
-        problem_field(&with(vec![
-            blank(DiskRole::Root, 1),
-            blank(DiskRole::Root, 1)
-        ])),
-        "disks"
-    );
-    assert_eq!(
-        problem_field(&with(vec![blank(DiskRole::Ephemeral, 1); 27])),
-        "disks"
-    );
-    assert_eq!(
-        problem_field(&with(vec![blank(DiskRole::Root, 0)])),
-        "disks[0].size_gb"
-    );
-    assert_eq!(
-        problem_field(&with(vec![blank(DiskRole::Root, u64::MAX)])),
-        "disks[0].size_gb"
-    );
-    let relative = DiskSource::Image {
-        base: "image".into(),
-        format: DiskFormat::Raw,
-    };
-    let disks = vec![DiskSpec {
-        role: DiskRole::Root,
-        source: relative,
-        size_gb: 1,
-    }];
+    let blank = |role, size_gb| DiskSpec { role, source: DiskSource::Blank, size_gb };
+    let with = |disks| GuestSpec { disks, ..guest_spec(1) };
+    assert_eq!(problem_field(&with(vec![blank(DiskRole::Root, 1), blank(DiskRole::Root, 1)])), "disks");
+    assert_eq!(problem_field(&with(vec![blank(DiskRole::Ephemeral, 1); 27])), "disks");
+    assert_eq!(problem_field(&with(vec![blank(DiskRole::Root, 0)])), "disks[0].size_gb");
+    assert_eq!(problem_field(&with(vec![blank(DiskRole::Root, u64::MAX)])), "disks[0].size_gb");
+    let relative = DiskSource::Image { base: "image".into(), format: DiskFormat::Raw };
+    let disks = vec![DiskSpec { role: DiskRole::Root, source: relative, size_gb: 1 }];
     assert_eq!(problem_field(&with(disks)), "disks[0].source");
 }
 

@@ -1,0 +1,274 @@
+//! Real guests, through libvirt and QEMU.
+//!
+//! libvirt's calls block. They run on a few threads of their own ([`workers`]), so that one that hangs stalls nobody
+//! else. One connection is kept up by a thread ([`connection`]); guests are recognised by an element in their
+//! metadata ([`domain_xml`]). Each guest has a folder with its disks, config drive and console log ([`folder`]).
+//!
+//! Nova's driver of the same purpose is `nova/virt/libvirt/driver.py`.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use nova_core::ids::InstanceId;
+use nova_core::state::PowerState;
+use tokio::sync::broadcast;
+use virt::sys;
+
+use crate::{
+    Capabilities, GuestEvent, GuestInfo, GuestSpec, Hypervisor, HypervisorError, NodeResources, Operation, RebootKind,
+    VncEndpoint,
+};
+
+mod connection;
+mod domain_xml;
+mod domains;
+mod errors;
+mod ffi;
+mod folder;
+mod host;
+mod operations;
+mod options;
+mod read_xml;
+mod states;
+mod tools;
+mod workers;
+
+use connection::{Connection, OnConnect, OnEvent};
+use domains::{Guest, Known};
+use operations::{Inner, Locks};
+pub use options::LibvirtOptions;
+use workers::Workers;
+
+/// How many events a slow receiver may be behind before it loses some.
+const EVENT_BUFFER: usize = 4096;
+
+/// A [`Hypervisor`] that runs guests with QEMU, through the libvirt daemon of this machine.
+///
+/// Guests belong to the daemon: they run on when this driver, its process or the daemon itself ends, and a new driver
+/// finds them. While the daemon is away, operations are `Unavailable`; the connection comes back by itself.
+///
+/// Disks of the role `Ephemeral` and `Swap` are empty: the guest formats them. A started guest may send
+/// [`Resumed`](crate::GuestEventKind::Resumed) beside [`Started`](crate::GuestEventKind::Started), as QEMU begins
+/// halted.
+pub struct LibvirtHypervisor {
+    inner: Arc<Inner>,
+    version: Arc<AtomicI64>,
+}
+
+impl LibvirtHypervisor {
+    /// A driver that begins to connect; it needs no daemon yet. Fails on options that can't work.
+    pub fn new(options: LibvirtOptions) -> Result<Self, HypervisorError> {
+        const DURING: &str = "starting the libvirt driver";
+        options.validate()?;
+        let known = Arc::new(Known::default());
+        let (events, _) = broadcast::channel(EVENT_BUFFER);
+        let version = Arc::new(AtomicI64::new(0));
+        let workers = Workers::new(options.threads, options.queue_limit, options.hung_after)
+            .map_err(|error| errors::file(DURING, error))?;
+        let on_event = forward_events(known.clone(), events.clone());
+        let on_connect = learn(known.clone(), version.clone());
+        let connection = Connection::start(options.connection_uri.clone(), on_event, on_connect)
+            .map_err(|error| errors::file(DURING, error))?;
+        let locks = Locks::default();
+        let inner = Inner { options, connection, workers, known, events, locks };
+        Ok(Self { inner: Arc::new(inner), version })
+    }
+
+    /// The options that it was made with.
+    pub fn options(&self) -> &LibvirtOptions {
+        &self.inner.options
+    }
+
+    /// Runs an operation to its end in a task of its own; the caller waits so long for it.
+    async fn bounded<T, F>(
+        &self,
+        operation: Operation,
+        extra: Duration,
+        work: impl FnOnce(Arc<Inner>) -> F,
+    ) -> Result<T, HypervisorError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, HypervisorError>> + Send + 'static,
+    {
+        let after = self.inner.options.operation_limit + extra;
+        let task = tokio::spawn(work(self.inner.clone()));
+        match tokio::time::timeout(after, task).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(error)) => Err(HypervisorError::Failed { during: operation.as_str(), source: error.into() }),
+            Err(_) => Err(HypervisorError::TimedOut { during: operation.as_str(), after }),
+        }
+    }
+
+    async fn run<T, F>(&self, operation: Operation, work: impl FnOnce(Arc<Inner>) -> F) -> Result<T, HypervisorError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, HypervisorError>> + Send + 'static,
+    {
+        self.bounded(operation, Duration::ZERO, work).await
+    }
+}
+
+/// Turns libvirt's events into ours. Runs on libvirt's event thread.
+fn forward_events(known: Arc<Known>, events: broadcast::Sender<GuestEvent>) -> OnEvent {
+    Arc::new(move |raw| {
+        let Ok(instance) = raw.uuid.parse::<InstanceId>() else { return };
+        let others = known.is_others(instance);
+        if matches!(raw.event, sys::VIR_DOMAIN_EVENT_DEFINED | sys::VIR_DOMAIN_EVENT_UNDEFINED) {
+            known.forget(instance);
+        }
+        if let Some(kind) = states::event_kind(raw.event, raw.detail)
+            && !others
+        {
+            // Without a receiver there is nobody to tell.
+            let _ = events.send(GuestEvent { instance, kind });
+        }
+    })
+}
+
+/// What is read from each new connection. Runs on the connection's own thread, before anyone uses it.
+fn learn(known: Arc<Known>, version: Arc<AtomicI64>) -> OnConnect {
+    Box::new(move |conn| {
+        known.forget_all();
+        match conn.hyp_version() {
+            Ok(number) => version.store(i64::from(number), Ordering::Relaxed),
+            Err(error) => tracing::warn!(%error, "can't read the hypervisor's version"),
+        }
+        // So that events of domains that are not ours are known for what they are.
+        if let Err(error) = domains::list(conn, &known) {
+            tracing::warn!(%error, "can't list the guests");
+        }
+    })
+}
+
+#[async_trait]
+impl Hypervisor for LibvirtHypervisor {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            driver: errors::DRIVER.into(),
+            hypervisor_type: host::HYPERVISOR_TYPE.into(),
+            hypervisor_version: self.version.load(Ordering::Relaxed),
+            architectures: vec!["x86_64".into()],
+            needs_images: true,
+            pause: true,
+            suspend: true,
+            snapshot: false,
+            vnc: true,
+            attach_disk: false,
+            attach_interface: false,
+        }
+    }
+
+    async fn resources(&self) -> Result<NodeResources, HypervisorError> {
+        self.run(Operation::Resources, async |inner: Arc<Inner>| {
+            let options = inner.options.clone();
+            inner.call(move |conn| host::resources(conn, &options)).await
+        })
+        .await
+    }
+
+    async fn list(&self) -> Result<Vec<GuestInfo>, HypervisorError> {
+        self.run(Operation::List, |inner| async move { inner.list().await }).await
+    }
+
+    async fn info(&self, id: InstanceId) -> Result<GuestInfo, HypervisorError> {
+        self.run(Operation::Info, move |inner| async move { inner.with(id, Guest::info).await }).await
+    }
+
+    async fn spawn(&self, guest: &GuestSpec) -> Result<(), HypervisorError> {
+        let guest = guest.clone();
+        self.run(Operation::Spawn, |inner| async move { inner.spawn(guest).await }).await
+    }
+
+    async fn destroy(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        self.run(Operation::Destroy, move |inner| async move { inner.destroy(id).await }).await
+    }
+
+    async fn power_on(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        self.run(Operation::PowerOn, move |inner| async move { inner.locked_with(id, Guest::start).await }).await
+    }
+
+    async fn power_off(&self, id: InstanceId, graceful: Option<Duration>) -> Result<(), HypervisorError> {
+        self.bounded(Operation::PowerOff, graceful.unwrap_or_default(), move |inner| async move {
+            inner.power_off(id, graceful).await
+        })
+        .await
+    }
+
+    async fn reboot(&self, id: InstanceId, kind: RebootKind) -> Result<(), HypervisorError> {
+        let extra = self.inner.options.soft_reboot_wait;
+        self.bounded(Operation::Reboot, extra, move |inner| async move { inner.reboot(id, kind).await }).await
+    }
+
+    async fn pause(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        const FROM: &[PowerState] = &[PowerState::Running];
+        self.run(Operation::Pause, move |inner| async move {
+            inner.transition(id, Operation::Pause, FROM, PowerState::Paused, Guest::pause).await
+        })
+        .await
+    }
+
+    async fn unpause(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        const FROM: &[PowerState] = &[PowerState::Paused];
+        self.run(Operation::Unpause, move |inner| async move {
+            inner.transition(id, Operation::Unpause, FROM, PowerState::Running, Guest::start).await
+        })
+        .await
+    }
+
+    async fn suspend(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        const FROM: &[PowerState] = &[PowerState::Running, PowerState::Paused];
+        self.run(Operation::Suspend, move |inner| async move {
+            inner.transition(id, Operation::Suspend, FROM, PowerState::Suspended, Guest::save).await
+        })
+        .await
+    }
+
+    async fn resume(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        const FROM: &[PowerState] = &[PowerState::Suspended];
+        self.run(Operation::Resume, move |inner| async move {
+            inner.transition(id, Operation::Resume, FROM, PowerState::Running, Guest::start).await
+        })
+        .await
+    }
+
+    async fn console_log(&self, id: InstanceId) -> Result<Vec<u8>, HypervisorError> {
+        self.run(Operation::ConsoleLog, move |inner| async move {
+            inner.with(id, |_| Ok(())).await?;
+            folder::console(&inner.options, id).await
+        })
+        .await
+    }
+
+    async fn vnc_endpoint(&self, id: InstanceId) -> Result<VncEndpoint, HypervisorError> {
+        const OPERATION: Operation = Operation::VncEndpoint;
+        self.run(OPERATION, move |inner| async move {
+            inner
+                .with(id, move |guest| match guest.vnc()? {
+                    Some((host, port)) => Ok(VncEndpoint { host, port }),
+                    None => {
+                        let state = guest.power_state;
+                        Err(HypervisorError::InvalidState { instance: id, operation: OPERATION, state })
+                    }
+                })
+                .await
+        })
+        .await
+    }
+
+    fn events(&self) -> broadcast::Receiver<GuestEvent> {
+        self.inner.events.subscribe()
+    }
+
+    async fn ping(&self) -> Result<(), HypervisorError> {
+        self.run(Operation::Ping, |inner| async move {
+            let version = inner.call(|conn| {
+                conn.lib_version().map_err(|error| errors::failed("asking libvirt for its version", error))
+            });
+            version.await.map(drop)
+        })
+        .await
+    }
+}

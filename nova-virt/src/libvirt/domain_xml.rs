@@ -1,0 +1,232 @@
+//! The XML that defines a guest.
+//!
+//! Everything that is a user's goes through the writer's escaping, and characters that XML can't carry are replaced.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use quick_xml::Writer;
+use quick_xml::events::BytesText;
+
+use super::options::LibvirtOptions;
+use crate::{GuestSpec, InterfaceSpec};
+
+/// Domains with an element of this namespace in their metadata are ours.
+pub(super) const NAMESPACE: &str = "urn:nova-cloud:libvirt:guest:1";
+/// The prefix of that namespace.
+pub(super) const PREFIX: &str = "nova";
+
+/// Where a guest's files are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct GuestFiles {
+    /// One per disk of the spec, in its order. All are qcow2.
+    pub(super) disks: Vec<PathBuf>,
+    /// The config drive's ISO 9660 image.
+    pub(super) config_drive: Option<PathBuf>,
+    /// What the guest writes to its serial port.
+    pub(super) console_log: PathBuf,
+}
+
+type W = Writer<Vec<u8>>;
+
+/// The definition of a guest.
+pub(super) fn domain(guest: &GuestSpec, files: &GuestFiles, options: &LibvirtOptions) -> io::Result<String> {
+    let mut writer = Writer::new_with_indent(Vec::new(), b' ', 2);
+    writer.create_element("domain").with_attribute(("type", options.virt_type.as_str())).write_inner_content(|w| {
+        text(w, "uuid", &guest.instance.to_string())?;
+        text(w, "name", &guest.name)?;
+        w.create_element("memory")
+            .with_attribute(("unit", "MiB"))
+            .write_text_content(BytesText::new(&guest.memory_mb.to_string()))?;
+        text(w, "vcpu", &guest.vcpus.to_string())?;
+        w.create_element("metadata").write_inner_content(|w| write_metadata(w, guest))?;
+        machine(w, guest, options)?;
+        w.create_element("devices").write_inner_content(|w| devices(w, guest, files, options))?;
+        Ok(())
+    })?;
+    into_string(writer)
+}
+
+/// Our element of a domain's metadata, as `virDomainSetMetadata` wants it: libvirt adds the namespace.
+pub(super) fn metadata(guest: &GuestSpec) -> io::Result<String> {
+    let mut writer = Writer::new(Vec::new());
+    writer.create_element("instance").write_inner_content(|w| write_facts(w, guest, ""))?;
+    into_string(writer)
+}
+
+fn write_metadata(w: &mut W, guest: &GuestSpec) -> io::Result<()> {
+    w.create_element(format!("{PREFIX}:instance"))
+        .with_attribute((format!("xmlns:{PREFIX}").as_str(), NAMESPACE))
+        .write_inner_content(|w| write_facts(w, guest, &format!("{PREFIX}:")))?;
+    Ok(())
+}
+
+fn write_facts(w: &mut W, guest: &GuestSpec, prefix: &str) -> io::Result<()> {
+    let name = |local: &str| format!("{prefix}{local}");
+    text(w, &name("epoch"), &guest.epoch.to_string())?;
+    text(w, &name("name"), &guest.display_name)?;
+    text(w, &name("project"), &guest.project_id)?;
+    text(w, &name("user"), &guest.user_id)?;
+    text(w, &name("flavor"), &guest.flavor_name)?;
+    match &guest.image_id {
+        Some(image) => text(w, &name("image"), image),
+        None => Ok(()),
+    }
+}
+
+fn machine(w: &mut W, guest: &GuestSpec, options: &LibvirtOptions) -> io::Result<()> {
+    w.create_element("os").write_inner_content(|w| {
+        w.create_element("type")
+            .with_attributes([("arch", "x86_64"), ("machine", options.machine_type.as_str())])
+            .write_text_content(BytesText::new("hvm"))?;
+        empty(w, "boot", &[("dev", "hd")])?;
+        empty(w, "smbios", &[("mode", "sysinfo")])
+    })?;
+    // cloud-init and its like recognise the platform by this.
+    w.create_element("sysinfo").with_attribute(("type", "smbios")).write_inner_content(|w| {
+        w.create_element("system").write_inner_content(|w| {
+            entry(w, "manufacturer", "OpenStack Foundation")?;
+            entry(w, "product", "OpenStack Nova")?;
+            entry(w, "uuid", &guest.instance.to_string())
+        })?;
+        Ok(())
+    })?;
+    w.create_element("features").write_inner_content(|w| {
+        if options.virt_type == "qemu" {
+            w.create_element("tcg").write_inner_content(|w| {
+                w.create_element("tb-cache")
+                    .with_attribute(("unit", "MiB"))
+                    .write_text_content(BytesText::new(&options.tb_cache_mib.to_string()))?;
+                Ok(())
+            })?;
+        }
+        empty(w, "acpi", &[])?;
+        empty(w, "apic", &[])
+    })?;
+    processor(w, options)?;
+    w.create_element("clock").with_attribute(("offset", "utc")).write_inner_content(|w| {
+        empty(w, "timer", &[("name", "pit"), ("tickpolicy", "delay")])?;
+        empty(w, "timer", &[("name", "rtc"), ("tickpolicy", "catchup")])?;
+        empty(w, "timer", &[("name", "hpet"), ("present", "no")])
+    })?;
+    text(w, "on_poweroff", "destroy")?;
+    text(w, "on_reboot", "restart")?;
+    text(w, "on_crash", "destroy")
+}
+
+fn processor(w: &mut W, options: &LibvirtOptions) -> io::Result<()> {
+    let cpu = w.create_element("cpu").with_attribute(("mode", options.cpu_mode.as_str()));
+    if options.cpu_mode == "custom" {
+        cpu.with_attribute(("match", "exact")).write_inner_content(|w| {
+            w.create_element("model")
+                .with_attribute(("fallback", "forbid"))
+                .write_text_content(BytesText::new(&options.cpu_model))?;
+            Ok(())
+        })?;
+    } else {
+        cpu.write_empty()?;
+    }
+    Ok(())
+}
+
+fn devices(w: &mut W, guest: &GuestSpec, files: &GuestFiles, options: &LibvirtOptions) -> io::Result<()> {
+    for (path, letter) in files.disks.iter().zip(b'a'..=b'z') {
+        disk(w, path, &format!("vd{}", char::from(letter)))?;
+    }
+    if let Some(path) = &files.config_drive {
+        config_drive(w, path)?;
+    }
+    for nic in &guest.interfaces {
+        interface(w, nic)?;
+    }
+    // A terminal for interactive use, and a log of all that is written to it, on one port.
+    w.create_element("serial").with_attribute(("type", "pty")).write_inner_content(|w| {
+        let log = path_text(&files.console_log)?;
+        empty(w, "log", &[("file", log), ("append", "on")])?;
+        empty(w, "target", &[("port", "0")])
+    })?;
+    w.create_element("channel")
+        .with_attribute(("type", "unix"))
+        .write_inner_content(|w| empty(w, "target", &[("type", "virtio"), ("name", "org.qemu.guest_agent.0")]))?;
+    let listen = options.vnc_listen.as_str();
+    let graphics = [("type", "vnc"), ("port", "-1"), ("autoport", "yes"), ("listen", listen)];
+    empty(w, "graphics", &graphics)?;
+    w.create_element("video").write_inner_content(|w| empty(w, "model", &[("type", "vga")]))?;
+    w.create_element("rng").with_attribute(("model", "virtio")).write_inner_content(|w| {
+        w.create_element("backend")
+            .with_attribute(("model", "random"))
+            .write_text_content(BytesText::new("/dev/urandom"))?;
+        Ok(())
+    })?;
+    w.create_element("memballoon")
+        .with_attribute(("model", "virtio"))
+        .write_inner_content(|w| empty(w, "stats", &[("period", "10")]))?;
+    Ok(())
+}
+
+fn disk(w: &mut W, path: &Path, target: &str) -> io::Result<()> {
+    w.create_element("disk").with_attributes([("type", "file"), ("device", "disk")]).write_inner_content(|w| {
+        let driver = [("name", "qemu"), ("type", "qcow2"), ("cache", "writeback"), ("discard", "unmap")];
+        empty(w, "driver", &driver)?;
+        empty(w, "source", &[("file", path_text(path)?)])?;
+        empty(w, "target", &[("dev", target), ("bus", "virtio")])
+    })?;
+    Ok(())
+}
+
+fn config_drive(w: &mut W, path: &Path) -> io::Result<()> {
+    w.create_element("disk").with_attributes([("type", "file"), ("device", "cdrom")]).write_inner_content(|w| {
+        empty(w, "driver", &[("name", "qemu"), ("type", "raw")])?;
+        empty(w, "source", &[("file", path_text(path)?)])?;
+        empty(w, "target", &[("dev", "hda"), ("bus", "ide")])?;
+        empty(w, "readonly", &[])
+    })?;
+    Ok(())
+}
+
+fn interface(w: &mut W, nic: &InterfaceSpec) -> io::Result<()> {
+    w.create_element("interface").with_attribute(("type", "bridge")).write_inner_content(|w| {
+        empty(w, "mac", &[("address", nic.mac_address.as_str())])?;
+        empty(w, "source", &[("bridge", nic.bridge.as_str())])?;
+        empty(w, "target", &[("dev", nic.tap_name.as_str())])?;
+        empty(w, "model", &[("type", "virtio")])?;
+        if let Some(mtu) = nic.mtu {
+            empty(w, "mtu", &[("size", mtu.to_string().as_str())])?;
+        }
+        empty(w, "rom", &[("enabled", "no")])
+    })?;
+    Ok(())
+}
+
+fn entry(w: &mut W, name: &str, value: &str) -> io::Result<()> {
+    w.create_element("entry").with_attribute(("name", name)).write_text_content(BytesText::new(value))?;
+    Ok(())
+}
+
+fn text(w: &mut W, name: &str, value: &str) -> io::Result<()> {
+    w.create_element(name).write_text_content(BytesText::new(&clean(value)))?;
+    Ok(())
+}
+
+fn empty(w: &mut W, name: &str, attributes: &[(&str, &str)]) -> io::Result<()> {
+    w.create_element(name).with_attributes(attributes.iter().copied()).write_empty()?;
+    Ok(())
+}
+
+/// Replaces what XML 1.0 can't carry, escaped or not; libvirt would refuse the whole document.
+fn clean(value: &str) -> String {
+    let allowed = |c: char| matches!(c, '\t' | '\n' | '\r') || (c >= ' ' && !matches!(c, '\u{fffe}' | '\u{ffff}'));
+    value.chars().map(|c| if allowed(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()
+}
+
+fn path_text(path: &Path) -> io::Result<&str> {
+    let text = path.to_str().filter(|text| !text.contains(|c: char| c.is_control()));
+    text.ok_or_else(|| io::Error::other(format!("{} can't be written as XML", path.display())))
+}
+
+fn into_string(writer: W) -> io::Result<String> {
+    String::from_utf8(writer.into_inner()).map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,267 @@
+//! Blocking calls about domains, in the words of guests.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nova_core::ids::InstanceId;
+use nova_core::state::PowerState;
+use virt::connect::Connect;
+use virt::domain::{Domain, DomainStateReason};
+use virt::enumutil::Enum;
+use virt::sys;
+
+use super::domain_xml::{NAMESPACE, PREFIX};
+use super::ffi::{self, DomainState};
+use super::{errors, read_xml, states};
+use crate::{GuestInfo, HypervisorError};
+
+type Result<T> = std::result::Result<T, HypervisorError>;
+
+/// A domain that carries our metadata.
+pub(super) struct Guest {
+    domain: Domain,
+    instance: InstanceId,
+    /// The epoch of the order that made it.
+    pub(super) epoch: u64,
+    /// Whether it has a process.
+    pub(super) active: bool,
+    /// Its power state, exactly.
+    pub(super) power_state: PowerState,
+}
+
+/// Who has a UUID.
+pub(super) enum Owner {
+    Nobody,
+    /// A domain that others made; it is none of our business.
+    Others,
+    Ours(Guest),
+}
+
+/// Finds out who has the UUID of an instance, and how that domain is: three calls, and one more if it is off.
+pub(super) fn owner(conn: &Connect, instance: InstanceId) -> Result<Owner> {
+    let failed = |error| errors::failed("looking the guest up", error);
+    let domain = match conn.lookup_domain_by_uuid_string(&instance.to_string()) {
+        Ok(domain) => domain,
+        Err(error) if errors::is_no_domain(&error) => return Ok(Owner::Nobody),
+        Err(error) => return Err(failed(error)),
+    };
+    let Some(epoch) = epoch(&domain)? else {
+        // Gone since we looked it up, or not ours.
+        return match domain.state() {
+            Err(error) if errors::is_no_domain(&error) => Ok(Owner::Nobody),
+            _ => Ok(Owner::Others),
+        };
+    };
+    let (state, reason) = match domain.state() {
+        Ok(state) => state,
+        Err(error) if errors::is_no_domain(&error) => return Ok(Owner::Nobody),
+        Err(error) => return Err(failed(error)),
+    };
+    let state = state.to_raw();
+    let reason = match reason {
+        Enum::Known(DomainStateReason::Shutoff(reason)) => reason.to_raw(),
+        _ => 0,
+    };
+    let active = states::is_active(state);
+    let saved = !active && domain.has_managed_save(0).map_err(failed)?;
+    let power_state = states::power_state(state, reason, saved);
+    Ok(Owner::Ours(Guest { domain, instance, epoch, active, power_state }))
+}
+
+/// Our guest of that instance, or `NotFound`.
+pub(super) fn guest(conn: &Connect, instance: InstanceId) -> Result<Guest> {
+    match owner(conn, instance)? {
+        Owner::Ours(guest) => Ok(guest),
+        Owner::Nobody | Owner::Others => Err(HypervisorError::NotFound { instance }),
+    }
+}
+
+/// The epoch in a domain's metadata; `None` if the domain is gone or not ours.
+fn epoch(domain: &Domain) -> Result<Option<u64>> {
+    const DURING: &str = "reading the guest's metadata";
+    let kind = sys::VIR_DOMAIN_METADATA_ELEMENT as i32;
+    match domain.metadata(kind, Some(NAMESPACE), sys::VIR_DOMAIN_AFFECT_CURRENT) {
+        Ok(xml) => match read_xml::metadata(&xml) {
+            Ok(metadata) => Ok(Some(metadata.epoch)),
+            Err(source) => Err(HypervisorError::Failed { during: DURING, source }),
+        },
+        Err(error) if errors::is_no_metadata(&error) || errors::is_no_domain(&error) => Ok(None),
+        Err(error) => Err(errors::failed(DURING, error)),
+    }
+}
+
+impl Guest {
+    pub(super) fn info(&self) -> Result<GuestInfo> {
+        let name = self.domain.name().map_err(|error| errors::failed("reading the guest's name", error))?;
+        Ok(GuestInfo { instance: self.instance, name, power_state: self.power_state, epoch: self.epoch })
+    }
+
+    /// Starts it, or lets it go on where it stands still. A running one is Ok.
+    pub(super) fn start(&self) -> Result<()> {
+        const DURING: &str = "starting the guest";
+        let started = match self.power_state {
+            PowerState::Running => return Ok(()),
+            PowerState::Paused => self.domain.resume(),
+            PowerState::Suspended if self.active => self.domain.pm_wakeup(0),
+            PowerState::Suspended | PowerState::NoState | PowerState::Shutdown | PowerState::Crashed => {
+                self.domain.create()
+            }
+        };
+        match started {
+            // Someone else started it meanwhile.
+            Err(error) if errors::is_wrong_state(&error) && self.domain.is_active().unwrap_or(false) => Ok(()),
+            started => started.map_err(|error| errors::failed(DURING, error)),
+        }
+    }
+
+    /// Asks the guest to shut down. Whether it listens shows later.
+    pub(super) fn ask_to_shut_down(&self) -> Result<()> {
+        match self.domain.shutdown() {
+            Err(error) if !errors::is_wrong_state(&error) => {
+                Err(errors::failed("asking the guest to shut down", error))
+            }
+            // It stopped by itself meanwhile, or it is paused and can't hear.
+            _ => Ok(()),
+        }
+    }
+
+    /// Cuts its power and throws away what it had in memory. One that is off is Ok.
+    pub(super) fn stop(&self) -> Result<()> {
+        const DURING: &str = "stopping the guest";
+        if self.active {
+            match self.domain.destroy() {
+                Err(error) if errors::is_no_domain(&error) => {}
+                Err(error) if errors::is_wrong_state(&error) && !self.domain.is_active().unwrap_or(true) => {}
+                stopped => stopped.map_err(|error| errors::failed(DURING, error))?,
+            }
+        }
+        if self.power_state == PowerState::Suspended && !self.active {
+            self.domain.managed_save_remove(0).map_err(|error| errors::failed(DURING, error))?;
+        }
+        Ok(())
+    }
+
+    /// Stops it and makes libvirt forget it.
+    pub(super) fn remove(&self) -> Result<()> {
+        self.stop()?;
+        let flags = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+            | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+            | sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+            | sys::VIR_DOMAIN_UNDEFINE_NVRAM;
+        match self.domain.undefine_flags(flags) {
+            Err(error) if errors::is_no_domain(&error) => Ok(()),
+            undefined => undefined.map_err(|error| errors::failed("removing the guest's definition", error)),
+        }
+    }
+
+    pub(super) fn pause(&self) -> Result<()> {
+        self.domain.suspend().map_err(|error| errors::failed("pausing the guest", error))
+    }
+
+    /// Writes its memory to disk. It will run when it is restored, also if it is paused now.
+    pub(super) fn save(&self) -> Result<()> {
+        let saved = self.domain.managed_save(sys::VIR_DOMAIN_SAVE_RUNNING);
+        saved.map_err(|error| errors::failed("suspending the guest", error))
+    }
+
+    /// Replaces our metadata of a running guest.
+    pub(super) fn set_live_metadata(&self, element: &str) -> Result<()> {
+        let kind = sys::VIR_DOMAIN_METADATA_ELEMENT as i32;
+        let flags = sys::VIR_DOMAIN_AFFECT_LIVE | sys::VIR_DOMAIN_AFFECT_CONFIG;
+        self.domain
+            .set_metadata(kind, Some(element), Some(PREFIX), Some(NAMESPACE), flags)
+            .map_err(|error| errors::failed("writing the guest's metadata", error))
+    }
+
+    pub(super) fn vnc(&self) -> Result<Option<(String, u16)>> {
+        const DURING: &str = "looking for the guest's screen";
+        let xml = self.domain.xml_desc(0).map_err(|error| errors::failed(DURING, error))?;
+        read_xml::vnc(&xml).map_err(|source| HypervisorError::Failed { during: DURING, source })
+    }
+}
+
+/// Defines a domain, or changes its definition.
+pub(super) fn define(conn: &Connect, xml: &str) -> Result<()> {
+    match conn.define_domain_xml_flags(xml, sys::VIR_DOMAIN_DEFINE_VALIDATE) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(errors::failed("defining the guest", error)),
+    }
+}
+
+/// What is known of domains from earlier, so that listing all takes a call or two rather than one for each.
+#[derive(Debug, Default)]
+pub(super) struct Known(Mutex<BTreeMap<InstanceId, Kind>>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Ours { epoch: u64 },
+    Others,
+}
+
+impl Known {
+    /// Whether the domain is known to belong to others.
+    pub(super) fn is_others(&self, instance: InstanceId) -> bool {
+        self.lock().get(&instance) == Some(&Kind::Others)
+    }
+
+    /// Its definition changed.
+    pub(super) fn forget(&self, instance: InstanceId) {
+        self.lock().remove(&instance);
+    }
+
+    /// Nothing is sure any more.
+    pub(super) fn forget_all(&self) {
+        self.lock().clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<InstanceId, Kind>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All our guests, and every UUID that libvirt knows.
+pub(super) struct Listing {
+    pub(super) guests: Vec<GuestInfo>,
+    pub(super) taken: BTreeSet<InstanceId>,
+}
+
+/// One call, a second if one of our guests is off, and two more for each domain that is not known yet.
+pub(super) fn list(conn: &Connect, known: &Known) -> Result<Listing> {
+    let failed = |error| errors::failed("listing the guests", error);
+    let mut ours = Vec::new();
+    let mut taken = BTreeSet::new();
+    for domain in ffi::all_domain_states(conn).map_err(failed)? {
+        let Ok(instance) = domain.uuid.parse::<InstanceId>() else { continue };
+        taken.insert(instance);
+        if let Some(Kind::Ours { epoch }) = kind_of(conn, known, instance)? {
+            ours.push((instance, epoch, domain));
+        }
+    }
+    let any_off = ours.iter().any(|(_, _, domain)| !states::is_active(domain.state));
+    let saved = if any_off { saved_domains(conn).map_err(failed)? } else { BTreeSet::new() };
+    let info = |(instance, epoch, domain): (InstanceId, u64, DomainState)| {
+        let saved = saved.contains(&domain.uuid);
+        let power_state = states::power_state(domain.state, domain.reason, saved);
+        GuestInfo { instance, name: domain.name, power_state, epoch }
+    };
+    Ok(Listing { guests: ours.into_iter().map(info).collect(), taken })
+}
+
+fn kind_of(conn: &Connect, known: &Known, instance: InstanceId) -> Result<Option<Kind>> {
+    let remembered = known.lock().get(&instance).copied();
+    if remembered.is_some() {
+        return Ok(remembered);
+    }
+    let kind = match owner(conn, instance)? {
+        Owner::Nobody => return Ok(None),
+        Owner::Others => Kind::Others,
+        Owner::Ours(guest) => Kind::Ours { epoch: guest.epoch },
+    };
+    known.lock().insert(instance, kind);
+    Ok(Some(kind))
+}
+
+fn saved_domains(conn: &Connect) -> std::result::Result<BTreeSet<String>, virt::error::Error> {
+    let domains = conn.list_all_domains(sys::VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE)?;
+    domains.iter().map(Domain::uuid_string).collect()
+}

@@ -1,0 +1,59 @@
+use super::*;
+use crate::testing::{guest_spec, instance_id};
+
+fn options(folder: &Path) -> LibvirtOptions {
+    LibvirtOptions::new("qemu:///system", folder)
+}
+
+#[test]
+fn disks_have_novas_names() {
+    let blank = |role| DiskSpec { role, source: DiskSource::Blank, size_gb: 1 };
+    let roles = [DiskRole::Root, DiskRole::Ephemeral, DiskRole::Ephemeral, DiskRole::Swap];
+    let guest = GuestSpec { disks: roles.map(blank).into(), ..guest_spec(1) };
+    let files = files_of(&options(Path::new("/instances")), &guest);
+    let names: Vec<_> = files.disks.iter().filter_map(|path| path.file_name()?.to_str()).collect();
+    assert_eq!(names, ["disk", "disk.eph0", "disk.eph1", "disk.swap"]);
+    assert_eq!(files.disks[0], Path::new("/instances/00000000-0000-4000-8000-000000000001/disk"));
+}
+
+#[tokio::test]
+async fn a_failure_takes_back_what_was_made() {
+    let temp = tempfile::tempdir().unwrap();
+    let options = options(temp.path());
+    let source = DiskSource::Image { base: "/no/such/image".into(), format: DiskFormat::Raw };
+    let disks = vec![DiskSpec { role: DiskRole::Root, source, size_gb: 0 }];
+    let guest = GuestSpec { disks, ..guest_spec(1) };
+    let mut made = Made::default();
+    make(&options, &guest, true, &mut made).await.unwrap_err();
+    made.undo().await;
+    assert!(instances(&options).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn only_folders_of_instances_count() {
+    let temp = tempfile::tempdir().unwrap();
+    let options = options(&temp.path().join("instances"));
+    assert!(instances(&options).await.unwrap().is_empty(), "no folder, no instances");
+    for name in ["_base", "locks", "00000000000040008000000000000001", "x.tmp"] {
+        std::fs::create_dir_all(options.instances_path.join(name)).unwrap();
+    }
+    std::fs::create_dir(folder_of(&options, instance_id(7))).unwrap();
+    assert_eq!(instances(&options).await.unwrap(), BTreeSet::from([instance_id(7)]));
+    remove(&options, instance_id(7)).await.unwrap();
+    remove(&options, instance_id(7)).await.unwrap();
+    assert!(instances(&options).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn the_console_is_bounded_and_goes_on_across_files() {
+    let temp = tempfile::tempdir().unwrap();
+    let options = options(temp.path());
+    assert!(console(&options, instance_id(1)).await.unwrap().is_empty(), "no log yet");
+    let folder = folder_of(&options, instance_id(1));
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("console.log.0"), vec![b'a'; 2 << 20]).unwrap();
+    std::fs::write(folder.join("console.log"), b"login: ").unwrap();
+    let log = console(&options, instance_id(1)).await.unwrap();
+    assert_eq!(log.len(), 1 << 20);
+    assert!(log.starts_with(b"aaa") && log.ends_with(b"aalogin: "));
+}

@@ -1,0 +1,135 @@
+//! What the libvirt driver is told at start.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::HypervisorError;
+
+/// How to reach libvirt and how to make guests. Nova's options of the group `libvirt` have the same names and meanings.
+#[derive(Debug, Clone)]
+pub struct LibvirtOptions {
+    /// libvirt's URI, on this machine: `qemu:///system`, `qemu+unix:///system?socket=PATH`.
+    pub connection_uri: String,
+    /// `qemu` (processor emulated) or `kvm`. Never chosen by itself: libvirt lists `kvm` where it does not work.
+    pub virt_type: String,
+    /// The folder that has one folder per guest.
+    pub instances_path: PathBuf,
+    /// Permissions of a guest's folder. Whoever QEMU runs as must be able to enter it.
+    pub folder_mode: u32,
+    /// MiB of translated code that an emulated processor keeps. QEMU's own choice takes most of a GiB per guest.
+    pub tb_cache_mib: u32,
+    /// The processor that guests see: `custom`, `host-model`, `host-passthrough`, `maximum`.
+    pub cpu_mode: String,
+    /// The processor's model, for the mode `custom`.
+    pub cpu_model: String,
+    /// The machine type that guests see.
+    pub machine_type: String,
+    /// Where a guest's screen listens.
+    pub vnc_listen: String,
+    /// The host's address, as other hosts know it.
+    pub host_ip: String,
+    /// How long a soft reboot waits for the guest before it becomes a hard one.
+    pub soft_reboot_wait: Duration,
+    /// How long a call waits for a connection while there is none.
+    pub connect_wait: Duration,
+    /// How long an operation may take before its caller is told `TimedOut`. It goes on behind.
+    pub operation_limit: Duration,
+    /// How long a tool (`qemu-img`, `xorriso`) may take.
+    pub tool_limit: Duration,
+    /// Threads for calls to libvirt.
+    pub threads: usize,
+    /// Calls that may wait for a thread.
+    pub queue_limit: usize,
+    /// A call that takes so long counts as hanging; when all threads hang, new calls are refused at once.
+    pub hung_after: Duration,
+}
+
+impl LibvirtOptions {
+    /// The defaults for guests under that folder.
+    pub fn new(connection_uri: impl Into<String>, instances_path: impl Into<PathBuf>) -> Self {
+        Self {
+            connection_uri: connection_uri.into(),
+            virt_type: "qemu".into(),
+            instances_path: instances_path.into(),
+            folder_mode: 0o700,
+            tb_cache_mib: 128,
+            cpu_mode: "custom".into(),
+            cpu_model: "qemu64".into(),
+            machine_type: "pc".into(),
+            vnc_listen: "127.0.0.1".into(),
+            host_ip: "127.0.0.1".into(),
+            soft_reboot_wait: Duration::from_secs(120),
+            connect_wait: Duration::from_secs(5),
+            operation_limit: Duration::from_secs(300),
+            tool_limit: Duration::from_secs(120),
+            threads: 8,
+            queue_limit: 256,
+            hung_after: Duration::from_secs(30),
+        }
+    }
+
+    pub(super) fn validate(&self) -> Result<(), HypervisorError> {
+        if !is_local(&self.connection_uri) {
+            let problem = "must be a libvirt on this machine, as qemu:///system: guests' files are made here";
+            return Err(HypervisorError::invalid("libvirt.connection_uri", problem));
+        }
+        if !["qemu", "kvm"].contains(&self.virt_type.as_str()) {
+            return Err(HypervisorError::invalid("libvirt.virt_type", "must be 'qemu' or 'kvm'"));
+        }
+        if !["custom", "host-model", "host-passthrough", "maximum"].contains(&self.cpu_mode.as_str()) {
+            let problem = "must be 'custom', 'host-model', 'host-passthrough' or 'maximum'";
+            return Err(HypervisorError::invalid("libvirt.cpu_mode", problem));
+        }
+        if self.virt_type == "qemu" && self.cpu_mode == "host-passthrough" {
+            let problem = "'host-passthrough' needs virt_type 'kvm'";
+            return Err(HypervisorError::invalid("libvirt.cpu_mode", problem));
+        }
+        if !self.instances_path.is_absolute() {
+            return Err(HypervisorError::invalid("DEFAULT.instances_path", "must be absolute"));
+        }
+        if self.threads == 0 {
+            return Err(HypervisorError::invalid("threads", "must be at least 1"));
+        }
+        Ok(())
+    }
+}
+
+/// Whether a libvirt URI names no host: `qemu:///system`, `qemu+unix:///system?…`, `test:///default`.
+fn is_local(uri: &str) -> bool {
+    uri.split_once(":///").is_some_and(|(scheme, _)| {
+        let transport = scheme.split_once('+').map_or("unix", |(_, transport)| transport);
+        transport == "unix" && !scheme.contains('/')
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused_field(options: LibvirtOptions) -> String {
+        match options.validate() {
+            Err(HypervisorError::InvalidInput { field, .. }) => field,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn only_a_libvirt_of_this_machine_will_do() {
+        for uri in ["qemu:///system", "qemu+unix:///system?socket=/run/x", "qemu:///embed?root=/x"] {
+            LibvirtOptions::new(uri, "/instances").validate().unwrap();
+        }
+        for uri in ["qemu+ssh://host/system", "qemu+tcp://10.0.0.1/system", "qemu+ssh:///system", "", "qemu"] {
+            assert_eq!(refused_field(LibvirtOptions::new(uri, "/instances")), "libvirt.connection_uri", "{uri}");
+        }
+    }
+
+    #[test]
+    fn what_cant_work_is_refused_at_start() {
+        let options = || LibvirtOptions::new("qemu:///system", "/instances");
+        assert_eq!(refused_field(LibvirtOptions { virt_type: "xen".into(), ..options() }), "libvirt.virt_type");
+        let cpu_mode = "host-passthrough".into();
+        assert_eq!(refused_field(LibvirtOptions { cpu_mode, ..options() }), "libvirt.cpu_mode");
+        let relative = LibvirtOptions { instances_path: "instances".into(), ..options() };
+        assert_eq!(refused_field(relative), "DEFAULT.instances_path");
+    }
+}
