@@ -1,1 +1,27 @@
-//! The host agent: everything that runs on a compute host.
+//! nova-compute: the host agent, one per host. It carries out the conductor's orders on its hypervisor, reports how each
+//! went, says that it lives and what it has, and closes the gap between the guests that should be here and those that are.
+//!
+//! What it is not: a client of the database. All that it needs to know comes with an order, or from the conductor on
+//! request; this crate does not depend on the store.
+//!
+//! An order carries the instance's fencing token (its epoch): one that is lower than what this host has seen is late and
+//! is not carried out. Orders of one instance run one after the other. Each may come twice.
+
+mod agent;
+mod config_drive;
+mod heartbeat;
+mod image_cache;
+mod instances;
+mod options;
+mod orders;
+mod reconcile;
+mod steps;
+mod tracker;
+
+#[cfg(test)]
+mod tests;
+
+pub use agent::{Agent, AgentError, Parts, Running};
+pub use image_cache::{ImageCache, ImageCacheError};
+pub use options::ComputeOptions;
+pub use tracker::{Claim, ClaimError, ResourceTracker};

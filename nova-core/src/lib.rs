@@ -23,7 +23,7 @@ pub mod ids;
 pub mod image;
 pub mod instance;
 pub mod keypair;
-// OPTIONS
+pub mod options;
 pub mod quota;
 pub mod request;
 pub mod rpc;

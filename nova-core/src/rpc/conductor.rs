@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::flavor::Resources;
 use crate::host::Inventory;
 use crate::ids::{HostName, InstanceId, TaskId, ZoneName};
 use crate::rpc_method;
@@ -152,6 +153,8 @@ pub struct AssignedInstance {
     pub epoch: u64,
     /// The power state that the store has.
     pub power_state: PowerState,
+    /// What it takes of the host.
+    pub resources: Resources,
     /// A task is at work on it: hands off.
     pub busy: bool,
 }

@@ -38,7 +38,7 @@ pub struct Task {
     /// Where it is being done, once that is known.
     #[serde(default)]
     pub destination: Option<Destination>,
-    /// What to try after that, best first.
+    /// Where it may be tried next, best first.
     #[serde(default)]
     pub alternates: Vec<Destination>,
     /// Who works on it: a conductor's name, unique to its process.
@@ -58,6 +58,7 @@ pub struct Task {
 /// What a task does.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
+#[allow(clippy::large_enum_variant, reason = "nearly every task is a build, and few are in memory at once")]
 pub enum Work {
     /// Find a host and make the guest.
     Build {

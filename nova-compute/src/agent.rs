@@ -1,0 +1,152 @@
+//! The host agent as a service.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nova_core::clock::Clock;
+use nova_core::context::RequestContext;
+use nova_core::contracts::ImageService;
+use nova_core::entropy::Entropy;
+use nova_core::ids::RequestId;
+use nova_core::rpc::conductor::Ping;
+use nova_queue::{BusError, RpcClient, Serving, Subscription};
+use nova_virt::{Hypervisor, HypervisorError};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::ComputeOptions;
+use crate::image_cache::ImageCache;
+use crate::instances::Instances;
+use crate::tracker::ResourceTracker;
+
+/// Why the agent could not begin.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AgentError {
+    /// The bus.
+    #[error("the message bus cannot be used")]
+    Bus(#[from] BusError),
+    /// The hypervisor.
+    #[error("the hypervisor cannot be used")]
+    Hypervisor(#[from] HypervisorError),
+    /// It was told to stop before it had begun.
+    #[error("stopped before a conductor was found")]
+    Stopped,
+}
+
+/// What an agent is built from.
+pub struct Parts {
+    /// The driver.
+    pub hypervisor: Arc<dyn Hypervisor>,
+    /// Where images come from.
+    pub images: Arc<dyn ImageService>,
+    /// Its way onto the bus.
+    pub rpc: RpcClient,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness, for the ids of what it begins by itself.
+    pub entropy: Arc<dyn Entropy>,
+    /// Settings.
+    pub options: ComputeOptions,
+}
+
+/// The host agent. Cheap to clone.
+#[derive(Clone)]
+pub struct Agent {
+    pub(crate) hypervisor: Arc<dyn Hypervisor>,
+    pub(crate) images: Arc<ImageCache>,
+    pub(crate) rpc: RpcClient,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) options: Arc<ComputeOptions>,
+    pub(crate) tracker: ResourceTracker,
+    pub(crate) instances: Instances,
+    pub(crate) builds: Arc<Semaphore>,
+}
+
+/// An agent at work.
+pub struct Running {
+    serving: Serving,
+    stop: CancellationToken,
+    loops: TaskTracker,
+}
+
+impl Running {
+    /// Takes no more orders and waits for those in hand. The caller bounds the wait; guests go on running.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.serving.stop().await;
+        self.loops.close();
+        self.loops.wait().await;
+    }
+}
+
+impl Agent {
+    /// An agent that does nothing yet.
+    pub fn new(parts: Parts) -> Self {
+        let builds = parts.options.max_concurrent_builds.max(1);
+        Self {
+            images: Arc::new(ImageCache::new(&parts.options.image_cache, parts.images)),
+            hypervisor: parts.hypervisor,
+            rpc: parts.rpc,
+            clock: parts.clock,
+            entropy: parts.entropy,
+            options: Arc::new(parts.options),
+            tracker: ResourceTracker::default(),
+            instances: Instances::default(),
+            builds: Arc::new(Semaphore::new(builds)),
+        }
+    }
+
+    /// Waits for a conductor, tells what the host has, compares what is here with what should be, and then takes orders.
+    pub async fn start(self, stop: CancellationToken) -> Result<Running, AgentError> {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(AgentError::Stopped),
+            () = self.wait_for_conductor() => {}
+        }
+        self.report_node().await?;
+        self.reconcile().await;
+        let subscription = Subscription::on("compute", self.options.host.clone());
+        let serving = self.rpc.bus().serve(subscription, Arc::new(self.dispatcher())).await?;
+        let (stop, loops) = (stop.child_token(), TaskTracker::new());
+        let (beating, stopped) = (self.clone(), stop.clone());
+        loops.spawn(async move { beating.beat_until(stopped).await });
+        let (reconciling, stopped) = (self.clone(), stop.clone());
+        loops.spawn(async move { reconciling.reconcile_until(stopped).await });
+        let (watching, stopped) = (self.clone(), stop.clone());
+        loops.spawn(async move { watching.watch_until(stopped).await });
+        tracing::info!(host = %self.options.host, "the host takes orders");
+        Ok(Running { serving, stop, loops })
+    }
+
+    async fn wait_for_conductor(&self) {
+        let mut wait = Duration::from_millis(100);
+        let asking = self.rpc.clone().with_call_timeout(Duration::from_secs(10));
+        while let Err(error) = asking.call::<Ping>(&self.context(), &()).await {
+            tracing::info!(host = %self.options.host, "waiting for a conductor: {error}");
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(Duration::from_secs(5));
+        }
+    }
+
+    /// The context of what the host does by itself.
+    pub(crate) fn context(&self) -> RequestContext {
+        RequestContext::internal(RequestId::generate(&*self.entropy))
+    }
+}
+
+/// An error with all its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,70 @@
+//! Signs of life, and what the host has.
+
+use nova_core::flavor::Resources;
+use nova_core::host::Inventory;
+use nova_core::rpc::conductor::{Heartbeat, HeartbeatRequest, NodeReport};
+use nova_virt::HypervisorError;
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::{Agent, AgentError, chain};
+
+impl Agent {
+    /// Says that the host lives until told to stop; sends its inventory when asked for it.
+    pub(crate) async fn beat_until(&self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(self.options.report_interval) => {}
+            }
+            let beat = self.beat(None);
+            match self.rpc.call::<Heartbeat>(&self.context(), &beat).await {
+                Ok(reply) if reply.send_node => {
+                    if let Err(error) = self.report_node().await {
+                        tracing::warn!("the inventory was not reported: {}", chain(&error));
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!("no conductor heard the heartbeat: {}", chain(&error)),
+            }
+        }
+    }
+
+    /// Asks the hypervisor what there is and tells the conductor.
+    pub(crate) async fn report_node(&self) -> Result<(), AgentError> {
+        let report = self.node().await?;
+        self.tracker.set_inventory(report.inventory);
+        self.rpc.call::<Heartbeat>(&self.context(), &self.beat(Some(report))).await?;
+        Ok(())
+    }
+
+    fn beat(&self, node: Option<NodeReport>) -> HeartbeatRequest {
+        HeartbeatRequest {
+            host: self.options.host.clone(),
+            zone: self.options.zone.clone(),
+            node,
+            working_on: self.instances.working_on(),
+        }
+    }
+
+    async fn node(&self) -> Result<NodeReport, HypervisorError> {
+        let (has, can) = (self.hypervisor.resources().await?, self.hypervisor.capabilities());
+        let options = &self.options;
+        Ok(NodeReport {
+            hypervisor_hostname: has.hypervisor_hostname,
+            hypervisor_type: has.hypervisor_type,
+            hypervisor_version: has.hypervisor_version,
+            host_ip: has.host_ip,
+            architectures: can.architectures,
+            inventory: Inventory {
+                total: Resources { vcpus: u64::from(has.vcpus), memory_mb: has.memory_mb, disk_gb: has.disk_gb },
+                reserved: options.reserved,
+                cpu_ratio: options.cpu_ratio,
+                ram_ratio: options.ram_ratio,
+                disk_ratio: options.disk_ratio,
+            },
+            cpu_info: has.cpu_info,
+            uptime: Some(has.uptime),
+        })
+    }
+}

@@ -1,0 +1,144 @@
+//! What this process knows of each instance: one order at a time, and how late an order may come.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::{SignedDuration, Timestamp};
+use nova_core::ids::{InstanceId, TaskId};
+
+/// How long a removed guest's token is remembered: longer than any order lives on the bus.
+const REMEMBER: SignedDuration = SignedDuration::from_hours(2);
+
+#[derive(Default)]
+struct Entry {
+    turn: Arc<tokio::sync::Mutex<()>>,
+    epoch: u64,
+    gone: Option<Timestamp>,
+}
+
+#[derive(Default)]
+struct State {
+    instances: BTreeMap<InstanceId, Entry>,
+    working: BTreeMap<TaskId, (InstanceId, u64)>,
+}
+
+/// Tokens, turns and work in hand.
+#[derive(Clone, Default)]
+pub(crate) struct Instances {
+    state: Arc<Mutex<State>>,
+}
+
+/// What to do with an order that came.
+pub(crate) enum Admission {
+    /// Do it, when it is the instance's turn.
+    Work(InHand),
+    /// It is being done.
+    Doubled,
+    /// A later order came before it.
+    Late,
+}
+
+/// An order in hand: dropped when it is done.
+pub(crate) struct InHand {
+    instances: Instances,
+    task: TaskId,
+    pub(crate) turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        self.instances.state().working.remove(&self.task);
+    }
+}
+
+impl Instances {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at an order's token.
+    pub(crate) fn admit(&self, task: TaskId, instance: InstanceId, epoch: u64) -> Admission {
+        let mut state = self.state();
+        let entry = state.instances.entry(instance).or_default();
+        if epoch < entry.epoch {
+            return Admission::Late;
+        }
+        entry.epoch = epoch;
+        let turn = entry.turn.clone();
+        if state.working.get(&task).is_some_and(|(_, at)| *at == epoch) {
+            return Admission::Doubled;
+        }
+        state.working.insert(task, (instance, epoch));
+        Admission::Work(InHand { instances: self.clone(), task, turn })
+    }
+
+    /// Is a later order known than this one?
+    pub(crate) fn overtaken(&self, instance: InstanceId, epoch: u64) -> bool {
+        self.state().instances.get(&instance).is_some_and(|entry| entry.epoch > epoch)
+    }
+
+    /// The guest is gone: its token is kept for a while, against late orders.
+    pub(crate) fn removed(&self, instance: InstanceId, now: Timestamp) {
+        let mut state = self.state();
+        if let Some(entry) = state.instances.get_mut(&instance) {
+            entry.gone = Some(now);
+        }
+        state.instances.retain(|_, entry| entry.gone.is_none_or(|gone| now.duration_since(gone) < REMEMBER));
+    }
+
+    /// Is any order about this instance in hand?
+    pub(crate) fn busy(&self, instance: InstanceId) -> bool {
+        self.state().working.values().any(|(id, _)| *id == instance)
+    }
+
+    /// Tasks in hand.
+    pub(crate) fn working_on(&self) -> Vec<TaskId> {
+        self.state().working.keys().copied().collect()
+    }
+
+    /// The token that the conductor has; never lowers what this host has seen.
+    pub(crate) fn learn(&self, instance: InstanceId, epoch: u64) {
+        let mut state = self.state();
+        let entry = state.instances.entry(instance).or_default();
+        entry.epoch = entry.epoch.max(epoch);
+    }
+
+    /// Waits for the instance's turn outside of any order.
+    pub(crate) fn turn(&self, instance: InstanceId) -> Arc<tokio::sync::Mutex<()>> {
+        self.state().instances.entry(instance).or_default().turn.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nova_core::entropy::SeededEntropy;
+
+    use super::*;
+
+    #[test]
+    fn late_and_doubled_orders_are_known() {
+        let (instances, entropy) = (Instances::default(), SeededEntropy::new(1));
+        let id = InstanceId::generate(&entropy);
+        let [build, delete] = [TaskId::generate(&entropy), TaskId::generate(&entropy)];
+        let Admission::Work(in_hand) = instances.admit(build, id, 1) else { panic!("refused") };
+        assert!(matches!(instances.admit(build, id, 1), Admission::Doubled));
+        assert!(instances.busy(id));
+        drop(in_hand);
+        assert!(!instances.busy(id));
+        let Admission::Work(_in_hand) = instances.admit(delete, id, 2) else { panic!("refused") };
+        assert!(matches!(instances.admit(build, id, 1), Admission::Late));
+        assert!(instances.overtaken(id, 1) && !instances.overtaken(id, 2));
+    }
+
+    #[test]
+    fn tokens_of_removed_guests_are_forgotten_after_a_while() {
+        let (instances, entropy) = (Instances::default(), SeededEntropy::new(1));
+        let [id, other] = [InstanceId::generate(&entropy), InstanceId::generate(&entropy)];
+        let task = TaskId::generate(&entropy);
+        drop(instances.admit(task, id, 5));
+        instances.removed(id, Timestamp::UNIX_EPOCH);
+        assert!(matches!(instances.admit(task, id, 4), Admission::Late));
+        instances.removed(other, Timestamp::UNIX_EPOCH + SignedDuration::from_hours(3));
+        assert!(matches!(instances.admit(task, id, 4), Admission::Work(_)));
+    }
+}

@@ -1,0 +1,225 @@
+//! The conductor's orders: each is carried out in the instance's turn, then reported, then acknowledged.
+
+use std::time::Duration;
+
+use nova_core::rpc::compute::{
+    BuildAndRunInstance, BuildOrder, ConsoleOutput, ConsoleOutputRequest, GetConsoleOutput, Order, Ping,
+    RebootInstance, StartInstance, StopInstance, TerminateInstance,
+};
+use nova_core::rpc::conductor::{ReportStep, ReportStepRequest, StepOutcome, Verdict};
+use nova_core::rpc::{Refusal, RefusalKind};
+use nova_queue::{Dispatcher, HandlerError, Incoming};
+use nova_virt::{ErrorKind, HypervisorError, RebootKind};
+
+use crate::agent::{Agent, chain};
+use crate::instances::Admission;
+use crate::steps::{BuildContext, BuildError, STEPS};
+
+/// Tries to tell the conductor how an order went. After them, the conductor gives the order again.
+const REPORT_TRIES: u32 = 5;
+
+impl Agent {
+    pub(crate) fn dispatcher(&self) -> Dispatcher {
+        let [a, b, c, d, e, f] = std::array::from_fn(|_| self.clone());
+        Dispatcher::new("compute")
+            .method::<BuildAndRunInstance, _, _>(move |incoming, order| {
+                let agent = a.clone();
+                async move { agent.carry_out(incoming, &order, agent.build(&order)).await }
+            })
+            .method::<TerminateInstance, _, _>(move |incoming, order| {
+                let agent = b.clone();
+                async move { agent.carry_out(incoming, &order, agent.terminate(&order)).await }
+            })
+            .method::<StartInstance, _, _>(move |incoming, order| {
+                let agent = c.clone();
+                async move {
+                    let work = agent.hypervisor.power_on(order.instance_id);
+                    let work = agent.then_power(&order, work, "The server could not be started.");
+                    agent.carry_out(incoming, &order, work).await
+                }
+            })
+            .method::<StopInstance, _, _>(move |incoming, order| {
+                let agent = d.clone();
+                async move {
+                    let work = agent.hypervisor.power_off(order.instance_id, order.body.graceful);
+                    let work = agent.then_power(&order, work, "The server could not be stopped.");
+                    agent.carry_out(incoming, &order, work).await
+                }
+            })
+            .method::<RebootInstance, _, _>(move |incoming, order| {
+                let agent = e.clone();
+                async move {
+                    let kind = if order.body.hard { RebootKind::Hard } else { RebootKind::Soft };
+                    let work = agent.hypervisor.reboot(order.instance_id, kind);
+                    let work = agent.then_power(&order, work, "The server could not be rebooted.");
+                    agent.carry_out(incoming, &order, work).await
+                }
+            })
+            .method::<GetConsoleOutput, _, _>(move |_, request| {
+                let agent = f.clone();
+                async move { agent.console_output(&request).await }
+            })
+            .method::<Ping, _, _>(|_, ()| async { Ok(()) })
+    }
+
+    async fn carry_out<T>(
+        &self,
+        incoming: Incoming,
+        order: &Order<T>,
+        work: impl Future<Output = StepOutcome>,
+    ) -> Result<(), HandlerError> {
+        let in_hand = match self.instances.admit(order.task_id, order.instance_id, order.epoch) {
+            Admission::Work(in_hand) => in_hand,
+            Admission::Doubled => return Ok(()),
+            Admission::Late => {
+                tracing::info!(instance = %order.instance_id, epoch = order.epoch, "an order came too late");
+                return Ok(());
+            }
+        };
+        let turn = in_hand.turn.clone();
+        let _turn = turn.lock().await;
+        if self.instances.overtaken(order.instance_id, order.epoch) {
+            return Ok(());
+        }
+        let outcome = work.await;
+        if let StepOutcome::Failed { message, details, .. } = &outcome {
+            tracing::warn!(instance = %order.instance_id, task = %order.task_id, "{message} ({details})");
+        }
+        self.report(&incoming, order, outcome).await;
+        Ok(())
+    }
+
+    async fn report<T>(&self, incoming: &Incoming, order: &Order<T>, outcome: StepOutcome) {
+        let (task_id, instance_id, epoch) = (order.task_id, order.instance_id, order.epoch);
+        let report = ReportStepRequest { task_id, instance_id, epoch, outcome };
+        let mut wait = Duration::from_millis(200);
+        for _ in 0..REPORT_TRIES {
+            match self.rpc.call::<ReportStep>(&incoming.context, &report).await {
+                Ok(Verdict::Recorded) => return,
+                Ok(Verdict::Stale) => {
+                    tracing::info!(instance = %instance_id, task = %task_id, "the report came too late");
+                    return self.drop_if_unassigned(order).await;
+                }
+                Err(error) if error.is_retryable() => {
+                    tracing::warn!(task = %task_id, "the report was not heard yet: {}", chain(&error));
+                    tokio::time::sleep(wait).await;
+                    wait *= 2;
+                }
+                Err(error) => {
+                    return tracing::error!(task = %task_id, "the report was refused: {}", chain(&error));
+                }
+            }
+        }
+    }
+
+    /// A guest that was made for a task that is over may belong to nobody: the conductor says.
+    async fn drop_if_unassigned<T>(&self, order: &Order<T>) {
+        use nova_core::rpc::conductor::{ListAssigned, ListAssignedRequest};
+        let request = ListAssignedRequest { host: self.options.host.clone() };
+        // Without an answer now, the next comparison finds it.
+        let Ok(assigned) = self.rpc.call::<ListAssigned>(&self.context(), &request).await else { return };
+        if assigned.iter().any(|a| a.instance_id == order.instance_id) {
+            return;
+        }
+        match self.hypervisor.destroy(order.instance_id).await {
+            Ok(()) => {
+                self.tracker.release(order.instance_id);
+                self.instances.removed(order.instance_id, self.clock.now());
+            }
+            Err(error) => tracing::warn!(instance = %order.instance_id, "it was not removed: {}", chain(&error)),
+        }
+    }
+
+    async fn build(&self, order: &Order<BuildOrder>) -> StepOutcome {
+        // Closed only at the end of the process.
+        let Ok(_slot) = self.builds.acquire().await else {
+            return failed(&BuildError::Overtaken);
+        };
+        let mut cx = BuildContext { agent: self, order, claim: None, base: None };
+        for (begun, step) in STEPS.iter().enumerate() {
+            let Err(error) = step.run(&mut cx).await else { continue };
+            for step in STEPS[..=begun].iter().rev() {
+                if let Err(left) = step.undo(&mut cx).await {
+                    // The guest stays unassigned: comparing guests removes it.
+                    tracing::warn!(instance = %order.instance_id, "not undone: {}", chain(&left));
+                }
+            }
+            return failed(&error);
+        }
+        if let Some(claim) = cx.claim.take() {
+            claim.keep();
+        }
+        self.done(order).await
+    }
+
+    async fn terminate(&self, order: &Order<()>) -> StepOutcome {
+        match self.hypervisor.destroy(order.instance_id).await {
+            Ok(()) => {
+                self.tracker.release(order.instance_id);
+                self.instances.removed(order.instance_id, self.clock.now());
+                StepOutcome::Done { power_state: None }
+            }
+            Err(error) => StepOutcome::Failed {
+                message: "The server could not be removed from its host.".into(),
+                details: chain(&error),
+                retryable: false,
+            },
+        }
+    }
+
+    async fn then_power<T>(
+        &self,
+        order: &Order<T>,
+        work: impl Future<Output = Result<(), HypervisorError>>,
+        message: &str,
+    ) -> StepOutcome {
+        match work.await {
+            Ok(()) => self.done(order).await,
+            Err(error) => StepOutcome::Failed { message: message.to_owned(), details: chain(&error), retryable: false },
+        }
+    }
+
+    async fn done<T>(&self, order: &Order<T>) -> StepOutcome {
+        let power_state = self.hypervisor.info(order.instance_id).await.ok().map(|guest| guest.power_state);
+        StepOutcome::Done { power_state }
+    }
+
+    async fn console_output(&self, request: &ConsoleOutputRequest) -> Result<ConsoleOutput, HandlerError> {
+        let log = self.hypervisor.console_log(request.instance_id).await.map_err(|error| {
+            let kind = match error.kind() {
+                ErrorKind::NotFound => RefusalKind::NotFound,
+                ErrorKind::Unsupported => RefusalKind::Unsupported,
+                ErrorKind::Unavailable | ErrorKind::TimedOut => RefusalKind::Unavailable,
+                _ => RefusalKind::Failed,
+            };
+            Refusal::new(kind, chain(&error))
+        })?;
+        Ok(ConsoleOutput { output: tail(&String::from_utf8_lossy(&log), request.length) })
+    }
+}
+
+fn failed(error: &BuildError) -> StepOutcome {
+    StepOutcome::Failed { message: error.message(), details: chain(error), retryable: error.retryable() }
+}
+
+/// The last `length` lines, as clients count them (`split('\n')`); all for `None`.
+fn tail(text: &str, length: Option<u32>) -> String {
+    let Some(length) = length else { return text.to_owned() };
+    let lines: Vec<&str> = text.split('\n').collect();
+    let skip = lines.len().saturating_sub(usize::try_from(length).unwrap_or(usize::MAX));
+    lines[skip..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tail;
+
+    #[test]
+    fn the_tail_has_exactly_so_many_lines() {
+        assert_eq!(tail("a\nb\nc", Some(2)), "b\nc");
+        assert_eq!(tail("a\nb\nc\n", Some(2)), "c\n");
+        assert_eq!(tail("a", Some(5)), "a");
+        assert_eq!(tail("a\nb", Some(0)), "");
+        assert_eq!(tail("a\nb", None), "a\nb");
+    }
+}

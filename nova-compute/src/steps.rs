@@ -1,0 +1,168 @@
+//! The host's own part of a build, as steps: the image into the cache, the guest onto the hypervisor.
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use nova_core::flavor::Resources;
+use nova_core::rpc::compute::{BuildOrder, Order};
+use nova_virt::{DiskFormat, DiskRole, DiskSource, DiskSpec, ErrorKind, GuestSpec, HypervisorError};
+
+use crate::agent::Agent;
+use crate::config_drive;
+use crate::image_cache::ImageCacheError;
+use crate::tracker::{Claim, ClaimError};
+
+/// Why this host could not make a guest.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BuildError {
+    /// Nothing left to give.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    /// No image.
+    #[error(transparent)]
+    Image(#[from] ImageCacheError),
+    /// The hypervisor.
+    #[error(transparent)]
+    Hypervisor(#[from] HypervisorError),
+    /// A later order came meanwhile.
+    #[error("a later order came")]
+    Overtaken,
+}
+
+impl BuildError {
+    /// May another host do better?
+    pub(crate) fn retryable(&self) -> bool {
+        match self {
+            Self::Claim(_) => true,
+            Self::Image(error) => !matches!(error, ImageCacheError::Damaged { .. }),
+            Self::Hypervisor(error) => error.kind() != ErrorKind::InvalidInput,
+            Self::Overtaken => false,
+        }
+    }
+
+    /// What the owner of the server may read: no paths, no driver's text.
+    pub(crate) fn message(&self) -> String {
+        match self {
+            Self::Claim(_) => "The host has not enough resources left.".into(),
+            Self::Image(ImageCacheError::Damaged { id, .. }) => {
+                format!("Image {id} is unacceptable: its data differs from what was uploaded.")
+            }
+            Self::Image(_) => "The image could not be fetched.".into(),
+            Self::Hypervisor(_) => "Build of the instance aborted: the hypervisor could not make the guest.".into(),
+            Self::Overtaken => "The build was overtaken by a later request.".into(),
+        }
+    }
+}
+
+/// What the steps of one build hand on.
+pub(crate) struct BuildContext<'a> {
+    pub(crate) agent: &'a Agent,
+    pub(crate) order: &'a Order<BuildOrder>,
+    pub(crate) claim: Option<Claim>,
+    pub(crate) base: Option<PathBuf>,
+}
+
+/// One step of a build; either half may run twice.
+#[async_trait]
+pub(crate) trait Step: Send + Sync {
+    async fn run(&self, cx: &mut BuildContext<'_>) -> Result<(), BuildError>;
+    async fn undo(&self, cx: &mut BuildContext<'_>) -> Result<(), BuildError>;
+}
+
+/// All of them, in order.
+pub(crate) const STEPS: [&dyn Step; 3] = [&HoldResources, &FetchImage, &Spawn];
+
+struct HoldResources;
+
+#[async_trait]
+impl Step for HoldResources {
+    async fn run(&self, cx: &mut BuildContext<'_>) -> Result<(), BuildError> {
+        let order = &cx.order.body;
+        let wanted = Resources {
+            vcpus: u64::from(order.vcpus),
+            memory_mb: order.memory_mb,
+            disk_gb: order.root_gb + order.ephemeral_gb + order.swap_mb.div_ceil(1024),
+        };
+        cx.claim = Some(cx.agent.tracker.claim(cx.order.instance_id, wanted)?);
+        Ok(())
+    }
+
+    async fn undo(&self, cx: &mut BuildContext<'_>) -> Result<(), BuildError> {
+        cx.claim = None;
+        Ok(())
+    }
+}
+
+struct FetchImage;
+
+#[async_trait]
+impl Step for FetchImage {
+    async fn run(&self, cx: &mut BuildContext<'_>) -> Result<(), BuildError> {
+        if cx.agent.hypervisor.capabilities().needs_images
+            && let Some(image) = &cx.order.body.image
+        {
+            cx.base = Some(cx.agent.images.get(image).await?);
+        }
+        Ok(())
+    }
+
+    async fn undo(&self, _cx: &mut BuildContext<'_>) -> Result<(), BuildError> {
+        // The cache is shared: what is in it serves the next guest.
+        Ok(())
+    }
+}
+
+struct Spawn;
+
+#[async_trait]
+impl Step for Spawn {
+    async fn run(&self, cx: &mut BuildContext<'_>) -> Result<(), BuildError> {
+        if cx.agent.instances.overtaken(cx.order.instance_id, cx.order.epoch) {
+            return Err(BuildError::Overtaken);
+        }
+        let guest = guest(cx.order, cx.base.clone());
+        Ok(cx.agent.hypervisor.spawn(&guest).await?)
+    }
+
+    async fn undo(&self, cx: &mut BuildContext<'_>) -> Result<(), BuildError> {
+        Ok(cx.agent.hypervisor.destroy(cx.order.instance_id).await?)
+    }
+}
+
+fn guest(order: &Order<BuildOrder>, base: Option<PathBuf>) -> GuestSpec {
+    let body = &order.body;
+    let raw = body.image.as_ref().is_none_or(|image| image.disk_format != "qcow2");
+    let format = if raw { DiskFormat::Raw } else { DiskFormat::Qcow2 };
+    let mut disks = Vec::new();
+    match base {
+        Some(base) => {
+            let source = DiskSource::Image { base, format };
+            disks.push(DiskSpec { role: DiskRole::Root, source, size_gb: body.root_gb });
+        }
+        None if body.root_gb > 0 => {
+            disks.push(DiskSpec { role: DiskRole::Root, source: DiskSource::Blank, size_gb: body.root_gb });
+        }
+        None => {}
+    }
+    for (role, size_gb) in [(DiskRole::Ephemeral, body.ephemeral_gb), (DiskRole::Swap, body.swap_mb.div_ceil(1024))] {
+        if size_gb > 0 {
+            disks.push(DiskSpec { role, source: DiskSource::Blank, size_gb });
+        }
+    }
+    GuestSpec {
+        instance: order.instance_id,
+        epoch: order.epoch,
+        name: body.name.clone(),
+        display_name: body.display_name.clone(),
+        project_id: body.project_id.clone(),
+        user_id: body.user_id.clone(),
+        flavor_name: body.flavor_name.clone(),
+        image_id: body.image.as_ref().map(|image| image.id.to_string()),
+        vcpus: body.vcpus,
+        memory_mb: body.memory_mb,
+        disks,
+        config_drive: body.config_drive.then(|| config_drive::contents(order.instance_id, body)),
+        interfaces: Vec::new(),
+        running: true,
+    }
+}
