@@ -183,7 +183,7 @@ fn summaries_follow_every_change() {
         match rng.below(12) {
             0 | 1 => {
                 let mut host = fixtures::host(number, 2);
-                host.total = [8 << rng.below(3), 1_000, 1_000].into();
+                host.total = [[16, 64][rng.index(2)] + rng.below(8), 1_000 + rng.below(20), 1_000].into();
                 host.zone = format!("zone-{}", rng.below(2));
                 table.upsert_host(host).unwrap();
             }
@@ -196,7 +196,8 @@ fn summaries_follow_every_change() {
                 drop(table.allocate(&name, u128::from(rng.below(600)), &amounts.into()));
             }
         }
-        if round % 40 == 0 {
+        // From when the table is about as full as it gets.
+        if round > 1_000 {
             assert_summaries(&table);
         }
     }
@@ -208,4 +209,18 @@ fn summaries_follow_every_change() {
     late.register_load(Arc::new(UsedLoad::cores()));
     assert_summaries(&late);
     assert_eq!(late.snapshot(), table.snapshot());
+}
+
+#[test]
+fn what_changes_on_a_host_that_is_down_stays_out_of_the_summaries() {
+    let mut table = fixtures::table(2, 1);
+    table.register_load(Arc::new(UsedLoad::cores()));
+    table.allocate("host-0", 1, &[8, 8, 8].into()).unwrap();
+    table.allocate("host-1", 2, &[4, 4, 4].into()).unwrap();
+    table.set_up("host-1", false).unwrap();
+    assert_summaries(&table);
+    assert!(table.release(2));
+    assert_summaries(&table);
+    table.set_up("host-1", true).unwrap();
+    assert_summaries(&table);
 }
