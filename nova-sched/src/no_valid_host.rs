@@ -248,3 +248,27 @@ fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, items: &[(String, T)], betw
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{RandomScheduler, Request, Scheduler, SchedulerRng, fixtures};
+
+    #[test]
+    fn an_operator_reads_the_reasons_and_the_owner_does_not() {
+        let mut table = fixtures::table(3, 1);
+        table.set_up("host-0", false).unwrap();
+        table.allocate("host-1", 1, &[10, 60_000, 0].into()).unwrap();
+        table.allocate("host-2", 2, &[15, 0, 0].into()).unwrap();
+        let request = Request::new([4, 8_192, 0].into());
+        let refused =
+            RandomScheduler::new().select_destinations(&table, &request, &mut SchedulerRng::from_seed(0)).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "no valid host for 1 instance(s): of 3 host(s), turned away by down: 1, vcpus: 1, memory_mb: 1; \
+             2 host(s) lacked only room for vcpus=4, memory_mb=8192, having it in vcpus: 1, memory_mb: 1, \
+             at most vcpus=6, memory_mb=65536 free; closest was host-1, which lacked memory_mb=2656; \
+             there vcpus=4, memory_mb=5536 would fit"
+        );
+        assert_eq!(refused.summary(), "No valid host was found. There are not enough hosts available.");
+    }
+}
