@@ -77,7 +77,7 @@ class Cloud:
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return "\n".join(text.splitlines()[-lines:])
 
-    def stop(self, seconds=30):
+    def stop(self, seconds=70):
         """SIGTERM, and its exit code; None if it had to be killed."""
         if self.process is None or self.process.poll() is not None:
             return self.process and self.process.returncode
