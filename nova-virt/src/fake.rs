@@ -1,6 +1,7 @@
 //! A hypervisor without a machine: guests are entries in a table.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -320,6 +321,13 @@ impl FakeHypervisor {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for FakeHypervisor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hostname = &self.options.hostname;
+        f.debug_struct("FakeHypervisor").field("hostname", hostname).finish_non_exhaustive()
     }
 }
 

@@ -272,7 +272,7 @@ pub enum GuestEventKind {
     Resumed,
     /// It stands still on disk.
     Suspended,
-    /// It broke.
+    /// It broke, or did not come up.
     Crashed,
 }
 

@@ -66,7 +66,8 @@ pub trait Hypervisor: Send + Sync {
     /// Every guest of ours, running or not, ordered by instance. Guests that others made are not ours.
     ///
     /// Every trace counts: a guest whose files remain although the hypervisor does not know it (any more) is listed
-    /// with [`PowerState::NoState`](nova_core::state::PowerState::NoState); `destroy` removes it.
+    /// with [`PowerState::NoState`](nova_core::state::PowerState::NoState); `destroy` removes it. A guest that
+    /// this driver is making or removing right now is not taken for a trace.
     async fn list(&self) -> Result<Vec<GuestInfo>, HypervisorError>;
 
     /// One guest, as in [`list`](Self::list). A mere trace of a guest is `NotFound`.

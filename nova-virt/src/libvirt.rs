@@ -6,6 +6,7 @@
 //!
 //! Nova's driver of the same purpose is `nova/virt/libvirt/driver.py`.
 
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -108,6 +109,13 @@ impl LibvirtHypervisor {
         F: Future<Output = Result<T, HypervisorError>> + Send + 'static,
     {
         self.bounded(operation, Duration::ZERO, work).await
+    }
+}
+
+impl fmt::Debug for LibvirtHypervisor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let uri = &self.options().connection_uri;
+        f.debug_struct("LibvirtHypervisor").field("uri", uri).finish_non_exhaustive()
     }
 }
 

@@ -15,6 +15,9 @@ use super::ffi::{self, DomainState};
 use super::{errors, read_xml, states};
 use crate::{GuestInfo, HypervisorError};
 
+/// How often a start is tried that fails on a port which another program took meanwhile.
+const START_TRIES: u32 = 4;
+
 type Result<T> = std::result::Result<T, HypervisorError>;
 
 /// A domain that carries our metadata.
@@ -103,14 +106,23 @@ impl Guest {
             PowerState::Running => return Ok(()),
             PowerState::Paused => self.domain.resume(),
             PowerState::Suspended if self.active => self.domain.pm_wakeup(0),
-            PowerState::Suspended | PowerState::NoState | PowerState::Shutdown | PowerState::Crashed => {
-                self.domain.create()
-            }
+            PowerState::Suspended | PowerState::NoState | PowerState::Shutdown | PowerState::Crashed => self.create(),
         };
         match started {
             // Someone else started it meanwhile.
             Err(error) if errors::is_wrong_state(&error) && self.domain.is_active().unwrap_or(false) => Ok(()),
             started => started.map_err(|error| errors::failed(DURING, error)),
+        }
+    }
+
+    /// Starts it, with another port for its screen if the first is taken.
+    fn create(&self) -> std::result::Result<(), virt::error::Error> {
+        let mut tries = 1;
+        loop {
+            match self.domain.create() {
+                Err(error) if errors::is_port_taken(&error) && tries < START_TRIES => tries += 1,
+                created => return created,
+            }
         }
     }
 
@@ -190,7 +202,14 @@ pub(super) fn define(conn: &Connect, xml: &str) -> Result<()> {
 
 /// What is known of domains from earlier, so that listing all takes a call or two rather than one for each.
 #[derive(Debug, Default)]
-pub(super) struct Known(Mutex<BTreeMap<InstanceId, Kind>>);
+pub(super) struct Known(Mutex<Knowledge>);
+
+#[derive(Debug, Default)]
+struct Knowledge {
+    kinds: BTreeMap<InstanceId, Kind>,
+    /// Counts what was forgotten: what was read before that is not remembered after.
+    forgotten: u64,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -201,20 +220,24 @@ enum Kind {
 impl Known {
     /// Whether the domain is known to belong to others.
     pub(super) fn is_others(&self, instance: InstanceId) -> bool {
-        self.lock().get(&instance) == Some(&Kind::Others)
+        self.lock().kinds.get(&instance) == Some(&Kind::Others)
     }
 
     /// Its definition changed.
     pub(super) fn forget(&self, instance: InstanceId) {
-        self.lock().remove(&instance);
+        let mut knowledge = self.lock();
+        knowledge.kinds.remove(&instance);
+        knowledge.forgotten += 1;
     }
 
     /// Nothing is sure any more.
     pub(super) fn forget_all(&self) {
-        self.lock().clear();
+        let mut knowledge = self.lock();
+        knowledge.kinds.clear();
+        knowledge.forgotten += 1;
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<InstanceId, Kind>> {
+    fn lock(&self) -> MutexGuard<'_, Knowledge> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -248,7 +271,10 @@ pub(super) fn list(conn: &Connect, known: &Known) -> Result<Listing> {
 }
 
 fn kind_of(conn: &Connect, known: &Known, instance: InstanceId) -> Result<Option<Kind>> {
-    let remembered = known.lock().get(&instance).copied();
+    let (remembered, forgotten) = {
+        let knowledge = known.lock();
+        (knowledge.kinds.get(&instance).copied(), knowledge.forgotten)
+    };
     if remembered.is_some() {
         return Ok(remembered);
     }
@@ -257,7 +283,10 @@ fn kind_of(conn: &Connect, known: &Known, instance: InstanceId) -> Result<Option
         Owner::Others => Kind::Others,
         Owner::Ours(guest) => Kind::Ours { epoch: guest.epoch },
     };
-    known.lock().insert(instance, kind);
+    let mut knowledge = known.lock();
+    if knowledge.forgotten == forgotten {
+        knowledge.kinds.insert(instance, kind);
+    }
     Ok(Some(kind))
 }
 

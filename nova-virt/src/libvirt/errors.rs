@@ -22,6 +22,11 @@ pub(super) fn is_wrong_state(error: &Error) -> bool {
     is(error, ErrorNumber::OperationInvalid)
 }
 
+/// QEMU did not get the port for the screen that libvirt chose: another program was faster.
+pub(super) fn is_port_taken(error: &Error) -> bool {
+    error.message().contains("Address already in use")
+}
+
 fn is(error: &Error, number: ErrorNumber) -> bool {
     error.code() == ErrorNumberEnum::from(number)
 }

@@ -257,6 +257,11 @@ pub(super) async fn instances(options: &LibvirtOptions) -> Result<BTreeSet<Insta
     Ok(found)
 }
 
+/// Whether an instance has a folder.
+pub(super) async fn is_there(options: &LibvirtOptions, instance: InstanceId) -> Result<bool, HypervisorError> {
+    exists(&folder_of(options, instance)).await
+}
+
 /// The last of what a guest wrote to its console. Long logs are continued in a new file; the old one is beside it.
 pub(super) async fn console(options: &LibvirtOptions, instance: InstanceId) -> Result<Vec<u8>, HypervisorError> {
     let path = folder_of(options, instance).join(CONSOLE_LOG);

@@ -1,7 +1,7 @@
 //! The steps of each operation. Each runs as a task of its own, under its guest's lock, to its end, also when its
 //! caller stops waiting.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -48,6 +48,13 @@ impl Locks {
         };
         lock.lock_owned().await
     }
+
+    /// The guests that something is being done to.
+    fn busy(&self) -> BTreeSet<InstanceId> {
+        let locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = locks.iter().filter(|(_, lock)| Arc::strong_count(lock) > 1);
+        held.map(|(instance, _)| *instance).collect()
+    }
 }
 
 impl Inner {
@@ -92,14 +99,19 @@ impl Inner {
     }
 
     pub(super) async fn list(&self) -> Result<Vec<GuestInfo>> {
-        // Folders first: a guest that is made between the two looks is then in the second.
+        // Folders first: a guest that is made between the looks is then in the second.
         let folders = folder::instances(&self.options).await?;
+        let busy = self.locks.busy();
         let known = self.known.clone();
         let listing = self.call(move |conn| domains::list(conn, &known)).await?;
         let mut guests = listing.guests;
         for instance in folders.difference(&listing.taken) {
-            let power_state = PowerState::NoState;
-            guests.push(GuestInfo { instance: *instance, name: String::new(), power_state, epoch: 0 });
+            // What is being made or removed right now is no trace.
+            let in_hand = busy.contains(instance) || self.locks.busy().contains(instance);
+            if !in_hand && folder::is_there(&self.options, *instance).await? {
+                let (name, power_state) = (String::new(), PowerState::NoState);
+                guests.push(GuestInfo { instance: *instance, name, power_state, epoch: 0 });
+            }
         }
         guests.sort_by_key(|guest| guest.instance);
         Ok(guests)

@@ -42,7 +42,10 @@ pub(super) fn event_kind(event: u32, detail: u32) -> Option<GuestEventKind> {
         sys::VIR_DOMAIN_EVENT_RESUMED => Some(GuestEventKind::Resumed),
         sys::VIR_DOMAIN_EVENT_STOPPED => match detail {
             sys::VIR_DOMAIN_EVENT_STOPPED_SAVED => Some(GuestEventKind::Suspended),
-            sys::VIR_DOMAIN_EVENT_STOPPED_CRASHED => Some(GuestEventKind::Crashed),
+            // Failed: its process ended without a word, or never came up.
+            sys::VIR_DOMAIN_EVENT_STOPPED_CRASHED | sys::VIR_DOMAIN_EVENT_STOPPED_FAILED => {
+                Some(GuestEventKind::Crashed)
+            }
             _ => Some(GuestEventKind::Stopped),
         },
         sys::VIR_DOMAIN_EVENT_PMSUSPENDED => Some(GuestEventKind::Suspended),
@@ -90,5 +93,6 @@ mod tests {
         assert_eq!(stopped(sys::VIR_DOMAIN_EVENT_STOPPED_DESTROYED), Some(GuestEventKind::Stopped));
         assert_eq!(stopped(sys::VIR_DOMAIN_EVENT_STOPPED_SAVED), Some(GuestEventKind::Suspended));
         assert_eq!(stopped(sys::VIR_DOMAIN_EVENT_STOPPED_CRASHED), Some(GuestEventKind::Crashed));
+        assert_eq!(stopped(sys::VIR_DOMAIN_EVENT_STOPPED_FAILED), Some(GuestEventKind::Crashed));
     }
 }

@@ -1,5 +1,5 @@
 //! The drivers of this crate, held to the contract.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod fake {
     use nova_virt::{FakeHypervisor, FakeOptions};
