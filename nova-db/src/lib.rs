@@ -21,6 +21,7 @@
 //! | backend | how | feature |
 //! |---|---|---|
 //! | [`MemoryStore`] | `memory:` | – |
+//! | [`SqliteStore`] | `sqlite:/path/nova.db` | `sqlite` |
 
 mod compute;
 mod error;
@@ -32,6 +33,11 @@ mod open;
 mod ops;
 mod records;
 mod rows;
+#[cfg(feature = "sqlite")]
+mod sql;
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
 
 pub use compute::{
     Booking, Committed, ComputeStore, Deleted, Direction, InstanceQuery, NewInstance, NewInstances, SortKey, TaskCommit,
@@ -44,11 +50,17 @@ pub use images::ImageStore;
 pub use memory::MemoryBackend;
 pub use open::{OpenOptions, open};
 pub use ops::RowStore;
+#[cfg(feature = "sqlite")]
+pub use sql::SqliteBackend;
 
 use async_trait::async_trait;
 
 /// Everything in memory; nothing outlives the process. Deterministic: no clock, no randomness.
 pub type MemoryStore = RowStore<MemoryBackend>;
+
+/// Everything in one SQLite file.
+#[cfg(feature = "sqlite")]
+pub type SqliteStore = RowStore<SqliteBackend>;
 
 /// What the whole store must be able to do besides keeping things.
 #[async_trait]

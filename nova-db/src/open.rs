@@ -42,6 +42,21 @@ pub async fn open(url: &str, options: &OpenOptions) -> Result<Arc<dyn Store>, St
     }
 }
 
+#[cfg(feature = "sqlite")]
+async fn open_sqlite(url: &str, rest: &str, options: &OpenOptions) -> Result<Arc<dyn Store>, StoreError> {
+    // `sqlite:///var/lib/nova.db` is how SQLAlchemy writes it.
+    let path = rest.strip_prefix("//").unwrap_or(rest);
+    if path.is_empty() {
+        return Err(refused(url, "the path of the file is missing"));
+    }
+    if path.starts_with(':') || path.contains('?') {
+        return Err(refused(url, "only a path can follow 'sqlite:'; for a store in memory say 'memory:'"));
+    }
+    let store = crate::SqliteStore::open(path.as_ref(), options).await?;
+    Ok(Arc::new(store))
+}
+
+#[cfg(not(feature = "sqlite"))]
 async fn open_sqlite(url: &str, _rest: &str, _options: &OpenOptions) -> Result<Arc<dyn Store>, StoreError> {
     Err(refused(url, "support for sqlite is not built in"))
 }

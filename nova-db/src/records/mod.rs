@@ -13,9 +13,11 @@ pub(crate) use compute::{ProjectUsage, Request};
 pub(crate) use identity::{RevokedToken, Secret, folded};
 pub(crate) use instance::sort_column;
 
+#[cfg(all(test, feature = "sqlite"))]
 use crate::rows::{Record, Table};
 
-/// All tables, for migrations and the memory backend.
+/// All tables, to hold the migrations against.
+#[cfg(all(test, feature = "sqlite"))]
 pub(crate) const TABLES: &[&Table] = &[
     nova_core::instance::Instance::TABLE,
     Request::TABLE,

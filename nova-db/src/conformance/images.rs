@@ -1,0 +1,52 @@
+//! Images.
+
+use std::sync::Arc;
+
+use nova_core::ids::ProjectId;
+use nova_core::image::{Image, ImageStatus, Visibility};
+
+use super::fixtures::{Make, at};
+use crate::{Kind, Store, StoreError};
+
+fn image(make: &Make, seconds: i64) -> Image {
+    Image {
+        id: make.image_id(),
+        name: Some("same name".into()),
+        status: ImageStatus::Queued,
+        visibility: Visibility::Private,
+        owner: ProjectId::from("p"),
+        disk_format: Some("qcow2".into()),
+        container_format: None,
+        size: None,
+        virtual_size: None,
+        checksum: None,
+        os_hash_value: None,
+        min_ram: 0,
+        min_disk: 0,
+        protected: false,
+        os_hidden: false,
+        tags: ["t".to_owned()].into(),
+        properties: [("os_type".to_owned(), "linux".to_owned())].into(),
+        created_at: at(seconds),
+        updated_at: at(seconds),
+        generation: 0,
+    }
+}
+
+/// Create, read, change, list newest first, delete.
+pub async fn images_live_and_die(store: &Arc<dyn Store>) {
+    let make = Make::new();
+    let mut made = store.create_image(image(&make, 1)).await.unwrap();
+    let newer = store.create_image(image(&make, 2)).await.unwrap();
+    assert_eq!(made.generation, 1);
+    made.status = ImageStatus::Active;
+    let changed = store.update_image(made.clone()).await.unwrap();
+    assert_eq!(store.get_image(made.id).await.unwrap(), changed);
+    assert!(matches!(store.update_image(made.clone()).await, Err(StoreError::Conflict { kind: Kind::Image, .. })));
+    assert_eq!(store.list_images().await.unwrap(), [newer, changed.clone()]);
+    let error = store.create_image(changed.clone()).await.unwrap_err();
+    assert!(matches!(error, StoreError::Duplicate { kind: Kind::Image, field: "id", .. }), "{error:?}");
+    store.delete_image(made.id).await.unwrap();
+    assert!(matches!(store.delete_image(made.id).await, Err(StoreError::NotFound { kind: Kind::Image, .. })));
+    assert!(matches!(store.update_image(changed).await, Err(StoreError::NotFound { kind: Kind::Image, .. })));
+}

@@ -1,0 +1,150 @@
+//! What every store must do, as checks that any implementation can be held to (feature `conformance`).
+//!
+//! ```ignore
+//! async fn open_memory() -> std::sync::Arc<dyn nova_db::Store> {
+//!     std::sync::Arc::new(nova_db::MemoryStore::new())
+//! }
+//! nova_db::store_conformance!(open_memory());
+//! ```
+//!
+//! Each check wants an empty, migrated store of its own, and fails by panicking.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a check fails by panicking")]
+
+mod archive;
+mod booking;
+mod fixtures;
+mod flavors;
+mod hosts;
+mod identity;
+mod images;
+mod instances;
+mod queries;
+mod races;
+mod rebuild;
+mod tasks;
+
+use std::any::Any;
+use std::sync::Arc;
+
+pub use archive::*;
+pub use booking::*;
+pub use flavors::*;
+pub use hosts::*;
+pub use identity::*;
+pub use images::*;
+pub use instances::*;
+pub use queries::*;
+pub use races::*;
+pub use rebuild::*;
+pub use tasks::*;
+
+use crate::Store;
+
+/// A store, and what must stay as long as it: a temporary folder.
+pub struct Opened {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// Dropped after it.
+    pub keep: Option<Box<dyn Any + Send>>,
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opened").field("store", &self.store.backend()).finish_non_exhaustive()
+    }
+}
+
+impl From<Arc<dyn Store>> for Opened {
+    fn from(store: Arc<dyn Store>) -> Self {
+        Self { store, keep: None }
+    }
+}
+
+/// Runs the whole list by name, each check on a store that the expression opens: a future of an `Arc<dyn Store>` or of
+/// an [`Opened`]. With a list of names, only those.
+#[macro_export]
+macro_rules! store_conformance {
+    ($open:expr) => {
+        $crate::store_conformance!($open =>
+            created_instance_is_read_back,
+            unknown_instance_is_not_found,
+            request_makes_everything,
+            repeated_request_creates_once,
+            request_ids_are_of_a_project,
+            quota_is_exact,
+            failed_request_leaves_nothing,
+            stale_update_conflicts,
+            update_of_unknown_instance_is_not_found,
+            usage_follows_instances,
+            commits_are_counted,
+            actions_are_listed_newest_first,
+            every_condition_filters,
+            deleted_instances_are_asked_for,
+            pages_make_up_the_list,
+            every_key_sorts,
+            unknown_marker_is_not_found,
+            start_raises_the_epoch,
+            stale_start_leaves_nothing,
+            superseded_task_commits_nothing,
+            commit_writes_everything,
+            done_task_is_gone,
+            stale_task_commits_nothing,
+            commit_with_stale_instance_leaves_nothing,
+            leases_exclude,
+            renewal_is_of_the_holder,
+            due_tasks_come_oldest_lease_first,
+            tasks_are_listed_oldest_first,
+            tasks_are_read_back_equal,
+            booking_is_counted_on_the_node,
+            booking_may_be_repeated,
+            no_room_leaves_nothing,
+            unknown_host_has_no_room,
+            release_makes_room_first,
+            allocations_are_listed_in_order,
+            needed_allocation_is_not_deleted,
+            beats_make_services,
+            late_beats_change_nothing,
+            repeated_beats_of_a_batch_are_one_service,
+            beats_leave_what_operators_set,
+            deleted_service_is_gone,
+            reports_make_nodes,
+            nodes_are_listed_by_host,
+            flavors_live_and_die,
+            flavor_names_are_unique,
+            keypairs_belong_to_users,
+            keypairs_are_limited,
+            identity_is_read_back,
+            names_are_unique_in_their_domain,
+            identity_is_changed,
+            grants_are_given_and_taken,
+            deletion_takes_grants_along,
+            secrets_are_set_once,
+            revoked_tokens_expire,
+            identity_version_grows,
+            images_live_and_die,
+            right_accounts_are_left_alone,
+            wrong_allocations_are_put_right,
+            old_deleted_instances_are_archived,
+            open_store_is_healthy,
+            one_gets_the_last_of_the_quota,
+            usage_adds_up_under_load,
+            one_request_many_times_creates_once,
+            one_gets_the_last_of_the_host,
+            bookings_and_reports_add_up,
+            one_takes_over_a_lease,
+            one_wins_a_compare_and_set,
+            one_action_begins,
+            all_get_the_same_secret,
+            first_beats_make_one_service,
+            own_writes_are_read
+        );
+    };
+    ($open:expr => $($check:ident),+ $(,)?) => { $(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+        async fn $check() {
+            let opened = $crate::conformance::Opened::from($open.await);
+            $crate::conformance::$check(&opened.store).await;
+        }
+    )+ };
+}

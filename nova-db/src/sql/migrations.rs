@@ -1,0 +1,251 @@
+//! The steps that made the schema what it is. A step that was released is never changed: what it declares is repeated
+//! here, and not taken from the tables as they are now.
+
+use crate::rows::Column;
+
+/// One step of the schema's history.
+#[derive(Debug)]
+pub(super) struct Migration {
+    /// 1, 2, 3, …
+    pub(super) version: u32,
+    /// What it does, in order.
+    pub(super) steps: &'static [Step],
+}
+
+/// A change of the schema.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// A new table.
+    Table(NewTable),
+    /// New sequences, standing at 0.
+    Sequences(&'static [&'static str]),
+}
+
+/// A table as it was when it was made.
+#[derive(Debug)]
+pub(super) struct NewTable {
+    /// Its name.
+    pub(super) name: &'static str,
+    /// Its columns, key first; `generation` and `body` come on top.
+    pub(super) columns: &'static [Column],
+    /// How many columns are the key.
+    pub(super) key: usize,
+    /// What else is unique.
+    pub(super) unique: &'static [&'static [&'static str]],
+    /// What rows are looked up by.
+    pub(super) indexes: &'static [&'static [&'static str]],
+}
+
+/// The version that this program needs.
+pub(super) fn newest() -> u32 {
+    MIGRATIONS.last().map_or(0, |migration| migration.version)
+}
+
+/// All steps, oldest first.
+pub(super) const MIGRATIONS: &[Migration] = &[Migration { version: 1, steps: FIRST }];
+
+const FIRST: &[Step] = &[
+    Step::Sequences(&["instance", "service", "compute_node", "keypair", "identity"]),
+    Step::Table(NewTable {
+        name: "instances",
+        columns: &[
+            Column::uuid("id"),
+            Column::text("project_id", 255),
+            Column::text("user_id", 255),
+            Column::uuid("reservation_id"),
+            Column::text("host", 255),
+            Column::text("node", 255),
+            Column::text("vm_state", 64),
+            Column::text("task_state", 64),
+            Column::int("power_state"),
+            Column::uuid("image_id"),
+            Column::text("flavor_id", 255),
+            Column::flag("deleted"),
+            Column::time("deleted_at"),
+            Column::time("created_at"),
+            Column::time("updated_at"),
+            Column::time("launched_at"),
+            Column::text("display_name", 255),
+            Column::text("hostname", 255),
+            Column::text("key_name", 255),
+            Column::text("availability_zone", 255),
+            Column::int("launch_index"),
+            Column::int("memory_mb"),
+            Column::int("vcpus"),
+            Column::int("root_gb"),
+            Column::flag("locked"),
+            Column::int("progress"),
+        ],
+        key: 1,
+        unique: &[],
+        indexes: &[
+            &["project_id", "deleted", "created_at", "id"],
+            &["deleted", "created_at", "id"],
+            &["host", "deleted"],
+            &["reservation_id"],
+            &["deleted", "updated_at"],
+            &["deleted", "deleted_at"],
+        ],
+    }),
+    Step::Table(NewTable {
+        name: "requests",
+        columns: &[Column::text("project_id", 255), Column::text("request_id", 64)],
+        key: 2,
+        unique: &[],
+        indexes: &[],
+    }),
+    Step::Table(NewTable {
+        name: "tasks",
+        columns: &[
+            Column::uuid("id"),
+            Column::uuid("instance_id"),
+            Column::text("owner", 255),
+            Column::time("lease_until"),
+            Column::time("created_at"),
+        ],
+        key: 1,
+        unique: &[],
+        indexes: &[&["instance_id"], &["lease_until", "id"]],
+    }),
+    Step::Table(NewTable {
+        name: "actions",
+        columns: &[Column::uuid("instance_id"), Column::text("request_id", 64), Column::time("started")],
+        key: 2,
+        unique: &[],
+        indexes: &[],
+    }),
+    Step::Table(NewTable {
+        name: "allocations",
+        columns: &[Column::uuid("instance_id"), Column::text("host", 255)],
+        key: 2,
+        unique: &[],
+        indexes: &[&["host", "instance_id"]],
+    }),
+    Step::Table(NewTable {
+        name: "usages",
+        columns: &[Column::text("project_id", 255)],
+        key: 1,
+        unique: &[],
+        indexes: &[],
+    }),
+    Step::Table(NewTable {
+        name: "services",
+        columns: &[
+            Column::uuid("id"),
+            Column::text("binary_name", 255),
+            Column::text("host", 255),
+            Column::text("zone", 255),
+            Column::time("last_seen_up"),
+            Column::int("version"),
+        ],
+        key: 1,
+        unique: &[&["binary_name", "host"]],
+        indexes: &[],
+    }),
+    Step::Table(NewTable {
+        name: "compute_nodes",
+        columns: &[Column::uuid("id"), Column::text("host", 255), Column::text("hypervisor_hostname", 255)],
+        key: 1,
+        unique: &[&["host", "hypervisor_hostname"]],
+        indexes: &[],
+    }),
+    Step::Table(NewTable {
+        name: "flavors",
+        columns: &[Column::text("id", 255), Column::text("name", 255)],
+        key: 1,
+        unique: &[&["name"]],
+        indexes: &[],
+    }),
+    Step::Table(NewTable {
+        name: "keypairs",
+        columns: &[Column::text("user_id", 255), Column::text("name", 255)],
+        key: 2,
+        unique: &[],
+        indexes: &[],
+    }),
+    Step::Table(NewTable {
+        name: "domains",
+        columns: &[Column::text("id", 64), Column::text("folded_name", 255)],
+        key: 1,
+        unique: &[&["folded_name"]],
+        indexes: &[],
+    }),
+    Step::Table(NewTable {
+        name: "projects",
+        columns: &[Column::text("id", 255), Column::text("domain_id", 64), Column::text("folded_name", 255)],
+        key: 1,
+        unique: &[&["domain_id", "folded_name"]],
+        indexes: &[&["folded_name"]],
+    }),
+    Step::Table(NewTable {
+        name: "users",
+        columns: &[Column::text("id", 255), Column::text("domain_id", 64), Column::text("folded_name", 255)],
+        key: 1,
+        unique: &[&["domain_id", "folded_name"]],
+        indexes: &[&["folded_name"]],
+    }),
+    Step::Table(NewTable {
+        name: "roles",
+        columns: &[Column::text("id", 64), Column::text("folded_name", 255)],
+        key: 1,
+        unique: &[&["folded_name"]],
+        indexes: &[],
+    }),
+    Step::Table(NewTable {
+        name: "grants",
+        columns: &[Column::text("project_id", 255), Column::text("user_id", 255), Column::text("role_id", 64)],
+        key: 3,
+        unique: &[],
+        indexes: &[&["user_id"], &["role_id"]],
+    }),
+    Step::Table(NewTable {
+        name: "secrets",
+        columns: &[Column::text("name", 255)],
+        key: 1,
+        unique: &[],
+        indexes: &[],
+    }),
+    Step::Table(NewTable {
+        name: "revoked_tokens",
+        columns: &[Column::text("audit_id", 255), Column::time("expires")],
+        key: 1,
+        unique: &[],
+        indexes: &[&["expires", "audit_id"]],
+    }),
+    Step::Table(NewTable {
+        name: "images",
+        columns: &[Column::uuid("id"), Column::time("created_at")],
+        key: 1,
+        unique: &[],
+        indexes: &[&["created_at", "id"]],
+    }),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records::TABLES;
+
+    /// What the store asks for is what the steps together make.
+    #[test]
+    fn the_steps_make_the_tables() {
+        let made: Vec<&NewTable> = MIGRATIONS
+            .iter()
+            .flat_map(|migration| migration.steps)
+            .filter_map(|step| match step {
+                Step::Table(table) => Some(table),
+                Step::Sequences(_) => None,
+            })
+            .collect();
+        assert_eq!(made.len(), TABLES.len());
+        for (made, table) in made.iter().zip(TABLES) {
+            assert_eq!((made.name, made.columns, made.key), (table.name, table.columns, table.key));
+            assert_eq!((made.unique, made.indexes), (table.unique, table.indexes), "{}", table.name);
+        }
+    }
+
+    #[test]
+    fn versions_grow_by_one() {
+        assert!(MIGRATIONS.iter().zip(1..).all(|(migration, version)| migration.version == version));
+    }
+}

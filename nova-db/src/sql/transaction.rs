@@ -1,0 +1,129 @@
+//! The row interface over a connection.
+
+use async_trait::async_trait;
+use sea_query_sqlx::{SqlxBinder, SqlxValues};
+
+use super::dialect::Dialect;
+use super::link::Link;
+use super::{migrations, statements};
+use crate::rows::{Condition, Fail, Lock, Row, Select, Sequence, Table, Transaction, Value};
+use crate::{Kind, StoreError};
+
+/// Runs the row interface on a connection; whoever made it begins and ends the transaction around it.
+pub(super) struct SqlTransaction<'a> {
+    link: Box<dyn Link + 'a>,
+    wrote: bool,
+}
+
+impl<'a> SqlTransaction<'a> {
+    pub(super) fn new(link: impl Link + 'a) -> Self {
+        Self { link: Box::new(link), wrote: false }
+    }
+
+    /// Has anything been written?
+    pub(super) fn wrote(&self) -> bool {
+        self.wrote
+    }
+
+    fn build(&self, statement: &impl SqlxBinder) -> (String, SqlxValues) {
+        self.link.dialect().build(statement)
+    }
+
+    fn failed(&self, error: sqlx::Error) -> Fail {
+        failed(self.link.dialect(), error)
+    }
+
+    async fn execute(&mut self, statement: &impl SqlxBinder) -> Result<u64, sqlx::Error> {
+        let (sql, values) = self.build(statement);
+        let met = self.link.execute(sql, values).await?;
+        self.wrote |= met > 0;
+        Ok(met)
+    }
+}
+
+fn failed(dialect: Dialect, error: sqlx::Error) -> Fail {
+    if dialect.is_missing_table(&error) {
+        return StoreError::SchemaStale { found: 0, needed: migrations::newest() }.into();
+    }
+    dialect.unavailable(error).into()
+}
+
+fn taken(table: &Table, row: Option<&Row>) -> Fail {
+    Fail::Taken { kind: table.kind, id: row.map(|row| table.key_text(&row.values)).unwrap_or_default() }
+}
+
+#[async_trait]
+impl Transaction for SqlTransaction<'_> {
+    async fn get(&mut self, table: &'static Table, key: &[Value], lock: Lock) -> Result<Option<Row>, Fail> {
+        let which = Condition::key(table, key);
+        Ok(self.select(table, &Select::new(which), lock).await?.into_iter().next())
+    }
+
+    async fn select(&mut self, table: &'static Table, select: &Select, lock: Lock) -> Result<Vec<Row>, Fail> {
+        let (sql, values) = self.build(&statements::select(table, select, lock));
+        let rows = self.link.rows(table, sql, values).await.map_err(|error| self.failed(error))?;
+        Ok(rows?)
+    }
+
+    async fn insert(&mut self, table: &'static Table, rows: Vec<Row>) -> Result<(), Fail> {
+        let dialect = self.link.dialect();
+        let at_once = (dialect.max_values() / (table.columns.len() + 2)).max(1);
+        for part in rows.chunks(at_once) {
+            let statement = statements::insert(table, part)
+                .map_err(|error| StoreError::Unavailable { backend: dialect.name(), source: Box::new(error) })?;
+            self.execute(&statement).await.map_err(|error| match dialect.is_unique_violation(&error) {
+                true => taken(table, part.first()),
+                false => failed(dialect, error),
+            })?;
+        }
+        Ok(())
+    }
+
+    async fn update(&mut self, table: &'static Table, row: Row, expected: u64) -> Result<bool, Fail> {
+        let dialect = self.link.dialect();
+        let met = self.execute(&statements::update(table, &row, expected)).await;
+        let met = met.map_err(|error| match dialect.is_unique_violation(&error) {
+            true => taken(table, Some(&row)),
+            false => failed(dialect, error),
+        })?;
+        Ok(met > 0)
+    }
+
+    async fn set(
+        &mut self,
+        table: &'static Table,
+        which: &Condition,
+        values: &[(&'static str, Value)],
+    ) -> Result<u64, Fail> {
+        self.execute(&statements::set(table, which, values)).await.map_err(|error| self.failed(error))
+    }
+
+    async fn delete(&mut self, table: &'static Table, which: &Condition) -> Result<u64, Fail> {
+        self.execute(&statements::delete(table, which)).await.map_err(|error| self.failed(error))
+    }
+
+    async fn advance(&mut self, sequence: Sequence, by: u32) -> Result<i64, Fail> {
+        self.execute(&statements::advance(sequence, by)).await.map_err(|error| self.failed(error))?;
+        self.current(sequence).await
+    }
+
+    async fn current(&mut self, sequence: Sequence) -> Result<i64, Fail> {
+        let (sql, values) = self.build(&statements::current(sequence));
+        let number = self.link.number(sql, values).await.map_err(|error| self.failed(error))?;
+        number.ok_or_else(|| {
+            let id = format!("sequence {}", sequence.name());
+            StoreError::Corrupt { kind: numbered(sequence), id, source: "it is missing".into() }.into()
+        })
+    }
+}
+
+/// What a sequence counts.
+const fn numbered(sequence: Sequence) -> Kind {
+    match sequence {
+        Sequence::Instance => Kind::Instance,
+        Sequence::Service => Kind::Service,
+        Sequence::ComputeNode => Kind::ComputeNode,
+        Sequence::Keypair => Kind::Keypair,
+        Sequence::Identity => Kind::Domain,
+    }
+}
