@@ -58,13 +58,9 @@ impl Dialect for NovaDialect {
             Err(Refused::NotOffered(text)) => Some(text),
             Err(Refused::Malformed(_)) => None,
         };
-        let echo = |(name, value): (&'static str, String)| {
-            HeaderValue::from_str(&value).ok().map(|value| (HeaderName::from_static(name), value))
-        };
-        let mut all: Vec<_> = used
-            .into_iter()
-            .flat_map(|used| [(HEADER, format!("compute {used}")), (LEGACY_HEADER, used)])
-            .filter_map(echo)
+        let echo = used.into_iter().flat_map(|used| [(HEADER, format!("compute {used}")), (LEGACY_HEADER, used)]);
+        let mut all: Vec<_> = echo
+            .filter_map(|(name, value)| Some((HeaderName::from_static(name), HeaderValue::from_str(&value).ok()?)))
             .collect();
         for name in ["OpenStack-API-Version", "X-OpenStack-Nova-API-Version"] {
             all.push((header::VARY, HeaderValue::from_static(name)));

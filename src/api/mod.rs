@@ -8,6 +8,7 @@
 //! errors and versions); a [`Registry`] holds applications and filters by name, and builds the [`Api`] that the
 //! configuration asks for. A platform builder's resources, filters and applications register exactly like ours.
 
+mod actions;
 pub mod compute;
 mod error;
 mod fault;
@@ -29,10 +30,10 @@ pub mod validate;
 pub use error::ApiError;
 pub use fault::{NovaDialect, fault_name};
 pub use microversion::Microversion;
-pub use options::{ApiOptions, PipelineOptions};
+pub use options::{API_OPTIONS, ApiOptions, EnabledApi, PipelineOptions};
 pub use pipeline::{Api, Filter, FilterDeps, Next, PipelineError, Registry};
 pub use query::{Paging, Query, parse_bool};
-pub use request::{MAX_BODY, Request};
+pub use request::{MAX_BODY, Request, RequestBody};
 pub use resource::{Application, Dialect, Resource};
 pub use response::Response;
 pub use route::{ActionHandler, Handler, HandlerResult, Route, ServerAction, action, route};

@@ -162,33 +162,48 @@ impl Registry {
         self
     }
 
-    /// Builds what `enabled_apis` and the pipelines ask for.
+    /// Builds what `enabled_apis` and the pipelines ask for: one [`Api`] per address, that of `api.listen` first, even if
+    /// nothing is served there.
     ///
     /// # Errors
     /// [`PipelineError`] for every name that leads nowhere.
-    pub fn build(mut self) -> Result<Api, PipelineError> {
+    pub fn build(mut self) -> Result<Vec<(String, Api)>, PipelineError> {
         let options = Arc::clone(&self.deps.options);
-        let mut served = Vec::new();
-        for name in &options.enabled_apis {
-            let pipeline = options.pipelines.get(name).ok_or_else(|| PipelineError::UnknownPipeline {
-                name: name.clone(),
-                known: names(options.pipelines.keys()),
-            })?;
-            let filters = pipeline.filters.iter().map(|f| self.make(name, f)).collect::<Result<Vec<_>, _>>()?;
-            let known = names(self.applications.keys());
-            let application = self.applications.remove(&pipeline.app).ok_or_else(|| {
-                PipelineError::UnknownApplication { pipeline: name.clone(), name: pipeline.app.clone(), known }
-            })?;
-            served.push(Served { application, filters });
+        let mut addresses: Vec<(String, Vec<Served>)> = vec![(options.listen.clone(), Vec::new())];
+        for enabled in &options.enabled_apis {
+            let served = self.served(&enabled.name)?;
+            let address = enabled.address.as_ref().unwrap_or(&options.listen);
+            match addresses.iter_mut().find(|(known, _)| known == address) {
+                Some((_, list)) => list.push(served),
+                None => addresses.push((address.clone(), vec![served])),
+            }
         }
+        Ok(addresses.into_iter().map(|(address, served)| (address, self.api(served))).collect())
+    }
+
+    fn served(&mut self, name: &str) -> Result<Served, PipelineError> {
+        let pipelines = &self.deps.options.pipelines;
+        let pipeline = pipelines
+            .get(name)
+            .ok_or_else(|| PipelineError::UnknownPipeline { name: name.to_owned(), known: names(pipelines.keys()) })?;
+        let (app, filters) = (pipeline.app.clone(), pipeline.filters.clone());
+        let filters = filters.iter().map(|f| self.make(name, f)).collect::<Result<Vec<_>, _>>()?;
+        let known = names(self.applications.keys());
+        let unknown = || PipelineError::UnknownApplication { pipeline: name.to_owned(), name: app.clone(), known };
+        let application = self.applications.remove(&app).ok_or_else(unknown)?;
+        Ok(Served { application: application.finished(), filters })
+    }
+
+    fn api(&self, mut served: Vec<Served>) -> Api {
         // The longest mount first: `/image/v2` before `/image`, and the empty one last.
         served.sort_by(|a, b| b.application.mount.len().cmp(&a.application.mount.len()));
-        Ok(Api(Arc::new(Inner {
+        let options = Arc::clone(&self.deps.options);
+        Api(Arc::new(Inner {
             served,
             in_flight: Semaphore::new(options.max_requests.clamp(1, Semaphore::MAX_PERMITS)),
             entropy: Arc::clone(&self.deps.entropy),
             options,
-        })))
+        }))
     }
 
     fn make(&self, pipeline: &str, name: &str) -> Result<Arc<dyn Filter>, PipelineError> {
@@ -348,7 +363,7 @@ impl Api {
             base_url,
             body_limit: self.0.options.max_body,
             body_timeout: self.0.options.body_timeout,
-            body,
+            body: body.into(),
         };
         (request, target)
     }

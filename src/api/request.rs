@@ -1,7 +1,7 @@
 //! What a handler gets: the parsed request with what the pipeline found out about it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -50,7 +50,24 @@ pub struct Request {
     /// The longest time that [`Request::json`] waits for the body.
     pub body_timeout: Duration,
     /// What is left of the body.
-    pub body: Body,
+    pub body: RequestBody,
+}
+
+/// A body that has not been read yet. Makes requests shareable between threads, although a body is not: it can be taken
+/// out, but not be looked at through a shared reference.
+#[derive(Debug, Default)]
+pub struct RequestBody(Mutex<Body>);
+
+impl From<Body> for RequestBody {
+    fn from(body: Body) -> Self {
+        Self(Mutex::new(body))
+    }
+}
+
+impl From<RequestBody> for Body {
+    fn from(body: RequestBody) -> Self {
+        body.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Request {
@@ -100,7 +117,7 @@ impl Request {
     /// # Errors
     /// 400 if the client breaks off, 408, 413.
     pub async fn read_body(&mut self) -> Result<Bytes, ApiError> {
-        let body = Limited::new(std::mem::take(&mut self.body), self.body_limit);
+        let body = Limited::new(Body::from(std::mem::take(&mut self.body)), self.body_limit);
         match tokio::time::timeout(self.body_timeout, body.collect()).await {
             Err(_) => Err(ApiError::Timeout),
             Ok(Ok(collected)) => Ok(collected.to_bytes()),
@@ -111,7 +128,7 @@ impl Request {
 
     /// The body as it comes, for uploads.
     pub fn into_body(self) -> Body {
-        self.body
+        self.body.into()
     }
 
     fn check_json_type(&self) -> Result<(), ApiError> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::actions::Actions;
 use super::router::Router;
 use super::{ApiError, Microversion, Request, Response, Route, ServerAction};
 
@@ -73,6 +74,7 @@ pub struct Application {
     pub(super) root: Router,
     pub(super) router: Router,
     pub(super) actions: Vec<ServerAction>,
+    pub(super) not_offered: Option<&'static [&'static str]>,
 }
 
 impl Application {
@@ -87,6 +89,7 @@ impl Application {
             root: Router::default(),
             router: Router::default(),
             actions: Vec::new(),
+            not_offered: None,
         }
     }
 
@@ -102,6 +105,24 @@ impl Application {
     pub fn project_in_path(mut self) -> Self {
         self.project_in_path = true;
         self
+    }
+
+    /// Serves `POST /servers/{id}/action` with the actions of all resources. Keys that are `not_offered` answer 404.
+    #[must_use]
+    pub fn server_actions_except(mut self, not_offered: &'static [&'static str]) -> Self {
+        self.not_offered = Some(not_offered);
+        self
+    }
+
+    /// What is left to do once all resources are there.
+    pub(super) fn finished(self) -> Self {
+        match self.not_offered {
+            Some(not_offered) => {
+                let actions = Arc::new(Actions::new(&self.actions, not_offered));
+                self.resource(actions)
+            }
+            None => self,
+        }
     }
 
     /// Adds a resource below the prefixes.

@@ -66,9 +66,7 @@ impl Router {
             let route = &self.routes[*index];
             if route.method == *wanted && route.offered_at(version) {
                 return match params(route.path, &parts) {
-                    Some(params) => {
-                        Found::Handler { handler: route.handler.clone(), public: route.public, params }
-                    }
+                    Some(params) => Found::Handler { handler: route.handler.clone(), public: route.public, params },
                     None => Found::Nothing,
                 };
             }
@@ -161,14 +159,16 @@ mod tests {
     fn versions_choose_among_routes_of_one_path() {
         let mut router = Router::default();
         for (versions, status) in [(until(52), 200), (since(53), 204)] {
-            let handler = move |_, _: Request| async move {
-                Ok(Response::empty(http::StatusCode::from_u16(status).unwrap()))
-            };
+            let handler =
+                move |_, _: Request| async move { Ok(Response::empty(http::StatusCode::from_u16(status).unwrap())) };
             router.add(route(Method::GET, "/x", &Arc::new(()), handler).versions(versions));
         }
-        router.add(route(Method::GET, "/old", &Arc::new(()), |_, _: Request| async {
-            Ok(Response::empty(http::StatusCode::OK))
-        }).versions(until(35)));
+        router.add(
+            route(Method::GET, "/old", &Arc::new(()), |_, _: Request| async {
+                Ok(Response::empty(http::StatusCode::OK))
+            })
+            .versions(until(35)),
+        );
         assert!(matches!(router.find(&Method::GET, "/x", Microversion(1)), Found::Handler { .. }));
         assert!(matches!(router.find(&Method::GET, "/x", Microversion(60)), Found::Handler { .. }));
         assert!(matches!(router.find(&Method::GET, "/old", Microversion(36)), Found::OtherMethod));

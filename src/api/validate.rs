@@ -265,7 +265,16 @@ fn printable(text: &str) -> bool {
 /// # Errors
 /// 400 for anything else.
 pub fn boolean(path: &str, value: &Value) -> Result<bool, ApiError> {
-    let wrong = || invalid(path, value, format_args!("{} is not one of [True, 'True', 'TRUE', 'true', '1', 'ON', 'On', 'on', 'YES', 'Yes', 'yes', 'y', 't', False, 'False', 'FALSE', 'false', '0', 'OFF', 'Off', 'off', 'NO', 'No', 'no', 'n', 'f']", Shown(value)));
+    let wrong = || {
+        invalid(
+            path,
+            value,
+            format_args!(
+                "{} is not one of [True, 'True', 'TRUE', 'true', '1', 'ON', 'On', 'on', 'YES', 'Yes', 'yes', 'y', 't', False, 'False', 'FALSE', 'false', '0', 'OFF', 'Off', 'off', 'NO', 'No', 'no', 'n', 'f']",
+                Shown(value)
+            ),
+        )
+    };
     match value {
         Value::Bool(truth) => Ok(*truth),
         Value::String(text) => match text.as_str() {
@@ -370,7 +379,16 @@ mod tests {
     fn numbers_may_be_texts_but_not_fractions() {
         assert_eq!(integer("n", &json!("12"), 0, 20).unwrap(), 12);
         assert_eq!(integer("n", &json!(12.0), 0, 20).unwrap(), 12);
-        for bad in [json!(2.5), json!("2.5"), json!("x"), json!(null), json!(true), json!(21), json!(-1), json!("99999999999999999999999")] {
+        for bad in [
+            json!(2.5),
+            json!("2.5"),
+            json!("x"),
+            json!(null),
+            json!(true),
+            json!(21),
+            json!(-1),
+            json!("99999999999999999999999"),
+        ] {
             assert!(integer("n", &bad, 0, 20).is_err(), "{bad}");
         }
     }

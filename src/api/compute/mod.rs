@@ -1,6 +1,23 @@
 //! The compute API: servers and what belongs to them (nova/api/openstack/compute/).
 
-pub mod orders;
+mod availability_zones;
+mod extensions;
+mod flavor_access;
+mod flavor_extra_specs;
+mod flavors;
+mod hypervisors;
+mod input;
+mod instance_actions;
+mod keypairs;
+mod limits;
+mod links;
+mod options;
+mod orders;
+pub mod servers;
+mod services;
+#[cfg(test)]
+mod test_support;
+mod versions;
 
 use std::sync::Arc;
 
@@ -9,10 +26,10 @@ use nova_core::contracts::{IdentityService, ImageService};
 use nova_core::entropy::Entropy;
 use nova_db::Store;
 
+pub use options::{COMPUTE_API_OPTIONS, ComputeOptions};
 pub use orders::{OrderError, Orders};
-pub use options::ComputeOptions;
 
-mod options;
+use super::{Application, NovaDialect};
 
 /// What the resources of the compute API share.
 #[derive(Clone)]
@@ -31,4 +48,70 @@ pub struct ComputeApi {
     pub entropy: Arc<dyn Entropy>,
     /// The configuration.
     pub options: Arc<ComputeOptions>,
+}
+
+/// Name of the compute API in `enabled_apis` and pipelines, as in Nova's `api-paste.ini`.
+pub const APPLICATION: &str = "osapi_compute";
+
+/// Server actions that Nova has and that are not offered here.
+const NOT_OFFERED: &[&str] = &[
+    "addFixedIp",
+    "addFloatingIp",
+    "addSecurityGroup",
+    "changePassword",
+    "confirmResize",
+    "createBackup",
+    "createImage",
+    "evacuate",
+    "forceDelete",
+    "injectNetworkInfo",
+    "lock",
+    "migrate",
+    "os-getRDPConsole",
+    "os-getSPICEConsole",
+    "os-getSerialConsole",
+    "os-getVNCConsole",
+    "os-migrateLive",
+    "os-resetState",
+    "pause",
+    "rebuild",
+    "removeFixedIp",
+    "removeFloatingIp",
+    "removeSecurityGroup",
+    "rescue",
+    "resetNetwork",
+    "resize",
+    "restore",
+    "resume",
+    "revertResize",
+    "shelve",
+    "shelveOffload",
+    "suspend",
+    "trigger_crash_dump",
+    "unlock",
+    "unpause",
+    "unrescue",
+    "unshelve",
+];
+
+/// The compute API at `/compute`, with all resources that come with it. A builder adds theirs with
+/// [`Application::resource`], server actions included.
+pub fn compute_application(deps: Arc<ComputeApi>) -> Application {
+    let dialect = Arc::new(NovaDialect);
+    Application::new(APPLICATION, "/compute", dialect)
+        .prefixes(&["/v2.1", "/v2"])
+        .project_in_path()
+        .root(Arc::new(versions::Versions))
+        .server_actions_except(NOT_OFFERED)
+        .resource(Arc::new(servers::Servers::new(Arc::clone(&deps))))
+        .resource(Arc::new(flavors::Flavors::new(Arc::clone(&deps))))
+        .resource(Arc::new(flavor_access::FlavorAccess::new(Arc::clone(&deps))))
+        .resource(Arc::new(flavor_extra_specs::FlavorExtraSpecs::new(Arc::clone(&deps))))
+        .resource(Arc::new(keypairs::Keypairs::new(Arc::clone(&deps))))
+        .resource(Arc::new(limits::LimitsResource::new(Arc::clone(&deps))))
+        .resource(Arc::new(services::Services::new(Arc::clone(&deps))))
+        .resource(Arc::new(hypervisors::Hypervisors::new(Arc::clone(&deps))))
+        .resource(Arc::new(instance_actions::InstanceActions::new(Arc::clone(&deps))))
+        .resource(Arc::new(extensions::Extensions))
+        .resource(Arc::new(availability_zones::AvailabilityZones::new(deps)))
 }

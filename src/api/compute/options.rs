@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use nova_core::ids::ZoneName;
+use nova_core::options::{Config, Opt, OptionDecl, common};
 use nova_core::quota::Limits;
 
 /// Options of the compute API.
@@ -71,6 +72,80 @@ impl Default for ComputeOptions {
             operation_timeout: Duration::from_secs(900),
             max_attempts: 3,
             max_servers_per_request: 1000,
+        }
+    }
+}
+
+const API: &[&str] = &["nova-api"];
+
+/// `api.enable_instance_password`
+pub const ENABLE_INSTANCE_PASSWORD: Opt<bool> = Opt::boolean("api", "enable_instance_password")
+    .default("true")
+    .reloads()
+    .roles(API)
+    .help("Whether answers to create requests carry the server's first administrator password.");
+/// `DEFAULT.password_length`
+pub const PASSWORD_LENGTH: Opt<i64> = Opt::integer("DEFAULT", "password_length", 1, 255)
+    .default("12")
+    .unit("characters")
+    .reloads()
+    .roles(API)
+    .help("How long generated administrator passwords are.");
+/// `DEFAULT.default_schedule_zone`
+pub const DEFAULT_SCHEDULE_ZONE: Opt<Option<String>> = Opt::string("DEFAULT", "default_schedule_zone")
+    .reloads()
+    .roles(API)
+    .help("The availability zone of servers that ask for none. Not set: any.")
+    .optional();
+/// `api.max_servers_per_request`
+pub const MAX_SERVERS_PER_REQUEST: Opt<i64> = Opt::integer("api", "max_servers_per_request", 1, 10_000)
+    .default("1000")
+    .unit("servers")
+    .reloads()
+    .roles(API)
+    .help("The largest max_count of a create request.");
+
+/// Options that only the compute API has.
+pub const COMPUTE_API_OPTIONS: &[OptionDecl] = &[
+    ENABLE_INSTANCE_PASSWORD.decl(),
+    PASSWORD_LENGTH.decl(),
+    DEFAULT_SCHEDULE_ZONE.decl(),
+    MAX_SERVERS_PER_REQUEST.decl(),
+];
+
+impl ComputeOptions {
+    /// Reads what the configuration says. The registry must know [`COMPUTE_API_OPTIONS`].
+    pub fn from_config(config: &Config) -> Self {
+        let count = |option: &Opt<i64>| usize::try_from(config.get(option)).unwrap_or(usize::MAX);
+        // Everything below zero is "without limit".
+        let limit = |option: &Opt<i64>| u64::try_from(config.get(option)).ok();
+        let deadline = config.get(&common::TASK_DEADLINE);
+        let build = Some(config.get(&common::INSTANCE_BUILD_TIMEOUT)).filter(|timeout| !timeout.is_zero());
+        Self {
+            max_limit: count(&common::API_MAX_LIMIT),
+            limits: Limits {
+                instances: limit(&common::QUOTA_INSTANCES),
+                cores: limit(&common::QUOTA_CORES),
+                ram: limit(&common::QUOTA_RAM),
+            },
+            key_pairs: limit(&common::QUOTA_KEY_PAIRS),
+            metadata_items: limit(&common::QUOTA_METADATA_ITEMS),
+            injected_files: limit(&common::QUOTA_INJECTED_FILES),
+            injected_file_content_bytes: limit(&common::QUOTA_INJECTED_FILE_CONTENT_BYTES),
+            injected_file_path_length: limit(&common::QUOTA_INJECTED_FILE_PATH_LENGTH),
+            server_groups: limit(&common::QUOTA_SERVER_GROUPS),
+            server_group_members: limit(&common::QUOTA_SERVER_GROUP_MEMBERS),
+            enable_instance_password: config.get(&ENABLE_INSTANCE_PASSWORD),
+            password_length: count(&PASSWORD_LENGTH),
+            default_schedule_zone: config.get(&DEFAULT_SCHEDULE_ZONE).map(ZoneName::new),
+            default_availability_zone: ZoneName::new(config.get(&common::DEFAULT_AVAILABILITY_ZONE)),
+            internal_service_availability_zone: ZoneName::new(config.get(&common::INTERNAL_SERVICE_AVAILABILITY_ZONE)),
+            service_down_time: SignedDuration::try_from(config.get(&common::SERVICE_DOWN_TIME))
+                .unwrap_or(SignedDuration::MAX),
+            instance_build_timeout: build.unwrap_or(deadline).min(deadline),
+            operation_timeout: deadline,
+            max_attempts: count(&common::SCHEDULER_MAX_ATTEMPTS),
+            max_servers_per_request: u32::try_from(config.get(&MAX_SERVERS_PER_REQUEST)).unwrap_or(u32::MAX),
         }
     }
 }

@@ -80,7 +80,8 @@ const CLAIMS: &[&str] = &[
     "x-auth-user",
     "x-auth-project-id",
 ];
-const CLAIM_PREFIXES: &[&str] = &["x-user-", "x-tenant-", "x-project-", "x-trust-", "x-service-user", "x-service-project", "x-domain-"];
+const CLAIM_PREFIXES: &[&str] =
+    &["x-user-", "x-tenant-", "x-project-", "x-trust-", "x-service-user", "x-service-project", "x-domain-"];
 
 /// Removes headers that claim an identity, in any case and with underscores as well.
 fn strip_identity_headers(headers: &mut HeaderMap) {
@@ -102,7 +103,9 @@ mod tests {
     #[test]
     fn claims_of_identity_are_removed_in_every_spelling() {
         let mut headers = HeaderMap::new();
-        for name in ["X-User-Id", "x_user_id", "X-ROLES", "x-project_id", "X-Tenant", "X-Is-Admin-Project", "x-auth-token"] {
+        for name in
+            ["X-User-Id", "x_user_id", "X-ROLES", "x-project_id", "X-Tenant", "X-Is-Admin-Project", "x-auth-token"]
+        {
             headers.insert(HeaderName::from_bytes(name.as_bytes()).unwrap(), "admin".parse().unwrap());
         }
         strip_identity_headers(&mut headers);

@@ -41,7 +41,10 @@ pub(in crate::api) fn fault_response(application: &Application, error: &ApiError
         response = response.with_retry_after(seconds);
     }
     if error.status() == StatusCode::UNAUTHORIZED {
-        response.headers.entry(header::WWW_AUTHENTICATE).or_insert(HeaderValue::from_static("Keystone uri=\"/identity\""));
+        response
+            .headers
+            .entry(header::WWW_AUTHENTICATE)
+            .or_insert(HeaderValue::from_static("Keystone uri=\"/identity\""));
     }
     response
 }

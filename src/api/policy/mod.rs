@@ -108,8 +108,11 @@ mod tests {
 
     #[test]
     fn readers_read_members_write_administrators_do_all() {
-        let (read, write, admin) =
-            ("os_compute_api:servers:show", "os_compute_api:servers:delete", "os_compute_api:servers:create:forced_host");
+        let (read, write, admin) = (
+            "os_compute_api:servers:show",
+            "os_compute_api:servers:delete",
+            "os_compute_api:servers:create:forced_host",
+        );
         let may = |role: &str, rule| enforce(rule, &caller(role)).is_ok();
         assert!(may("reader", read) && !may("reader", write));
         assert!(may("member", read) && may("member", write) && !may("member", admin));

@@ -1,0 +1,143 @@
+//! What is done to a server that exists: decided by the state machine, written in one transaction, carried out later.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use nova_core::state::{Action, HostRule, Refusal, decide, rule};
+use nova_core::task::Work;
+use nova_db::{StoreError, TaskStart};
+use serde_json::Value;
+
+use super::create::action_record;
+use super::{Servers, instance_not_found, owner};
+use crate::api::compute::ComputeApi;
+use crate::api::validate::{Fields, Text, invalid};
+use crate::api::{ApiError, HandlerResult, Request, Response, policy};
+
+/// How often a lost race is run again.
+const ATTEMPTS: usize = 5;
+
+/// A server action that becomes a task.
+pub(crate) struct Start {
+    /// The policy rule.
+    pub(crate) rule: &'static str,
+    /// What the state machine is asked.
+    pub(crate) action: Action,
+    /// What the task does.
+    pub(crate) work: Work,
+    /// End every other task of the server.
+    pub(crate) supersede: bool,
+}
+
+impl Servers {
+    pub(super) async fn start(self: Arc<Self>, request: Request, _: Value) -> HandlerResult {
+        let rule = "os_compute_api:servers:start";
+        let start = Start { rule, action: Action::Start, work: Work::Start, supersede: false };
+        self.api.begin(&request, start).await?;
+        Ok(Response::empty(StatusCode::ACCEPTED))
+    }
+
+    pub(super) async fn stop(self: Arc<Self>, request: Request, _: Value) -> HandlerResult {
+        let rule = "os_compute_api:servers:stop";
+        let start = Start { rule, action: Action::Stop, work: Work::Stop, supersede: false };
+        self.api.begin(&request, start).await?;
+        Ok(Response::empty(StatusCode::ACCEPTED))
+    }
+
+    pub(super) async fn reboot(self: Arc<Self>, request: Request, body: Value) -> HandlerResult {
+        let hard = reboot_type(&body, request.lenient)?;
+        let action = if hard { Action::RebootHard } else { Action::RebootSoft };
+        let rule = "os_compute_api:servers:reboot";
+        // A hard reboot may interrupt a soft one.
+        let start = Start { rule, action, work: Work::Reboot { hard }, supersede: hard };
+        self.api.begin(&request, start).await?;
+        Ok(Response::empty(StatusCode::ACCEPTED))
+    }
+
+    pub(super) async fn delete(self: Arc<Self>, request: Request) -> HandlerResult {
+        let rule = "os_compute_api:servers:delete";
+        let start = Start { rule, action: Action::Delete, work: Work::Delete, supersede: true };
+        self.api.begin(&request, start).await?;
+        Ok(Response::empty(StatusCode::NO_CONTENT))
+    }
+}
+
+/// `{"type": "HARD"}`: is it hard?
+fn reboot_type(body: &Value, lenient: bool) -> Result<bool, ApiError> {
+    let mut fields = Fields::of("reboot", body, lenient)?;
+    let word = fields.required_text("type", Text::new(0, usize::MAX))?;
+    let hard = match word {
+        "HARD" | "Hard" | "hard" => true,
+        "SOFT" | "Soft" | "soft" => false,
+        _ => {
+            let problem = format!("'{word}' is not one of ['HARD', 'Hard', 'hard', 'SOFT', 'Soft', 'soft']");
+            return Err(invalid("type", &Value::String(word.to_owned()), problem));
+        }
+    };
+    fields.finish()?;
+    Ok(hard)
+}
+
+impl ComputeApi {
+    /// Begins an action on the request's server: looked up, allowed, decided, written, announced. What is accepted
+    /// already (a second delete) counts as success.
+    ///
+    /// # Errors
+    /// 404 for what the caller may not know of, 403, and 409 in a state that forbids it.
+    pub(crate) async fn begin(&self, request: &Request, start: Start) -> Result<(), ApiError> {
+        let context = request.context()?;
+        let id = request.param("id");
+        for _ in 0..ATTEMPTS {
+            let mut instance = self.visible_instance(context, id).await?;
+            policy::enforce_on(start.rule, context, owner(&instance))?;
+            let host_up = self.host_is_up(start.action, &instance).await?;
+            let situation = instance.situation(context.is_admin(), host_up, request.version.0);
+            let transition = match decide(start.action, &situation) {
+                Ok(transition) => transition,
+                Err(Refusal::AlreadyDeleting) => return Ok(()),
+                Err(refusal) => return Err(refused(&refusal, id)),
+            };
+            let now = self.clock.now();
+            instance.set_states(transition.apply(&instance.states()));
+            instance.updated_at = now;
+            let task = self.new_task(context, instance.id, start.work.clone(), self.options.operation_timeout, now);
+            let task_id = task.id;
+            let action = action_record(context, instance.id, start.action, now);
+            match self.store.start_task(TaskStart { instance, action, task, supersede: start.supersede }).await {
+                Ok(_) => {
+                    self.start_tasks(context, &[task_id]).await;
+                    return Ok(());
+                }
+                // Someone else was faster: look again.
+                Err(StoreError::Conflict { .. }) => {}
+                Err(StoreError::NotFound { .. }) => return Err(instance_not_found(id)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(ApiError::Conflict(format!("Instance {id} is being changed by others; try again.")))
+    }
+
+    /// Is the compute service of the server's host up? Looked up only for actions that ask for it.
+    async fn host_is_up(&self, action: Action, instance: &nova_core::instance::Instance) -> Result<bool, ApiError> {
+        let asked = match rule(action).host {
+            HostRule::None | HostRule::Assigned => false,
+            HostRule::Up | HostRule::UpUnlessOffloaded | HostRule::Down => true,
+        };
+        let Some(host) = instance.host.as_ref().filter(|_| asked) else { return Ok(true) };
+        let now = self.clock.now();
+        let services = self.store.list_services().await?;
+        let service = services.iter().find(|service| service.binary == "nova-compute" && service.host == *host);
+        Ok(service.is_some_and(|service| service.is_up(now, self.options.service_down_time)))
+    }
+}
+
+/// The answer for a refusal of the state machine.
+pub(crate) fn refused(refusal: &Refusal, id: &str) -> ApiError {
+    let text = refusal.message(id);
+    match refusal {
+        Refusal::Gone => ApiError::NotFound(text),
+        Refusal::UnlockNeedsOverride => ApiError::Forbidden(text),
+        Refusal::HostUp | Refusal::VolumeBacked { .. } => ApiError::BadRequest(text),
+        _ => ApiError::Conflict(text),
+    }
+}

@@ -1,0 +1,114 @@
+//! Servers (nova/api/openstack/compute/servers.py).
+//!
+//! | file | what |
+//! |---|---|
+//! | `body`, `fields`, `mapping` | reading of bodies, as strict as Nova's schemas |
+//! | `resolve` | what a create request refers to |
+//! | `create` | the write of a create request |
+//! | `filters`, `list` | lists |
+//! | `view` | how a server is shown at every version |
+//! | `actions` | start, stop, reboot, delete |
+//! | `update`, `console`, `ips` | the rest |
+
+mod actions;
+mod body;
+mod console;
+mod create;
+mod fields;
+mod filters;
+mod ips;
+mod list;
+mod mapping;
+mod resolve;
+mod show;
+mod sorting;
+mod update;
+pub mod view;
+
+use std::sync::Arc;
+
+use http::Method;
+use nova_core::context::RequestContext;
+use nova_core::ids::InstanceId;
+use nova_core::instance::Instance;
+use nova_db::StoreError;
+
+use super::ComputeApi;
+use crate::api::{ApiError, Resource, Route, ServerAction, action, policy, route};
+
+/// `/servers` and below.
+pub struct Servers {
+    api: Arc<ComputeApi>,
+}
+
+impl Servers {
+    /// Servers of this cloud.
+    pub fn new(api: Arc<ComputeApi>) -> Self {
+        Self { api }
+    }
+}
+
+impl Resource for Servers {
+    fn name(&self) -> &'static str {
+        "servers"
+    }
+
+    fn routes(self: Arc<Self>) -> Vec<Route> {
+        vec![
+            route(Method::POST, "/servers", &self, Self::create),
+            route(Method::GET, "/servers", &self, Self::index),
+            route(Method::GET, "/servers/detail", &self, Self::detail),
+            route(Method::GET, "/servers/{id}", &self, Self::show),
+            route(Method::PUT, "/servers/{id}", &self, Self::update),
+            route(Method::DELETE, "/servers/{id}", &self, Self::delete),
+            route(Method::GET, "/servers/{id}/ips", &self, Self::list_addresses),
+            route(Method::GET, "/servers/{id}/ips/{network}", &self, Self::show_addresses),
+        ]
+    }
+
+    fn actions(self: Arc<Self>) -> Vec<ServerAction> {
+        vec![
+            action("reboot", &self, Self::reboot),
+            action("os-start", &self, Self::start),
+            action("os-stop", &self, Self::stop),
+            action("os-getConsoleOutput", &self, Self::console_output),
+        ]
+    }
+}
+
+impl ComputeApi {
+    /// A live server that this caller may know of.
+    ///
+    /// # Errors
+    /// 404 for everything else.
+    pub async fn visible_instance(&self, context: &RequestContext, id: &str) -> Result<Instance, ApiError> {
+        let instance = self.visible_or_deleted_instance(context, id).await?;
+        if instance.is_deleted() { Err(instance_not_found(id)) } else { Ok(instance) }
+    }
+
+    /// The same, deleted ones included, as actions are shown of them (2.21).
+    ///
+    /// # Errors
+    /// 404 for everything else.
+    pub async fn visible_or_deleted_instance(&self, context: &RequestContext, id: &str) -> Result<Instance, ApiError> {
+        let parsed: InstanceId = id.parse().map_err(|_| instance_not_found(id))?;
+        let instance = match self.store.get_instance(parsed).await {
+            Ok(instance) => instance,
+            Err(StoreError::NotFound { .. }) => return Err(instance_not_found(id)),
+            Err(error) => return Err(error.into()),
+        };
+        let visible = context.is_admin() || instance.project_id == context.project_id;
+        if visible { Ok(instance) } else { Err(instance_not_found(id)) }
+    }
+}
+
+/// Nova's 404 about a server.
+pub(crate) fn instance_not_found(id: &str) -> ApiError {
+    let shown: String = id.chars().take(255).collect();
+    ApiError::NotFound(format!("Instance {shown} could not be found."))
+}
+
+/// Whose a server is, as rules see it.
+pub(super) fn owner(instance: &Instance) -> policy::Target<'_> {
+    policy::Target { project_id: Some(&instance.project_id), user_id: Some(&instance.user_id) }
+}

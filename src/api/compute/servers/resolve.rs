@@ -1,0 +1,274 @@
+//! From what a create request says to what it means: image, flavor, key, zone and host looked up and checked
+//! (nova/compute/api.py, `_validate_and_build_base_options`).
+
+use nova_core::context::RequestContext;
+use nova_core::contracts::ImageServiceError;
+use nova_core::flavor::Flavor;
+use nova_core::ids::{FlavorId, HostName, ImageId, ZoneName};
+use nova_core::image::ImageMeta;
+use nova_core::keypair::Keypair;
+use nova_db::StoreError;
+
+use super::body::{CreateBody, NetworkRequest};
+use super::mapping::Mapping;
+use crate::api::compute::ComputeApi;
+use crate::api::{ApiError, policy};
+
+const GIB: u64 = 1 << 30;
+
+/// A create request with everything that it refers to.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    /// The flavor as it is now.
+    pub flavor: Flavor,
+    /// The image as it is now.
+    pub image: ImageMeta,
+    /// The key pair.
+    pub keypair: Option<Keypair>,
+    /// Where it may go.
+    pub placement: Placement,
+}
+
+/// Where servers of a request may go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// Only this zone.
+    pub zone: Option<ZoneName>,
+    /// Exactly this host (`zone:host`).
+    pub force_host: Option<HostName>,
+    /// Exactly this hypervisor (`zone:host:node`).
+    pub force_node: Option<String>,
+    /// This host, if it passes like any other (2.74).
+    pub requested_host: Option<HostName>,
+}
+
+/// Looks everything up.
+///
+/// # Errors
+/// 400 for what is not there, not visible or does not fit; 403 for what the caller may not ask for.
+pub async fn resolve(api: &ComputeApi, context: &RequestContext, body: &CreateBody) -> Result<Resolved, ApiError> {
+    let placement = placement(api, context, body).await?;
+    check_disks(body)?;
+    check_networks(body, context)?;
+    let flavor = flavor(api, context, &body.flavor_ref).await?;
+    check_limits(api, body)?;
+    let image = image(api, context, body).await?;
+    check_fit(&flavor, &image)?;
+    let keypair = keypair(api, context, body).await?;
+    check_group(body)?;
+    Ok(Resolved { flavor, image, keypair, placement })
+}
+
+async fn flavor(api: &ComputeApi, context: &RequestContext, id: &str) -> Result<Flavor, ApiError> {
+    let missing = || ApiError::bad_request(format!("Flavor {id} could not be found."));
+    let flavor = match api.store.get_flavor(&FlavorId::new(id)).await {
+        Ok(flavor) => flavor,
+        Err(StoreError::NotFound { .. }) => return Err(missing()),
+        Err(error) => return Err(error.into()),
+    };
+    let visible = context.is_admin() || flavor.visible_to(&context.project_id);
+    if visible && !flavor.disabled { Ok(flavor) } else { Err(missing()) }
+}
+
+async fn image(api: &ComputeApi, context: &RequestContext, body: &CreateBody) -> Result<ImageMeta, ApiError> {
+    let text = body.image_ref.as_deref().filter(|text| !text.is_empty());
+    let text = text.ok_or_else(|| ApiError::bad_request("Missing imageRef attribute"))?;
+    let missing = || ApiError::bad_request("Can not find requested image");
+    let id: ImageId = text.parse().map_err(|_| missing())?;
+    match api.images.bootable_image(context, id).await {
+        Ok(image) => Ok(image),
+        Err(ImageServiceError::NotFound { .. }) => Err(missing()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn keypair(api: &ComputeApi, context: &RequestContext, body: &CreateBody) -> Result<Option<Keypair>, ApiError> {
+    let Some(name) = &body.key_name else { return Ok(None) };
+    match api.store.get_keypair(&context.user_id, name).await {
+        Ok(keypair) => Ok(Some(keypair)),
+        Err(StoreError::NotFound { .. }) => Err(ApiError::bad_request("Invalid key_name provided.")),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Memory and root disk of the flavor must be what the image needs.
+fn check_fit(flavor: &Flavor, image: &ImageMeta) -> Result<(), ApiError> {
+    if flavor.memory_mb < image.min_ram {
+        return Err(ApiError::bad_request("Flavor's memory is too small for requested image."));
+    }
+    let disk = flavor.root_gb.saturating_mul(GIB);
+    let size = image.virtual_size.max(image.size);
+    // A root disk of 0 GiB is as large as the image.
+    if disk > 0 && disk < size {
+        return Err(ApiError::BadRequest(format!(
+            "Flavor's disk is too small for requested image. Flavor disk is {disk} bytes, image is {size} bytes."
+        )));
+    }
+    let least = image.min_disk.saturating_mul(GIB);
+    if disk > 0 && disk < least {
+        return Err(ApiError::BadRequest(format!(
+            "Flavor's disk is smaller than the minimum size specified in image metadata. Flavor disk is {disk} bytes, \
+             minimum size is {least} bytes."
+        )));
+    }
+    Ok(())
+}
+
+/// There is no volume service: only the image's own root disk can be booted from.
+fn check_disks(body: &CreateBody) -> Result<(), ApiError> {
+    const INVALID: &str = "Block Device Mapping is Invalid:";
+    for mapping in &body.mappings {
+        let problem = match mapping {
+            Mapping::ImageRoot { image } if body.image_ref.as_deref() == Some(image.as_str()) => continue,
+            Mapping::ImageRoot { .. } => {
+                "Boot sequence for the instance and image/block device mapping combination is not valid.".to_owned()
+            }
+            Mapping::Volume { id } => format!("failed to get volume {id}."),
+            Mapping::Snapshot { id } => format!("failed to get snapshot {id}."),
+            Mapping::Other { what } => format!("{what}."),
+        };
+        return Err(ApiError::BadRequest(format!("{INVALID} {problem}")));
+    }
+    if body.mappings.len() > 1 {
+        let problem = "Boot sequence for the instance and image/block device mapping combination is not valid.";
+        return Err(ApiError::BadRequest(format!("{INVALID} {problem}")));
+    }
+    Ok(())
+}
+
+/// There is no network service: nothing that is asked for by id exists, and every server is in the group `default`.
+fn check_networks(body: &CreateBody, context: &RequestContext) -> Result<(), ApiError> {
+    match body.networks.first() {
+        Some(NetworkRequest::Network(id)) => {
+            return Err(ApiError::BadRequest(format!("Network {id} could not be found.")));
+        }
+        Some(NetworkRequest::Port(id)) => {
+            return Err(ApiError::BadRequest(format!("Port id {id} could not be found.")));
+        }
+        None => {}
+    }
+    let unknown = body.security_groups.iter().flatten().find(|name| name.as_str() != "default");
+    match unknown {
+        Some(name) => {
+            Err(ApiError::BadRequest(format!("Security group {name} not found for project {}.", context.project_id)))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Limits of a single server.
+fn check_limits(api: &ComputeApi, body: &CreateBody) -> Result<(), ApiError> {
+    if let Some(allowed) = api.options.metadata_items.filter(|allowed| body.metadata.len() as u64 > *allowed) {
+        return Err(ApiError::OverQuota(format!("Maximum number of metadata items exceeds {allowed}")));
+    }
+    if api.options.injected_files.is_some_and(|allowed| body.personality as u64 > allowed) {
+        return Err(ApiError::OverQuota("Personality file limit exceeded".to_owned()));
+    }
+    if body.personality > 0 {
+        return Err(ApiError::bad_request("Injecting files is not supported: use user_data."));
+    }
+    if body.max_count > api.options.max_servers_per_request {
+        let most = api.options.max_servers_per_request;
+        return Err(ApiError::BadRequest(format!("max_count must be <= {most}")));
+    }
+    if body.hostname.is_some() && body.max_count > 1 {
+        return Err(ApiError::bad_request("Unable to allocate a single hostname to multiple instances"));
+    }
+    Ok(())
+}
+
+/// There are no server groups yet.
+fn check_group(body: &CreateBody) -> Result<(), ApiError> {
+    let group = match body.hints.get("group") {
+        None => return Ok(()),
+        Some(serde_json::Value::Array(list)) => list.first().and_then(|group| group.as_str()),
+        Some(group) => group.as_str(),
+    };
+    Err(ApiError::BadRequest(format!("Instance group {} could not be found.", group.unwrap_or_default())))
+}
+
+async fn placement(api: &ComputeApi, context: &RequestContext, body: &CreateBody) -> Result<Placement, ApiError> {
+    let (zone, force_host, force_node) = parse_zone(body.availability_zone.as_deref())?;
+    let forced = force_host.is_some() || force_node.is_some();
+    if forced {
+        policy::enforce("os_compute_api:servers:create:forced_host", context)?;
+    }
+    let requested_host = requested_host(api, context, body, forced).await?;
+    let zone = zone.or_else(|| api.options.default_schedule_zone.clone());
+    if let Some(zone) = zone.as_ref().filter(|_| !forced) {
+        check_zone(api, zone).await?;
+    }
+    // A forced host overrides the zone that was named with it, as in Nova since bug 1934770.
+    let zone = zone.filter(|_| !forced);
+    Ok(Placement { zone, force_host, force_node, requested_host })
+}
+
+async fn requested_host(
+    api: &ComputeApi,
+    context: &RequestContext,
+    body: &CreateBody,
+    forced: bool,
+) -> Result<Option<HostName>, ApiError> {
+    if body.host.is_none() && body.hypervisor_hostname.is_none() {
+        return Ok(None);
+    }
+    policy::enforce("compute:servers:create:requested_destination", context)?;
+    if forced {
+        return Err(ApiError::bad_request(
+            "One mechanism with host and/or hypervisor_hostname and another mechanism with zone:host:node are mutually \
+             exclusive.",
+        ));
+    }
+    let nodes = api.store.list_nodes().await?;
+    let fits = |wanted: &Option<String>, actual: &str| wanted.as_deref().is_none_or(|wanted| wanted == actual);
+    let found = nodes.into_iter().find(|node| {
+        fits(&body.host, node.host.as_str()) && fits(&body.hypervisor_hostname, &node.hypervisor_hostname)
+    });
+    let asked = body.host.as_ref().or(body.hypervisor_hostname.as_ref()).map_or("", String::as_str);
+    let missing = || ApiError::BadRequest(format!("Compute host {asked} could not be found."));
+    found.map(|node| Some(node.host)).ok_or_else(missing)
+}
+
+/// Is there a compute service in that zone that is up and not taken out?
+async fn check_zone(api: &ComputeApi, zone: &ZoneName) -> Result<(), ApiError> {
+    let now = api.clock.now();
+    let available = api.store.list_services().await?.into_iter().any(|service| {
+        service.binary == "nova-compute"
+            && service.zone == *zone
+            && !service.disabled
+            && service.is_up(now, api.options.service_down_time)
+    });
+    if available { Ok(()) } else { Err(ApiError::bad_request("The requested availability zone is not available")) }
+}
+
+type Destination = (Option<ZoneName>, Option<HostName>, Option<String>);
+
+/// `zone`, `zone:host`, `zone:host:node`, `zone::node` (nova/compute/api.py, `parse_availability_zone`).
+fn parse_zone(text: Option<&str>) -> Result<Destination, ApiError> {
+    let Some(text) = text else { return Ok((None, None, None)) };
+    let parts: Vec<&str> = text.split(':').collect();
+    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let (zone, host, node) = match parts.as_slice() {
+        [zone] => (*zone, None, None),
+        [zone, host] => (*zone, some(host), None),
+        [zone, host, node] => (*zone, some(host), some(node)),
+        _ => return Err(ApiError::bad_request("Invalid input received: Unable to parse availability_zone")),
+    };
+    Ok((some(zone).map(ZoneName::new), host.map(HostName::new), node))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zones_may_name_host_and_node() {
+        let zone = |text| parse_zone(Some(text)).unwrap();
+        assert_eq!(zone("az"), (Some("az".into()), None, None));
+        assert_eq!(zone("az:h"), (Some("az".into()), Some("h".into()), None));
+        assert_eq!(zone("az:h:n"), (Some("az".into()), Some("h".into()), Some("n".into())));
+        assert_eq!(zone("az::n"), (Some("az".into()), None, Some("n".into())));
+        assert_eq!(zone(":h"), (None, Some("h".into()), None));
+        assert!(parse_zone(Some("a:b:c:d")).is_err());
+    }
+}

@@ -1,0 +1,93 @@
+//! `GET /servers/{id}`, and what all answers about servers need to know of the caller.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::StatusCode;
+use nova_core::context::RequestContext;
+use nova_core::host::Service;
+use nova_core::ids::HostName;
+use nova_core::instance::Instance;
+use serde_json::{Value, json};
+
+use super::view::{self, Place, Sight, View};
+use super::{Servers, owner};
+use crate::api::compute::ComputeApi;
+use crate::api::validate::known_query;
+use crate::api::{ApiError, HandlerResult, Request, Response, policy};
+
+impl Servers {
+    pub(super) async fn show(self: Arc<Self>, request: Request) -> HandlerResult {
+        if request.version.at_least(102) {
+            known_query(&request.query, &[])?;
+        }
+        let context = request.context()?;
+        let instance = self.api.visible_instance(context, request.param("id")).await?;
+        policy::enforce_on("os_compute_api:servers:show", context, owner(&instance))?;
+        let server = self.api.shown(&request, &instance, Place::Show).await?;
+        Ok(Response::json(StatusCode::OK, &json!({"server": server})))
+    }
+}
+
+/// Compute services by host: what host states are made of.
+pub(super) struct HostStates {
+    services: BTreeMap<HostName, Service>,
+}
+
+impl ComputeApi {
+    /// One server, as this caller sees it in that place.
+    pub(super) async fn shown(&self, request: &Request, instance: &Instance, place: Place) -> Result<Value, ApiError> {
+        let context = request.context()?;
+        let hosts = self.host_states(request, context).await?;
+        Ok(self.rendered(request, context, instance, place, hosts.as_ref()))
+    }
+
+    /// Services, if the caller may see host states at this version (2.16).
+    pub(super) async fn host_states(
+        &self,
+        request: &Request,
+        context: &RequestContext,
+    ) -> Result<Option<HostStates>, ApiError> {
+        let sees =
+            request.version.at_least(16) && policy::enforce("os_compute_api:servers:show:host_status", context).is_ok();
+        if !sees {
+            return Ok(None);
+        }
+        let compute = self.store.list_services().await?.into_iter().filter(|service| service.binary == "nova-compute");
+        Ok(Some(HostStates { services: compute.map(|service| (service.host.clone(), service)).collect() }))
+    }
+
+    pub(super) fn rendered(
+        &self,
+        request: &Request,
+        context: &RequestContext,
+        instance: &Instance,
+        place: Place,
+        hosts: Option<&HostStates>,
+    ) -> Value {
+        let may = |rule| policy::allows(rule, context, owner(instance));
+        let sight = Sight {
+            extended_attributes: may("os_compute_api:os-extended-server-attributes"),
+            extra_specs: may("os_compute_api:servers:show:flavor-extra-specs"),
+            admin: context.is_admin(),
+        };
+        let host_status = hosts.map(|hosts| self.host_status(hosts, instance));
+        let (version, base_url) = (request.version, request.base_url.as_str());
+        view::server(instance, &View { version, base_url, sight, place, host_status })
+    }
+
+    /// nova/compute/api.py, `get_instance_host_status`.
+    fn host_status(&self, hosts: &HostStates, instance: &Instance) -> &'static str {
+        let Some(host) = &instance.host else { return "" };
+        let Some(service) = hosts.services.get(host) else { return "UNKNOWN" };
+        if service.forced_down {
+            "DOWN"
+        } else if !service.is_up(self.clock.now(), self.options.service_down_time) {
+            "UNKNOWN"
+        } else if service.disabled {
+            "MAINTENANCE"
+        } else {
+            "UP"
+        }
+    }
+}
