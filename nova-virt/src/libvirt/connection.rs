@@ -102,10 +102,11 @@ struct Keeper {
 impl Keeper {
     fn run(self) {
         let mut delay = FIRST_DELAY;
+        let mut last_error = None;
         while self.shared.strong_count() > 0 {
             match self.open() {
                 Ok((conn, registration)) => {
-                    delay = FIRST_DELAY;
+                    (delay, last_error) = (FIRST_DELAY, None);
                     tracing::info!(uri = self.uri, "connected to libvirt");
                     let _ = self.publish.send(Link::Up(conn.clone()));
                     self.watch(&conn);
@@ -113,8 +114,12 @@ impl Keeper {
                     drop(registration);
                 }
                 Err(error) => {
-                    tracing::warn!(uri = self.uri, %error, "can't connect to libvirt");
+                    // The same trouble every two seconds is worth one line.
+                    if last_error.as_ref() != Some(&error) {
+                        tracing::warn!(uri = self.uri, %error, "can't connect to libvirt; trying again");
+                    }
                     let _ = self.publish.send(Link::Down(error.to_string().into()));
+                    last_error = Some(error);
                     self.rest(delay);
                     delay = (delay * 2).min(LONGEST_DELAY);
                 }
@@ -162,7 +167,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// libvirt has one event loop per process. It must be there before the first connection is opened.
-fn start_event_loop() -> std::io::Result<()> {
+pub(super) fn start_event_loop() -> std::io::Result<()> {
     static START: Once = Once::new();
     let mut result = Ok(());
     START.call_once(|| {

@@ -1,9 +1,14 @@
 //! From libvirt's errors to ours.
 
+use std::time::Duration;
+
 use virt::error::{Error, ErrorDomain, ErrorDomainEnum, ErrorNumber, ErrorNumberEnum};
 
 use super::workers::Refused;
 use crate::HypervisorError;
+
+/// How long libvirt itself waits for a domain that another call holds.
+const LIBVIRT_LOCK_WAIT: Duration = Duration::from_secs(30);
 
 pub(super) const DRIVER: &str = "libvirt";
 
@@ -46,6 +51,8 @@ fn is_connection_lost(error: &Error) -> bool {
 pub(super) fn failed(during: &'static str, error: Error) -> HypervisorError {
     if is_connection_lost(&error) {
         HypervisorError::Unavailable { driver: DRIVER, source: error.into() }
+    } else if is(&error, ErrorNumber::OperationTimeout) {
+        HypervisorError::TimedOut { during, after: LIBVIRT_LOCK_WAIT }
     } else if says_no_space(error.message()) {
         HypervisorError::NoSpace { during, source: error.into() }
     } else {

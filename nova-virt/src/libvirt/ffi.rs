@@ -170,3 +170,6 @@ unsafe fn read_record(record: sys::virDomainStatsRecordPtr) -> Option<DomainStat
         Some(DomainState { uuid, name, state: state?, reason })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -100,8 +100,9 @@ pub(super) async fn make(
     }
     // It is ours to read, whoever writes it: the log's writer keeps a file that is there.
     if !exists(&files.console_log).await? {
-        fs::write(&files.console_log, b"").await.map_err(|error| errors::file(MAKING, error))?;
-        made.files.push(files.console_log.clone());
+        let new = beside(&files.console_log, ".new");
+        let written = fs::write(&new, b"").await.map_err(|error| errors::file(MAKING, error));
+        put_in_place(written, &new, &files.console_log, MAKING, made).await?;
     }
     Ok(())
 }
@@ -217,6 +218,12 @@ async fn write_tree(tree: &Path, drive: &ConfigDrive) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Disks, config drives and consoles hold a user's secrets: nobody else on this host may read them.
+async fn finish(new: &Path, path: &Path) -> std::io::Result<()> {
+    fs::set_permissions(new, std::fs::Permissions::from_mode(0o600)).await?;
+    fs::rename(new, path).await
+}
+
 /// Gives a finished file its name, or removes what is there of one that failed.
 async fn put_in_place(
     made_it: Result<(), HypervisorError>,
@@ -226,7 +233,7 @@ async fn put_in_place(
     made: &mut Made,
 ) -> Result<(), HypervisorError> {
     let result = match made_it {
-        Ok(()) => fs::rename(new, path).await.map_err(|error| errors::file(during, error)),
+        Ok(()) => finish(new, path).await.map_err(|error| errors::file(during, error)),
         Err(error) => Err(error),
     };
     match &result {

@@ -59,8 +59,9 @@ fn qemu_pid(instance: InstanceId) -> u32 {
         let line = String::from_utf8_lossy(&line).into_owned();
         line.contains("qemu-system") && line.contains(&needle)
     };
-    let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    pids.filter(is_it).next().expect("the guest has a process")
+    let mut pids =
+        std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.find(is_it).expect("the guest has a process")
 }
 
 async fn wait_for(events: &mut Receiver<GuestEvent>, instance: InstanceId, kind: GuestEventKind) {
