@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 
 use crate::api::compute::ComputeApi;
 use crate::api::compute::flavors::{change, visible};
-use crate::api::compute::input::{Fields, invalid, strict_query};
-use crate::api::{ApiError, HandlerResult, Request, Resource, Response, Route, route};
+use crate::api::compute::input::{strict_query, under};
+use crate::api::validate::{Text, invalid};
+use crate::api::{ApiError, HandlerResult, Microversion, Request, Resource, Response, Route, policy, route};
 
 /// The resource.
 pub struct FlavorAccess {
@@ -26,7 +27,7 @@ impl FlavorAccess {
 
     async fn index(self: Arc<Self>, request: Request) -> HandlerResult {
         let context = request.context()?;
-        self.api.policy.check("os_compute_api:os-flavor-access", context)?;
+        policy::enforce("os_compute_api:os-flavor-access", context)?;
         strict_query(&request, 102, &[])?;
         let flavor = visible(&self.api, context, request.param("flavor_id")).await?;
         if flavor.is_public {
@@ -40,21 +41,28 @@ impl FlavorAccess {
         let body = request.json().await?;
         let Value::Object(map) = &body else { return Err(ApiError::bad_request("Malformed request body")) };
         match map.keys().next().map(String::as_str) {
-            Some("addTenantAccess") if map.len() == 1 => self.add(&request, &body).await,
-            Some("removeTenantAccess") if map.len() == 1 => self.remove(&request, &body).await,
-            Some(other) if map.len() == 1 => {
-                Err(ApiError::bad_request(format!("There is no such action: {}", other.chars().take(255).collect::<String>())))
+            Some("addTenantAccess") if map.len() == 1 => {
+                policy::enforce("os_compute_api:os-flavor-access:add_tenant_access", request.context()?)?;
+                let project = tenant(&body, "addTenantAccess", request.lenient)?;
+                self.add(request.param("id"), project, request.version).await
             }
+            Some("removeTenantAccess") if map.len() == 1 => {
+                policy::enforce("os_compute_api:os-flavor-access:remove_tenant_access", request.context()?)?;
+                let project = tenant(&body, "removeTenantAccess", request.lenient)?;
+                self.remove(request.param("id"), project).await
+            }
+            Some(other) if map.len() == 1 => Err(ApiError::bad_request(format!(
+                "There is no such action: {}",
+                other.chars().take(255).collect::<String>()
+            ))),
             _ => Err(ApiError::bad_request("Malformed request body")),
         }
     }
 
-    async fn add(&self, request: &Request, body: &Value) -> HandlerResult {
-        self.api.policy.check("os_compute_api:os-flavor-access:add_tenant_access", request.context()?)?;
-        let project = tenant(body, "addTenantAccess", request.lenient)?;
+    async fn add(&self, id: &str, project: ProjectId, version: Microversion) -> HandlerResult {
         self.verify_project(&project).await?;
-        let flavor = change(&self.api, request.param("id"), |flavor| {
-            if request.version.at_least(7) && flavor.is_public {
+        let flavor = change(&self.api, id, |flavor| {
+            if version.at_least(7) && flavor.is_public {
                 return Err(ApiError::conflict("Can not add access to a public flavor."));
             }
             if flavor.access.insert(project.clone()) {
@@ -69,11 +77,9 @@ impl FlavorAccess {
         Ok(Response::json(StatusCode::OK, &view(&flavor)))
     }
 
-    async fn remove(&self, request: &Request, body: &Value) -> HandlerResult {
-        self.api.policy.check("os_compute_api:os-flavor-access:remove_tenant_access", request.context()?)?;
-        // A project that is gone can still be taken off the list.
-        let project = tenant(body, "removeTenantAccess", request.lenient)?;
-        let flavor = change(&self.api, request.param("id"), |flavor| {
+    /// A project that is gone can still be taken off the list.
+    async fn remove(&self, id: &str, project: ProjectId) -> HandlerResult {
+        let flavor = change(&self.api, id, |flavor| {
             if flavor.access.remove(&project) {
                 return Ok(());
             }
@@ -119,15 +125,12 @@ fn view(flavor: &Flavor) -> Value {
 }
 
 fn tenant(body: &Value, key: &str, lenient: bool) -> Result<ProjectId, ApiError> {
-    let fields = Fields::under(body, key)?;
-    fields.require(&["tenant"])?;
-    if !lenient {
-        fields.only(&["tenant"])?;
-    }
-    let tenant = fields.text("tenant", 1..=255)?.unwrap_or_default();
+    let mut fields = under(body, key, lenient)?;
+    let tenant = fields.required_text("tenant", Text::new(1, 255))?;
+    fields.finish()?;
     if !tenant.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
         let value = Value::String(tenant.to_owned());
-        return Err(invalid("tenant", &value, &format!("'{tenant}' does not match '^[a-zA-Z0-9-]*$'")));
+        return Err(invalid("tenant", &value, format_args!("'{tenant}' does not match '^[a-zA-Z0-9-]*$'")));
     }
     Ok(ProjectId::new(tenant))
 }

@@ -32,10 +32,8 @@ pub fn check(key: &str, value: &str) -> Result<(), String> {
         "hw_video" => (rest == "ram_max_mb").then_some(NATURAL),
         "quota" => quota(rest),
         "os" => (rest == "secure_boot").then_some(Rule::OneOf(&["disabled", "required"])),
-        "pci_passthrough" => (rest == "alias").then_some(Rule::Format {
-            regex: r"[^:]+:\d+(?:\s*,\s*[^:]+:\d+)*",
-            matches: is_pci_alias,
-        }),
+        "pci_passthrough" => (rest == "alias")
+            .then_some(Rule::Format { regex: r"[^:]+:\d+(?:\s*,\s*[^:]+:\d+)*", matches: is_pci_alias }),
         "accel" => (rest == "device_profile").then_some(Rule::Text),
         "vmware" => matches!(rest, "hw_version" | "storage_policy").then_some(Rule::Text),
         "aggregate_instance_extra_specs" => (!rest.is_empty()).then_some(Rule::Text),
@@ -83,20 +81,25 @@ fn bare(key: &str) -> Option<Rule> {
 }
 
 fn hw(key: &str) -> Option<Rule> {
-    let numbered = |prefix: &str| {
-        key.strip_prefix(prefix).is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
-    };
+    let numbered =
+        |prefix: &str| key.strip_prefix(prefix).is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
     Some(match key {
-        "cpu_realtime" | "hide_hypervisor_id" | "boot_menu" | "mem_encryption" | "pmu" | "locked_memory"
-        | "vif_multiqueue_enabled" | "virtio_packed_ring" | "ephemeral_encryption" => Rule::Bool,
+        "cpu_realtime"
+        | "hide_hypervisor_id"
+        | "boot_menu"
+        | "mem_encryption"
+        | "pmu"
+        | "locked_memory"
+        | "vif_multiqueue_enabled"
+        | "virtio_packed_ring"
+        | "ephemeral_encryption" => Rule::Bool,
         "cpu_realtime_mask" | "cpu_dedicated_mask" => CPUS,
         "cpu_policy" => Rule::OneOf(&["dedicated", "shared", "mixed"]),
         "cpu_thread_policy" => Rule::OneOf(&["prefer", "isolate", "require"]),
         "emulator_threads_policy" => Rule::OneOf(&["isolate", "share"]),
-        "mem_page_size" => Rule::Format {
-            regex: r"(large|small|any|\d+([kKMGT]i?)?(b|bit|B)?)",
-            matches: is_page_size,
-        },
+        "mem_page_size" => {
+            Rule::Format { regex: r"(large|small|any|\d+([kKMGT]i?)?(b|bit|B)?)", matches: is_page_size }
+        }
         "mem_encryption_model" => Rule::OneOf(&["amd-sev", "amd-sev-es"]),
         "numa_nodes" | "cpu_sockets" | "cpu_cores" | "cpu_threads" | "cpu_max_sockets" | "cpu_max_cores"
         | "cpu_max_threads" | "max_cpu_sockets" | "max_cpu_cores" | "max_cpu_threads" => POSITIVE,
@@ -142,9 +145,19 @@ fn quota(key: &str) -> Option<Rule> {
         ("cpu_" | "memory_" | "disk_io_" | "vif_", "shares_level") => Some(Rule::Text),
         (
             "disk_",
-            "read_bytes_sec" | "write_bytes_sec" | "total_bytes_sec" | "read_iops_sec" | "write_iops_sec"
-            | "total_iops_sec" | "read_bytes_sec_max" | "write_bytes_sec_max" | "total_bytes_sec_max"
-            | "read_iops_sec_max" | "write_iops_sec_max" | "total_iops_sec_max" | "size_iops_sec",
+            "read_bytes_sec"
+            | "write_bytes_sec"
+            | "total_bytes_sec"
+            | "read_iops_sec"
+            | "write_iops_sec"
+            | "total_iops_sec"
+            | "read_bytes_sec_max"
+            | "write_bytes_sec_max"
+            | "total_bytes_sec_max"
+            | "read_iops_sec_max"
+            | "write_iops_sec_max"
+            | "total_iops_sec_max"
+            | "size_iops_sec",
         ) => Some(NATURAL),
         (
             "vif_",
@@ -294,9 +307,8 @@ fn is_label_list(text: &str) -> bool {
 }
 
 fn is_pci_alias(text: &str) -> bool {
-    text.split(',').all(|item| {
-        item.trim().split_once(':').is_some_and(|(alias, count)| !alias.is_empty() && is_number(count))
-    })
+    text.split(',')
+        .all(|item| item.trim().split_once(':').is_some_and(|(alias, count)| !alias.is_empty() && is_number(count)))
 }
 
 #[cfg(test)]

@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 
 use crate::api::compute::ComputeApi;
 use crate::api::compute::flavors::{change, visible};
-use crate::api::compute::input::{Fields, invalid, show as show_value, strict_query};
-use crate::api::{ApiError, HandlerResult, Microversion, Request, Resource, Response, Route, route};
+use crate::api::compute::input::{strict_query, under};
+use crate::api::validate::{Shown, Text, invalid, text, wrong_type};
+use crate::api::{ApiError, HandlerResult, Microversion, Request, Resource, Response, Route, policy, route};
 
 /// The pattern of keys, as the error shows it.
 const KEY_PATTERN: &str = "^[a-zA-Z0-9-_:. ]{1,255}$";
@@ -31,7 +32,7 @@ impl FlavorExtraSpecs {
 
     async fn index(self: Arc<Self>, request: Request) -> HandlerResult {
         let context = request.context()?;
-        self.api.policy.check("os_compute_api:os-flavor-extra-specs:index", context)?;
+        policy::enforce("os_compute_api:os-flavor-extra-specs:index", context)?;
         strict_query(&request, 102, &[])?;
         let flavor = visible(&self.api, context, request.param("flavor_id")).await?;
         Ok(Response::json(StatusCode::OK, &json!({"extra_specs": flavor.extra_specs})))
@@ -39,7 +40,7 @@ impl FlavorExtraSpecs {
 
     async fn show(self: Arc<Self>, request: Request) -> HandlerResult {
         let context = request.context()?;
-        self.api.policy.check("os_compute_api:os-flavor-extra-specs:show", context)?;
+        policy::enforce("os_compute_api:os-flavor-extra-specs:show", context)?;
         strict_query(&request, 102, &[])?;
         let (flavor_id, key) = (request.param("flavor_id"), request.param("id"));
         let flavor = visible(&self.api, context, flavor_id).await?;
@@ -48,9 +49,10 @@ impl FlavorExtraSpecs {
     }
 
     async fn create(self: Arc<Self>, mut request: Request) -> HandlerResult {
-        self.api.policy.check("os_compute_api:os-flavor-extra-specs:create", request.context()?)?;
+        policy::enforce("os_compute_api:os-flavor-extra-specs:create", request.context()?)?;
         let body = request.json().await?;
-        let specs = read(&Fields::under(&body, "extra_specs")?, request.version)?;
+        under(&body, "extra_specs", request.lenient)?.ignore_rest();
+        let specs = read(&body["extra_specs"], request.version)?;
         change(&self.api, request.param("flavor_id"), |flavor| {
             flavor.extra_specs.extend(specs.clone());
             Ok(())
@@ -60,15 +62,14 @@ impl FlavorExtraSpecs {
     }
 
     async fn update(self: Arc<Self>, mut request: Request) -> HandlerResult {
-        self.api.policy.check("os_compute_api:os-flavor-extra-specs:update", request.context()?)?;
+        policy::enforce("os_compute_api:os-flavor-extra-specs:update", request.context()?)?;
         let body = request.json().await?;
-        let fields = Fields::of(&body)?;
-        match fields.count() {
+        let specs = read(&body, request.version)?;
+        match specs.len() {
             1 => {}
             0 => return Err(ApiError::bad_request("{} does not have enough properties")),
-            _ => return Err(ApiError::bad_request(format!("{} has too many properties", show_value(&body)))),
+            _ => return Err(ApiError::bad_request(format!("{} has too many properties", Shown(&body)))),
         }
-        let specs = read(&fields, request.version)?;
         if !specs.contains_key(request.param("id")) {
             return Err(ApiError::bad_request("Request body and URI mismatch"));
         }
@@ -81,7 +82,7 @@ impl FlavorExtraSpecs {
     }
 
     async fn delete(self: Arc<Self>, request: Request) -> HandlerResult {
-        self.api.policy.check("os_compute_api:os-flavor-extra-specs:delete", request.context()?)?;
+        policy::enforce("os_compute_api:os-flavor-extra-specs:delete", request.context()?)?;
         let (flavor_id, key) = (request.param("flavor_id"), request.param("id"));
         change(&self.api, flavor_id, |flavor| match flavor.extra_specs.remove(key) {
             Some(_) => Ok(()),
@@ -110,29 +111,24 @@ impl Resource for FlavorExtraSpecs {
     }
 }
 
-/// Pairs of a body, numbers written as text; checked against what is known from 2.86 on.
-fn read(fields: &Fields, version: Microversion) -> Result<BTreeMap<String, String>, ApiError> {
+/// Pairs of an object, numbers written as text; checked against what is known from 2.86 on.
+fn read(object: &Value, version: Microversion) -> Result<BTreeMap<String, String>, ApiError> {
+    let Value::Object(map) = object else { return Err(wrong_type("extra_specs", object, "object")) };
     let mut specs = BTreeMap::new();
-    for (key, value) in fields.pairs() {
+    for (key, value) in map {
         if !is_key(key) {
-            let text = format!("'{key}' does not match any of the regexes: '{KEY_PATTERN}'");
-            return Err(invalid("extra_specs", value, &text));
+            let problem = format!("'{key}' does not match any of the regexes: '{KEY_PATTERN}'");
+            return Err(invalid("extra_specs", value, problem));
         }
-        let text = match value {
-            Value::String(text) => text.clone(),
+        let value = match value {
+            Value::String(_) => text(key, value, Text::new(0, 255))?.to_owned(),
             Value::Number(number) => number.to_string(),
-            _ => {
-                let text = format!("{} is not of type 'string', 'number'", show_value(value));
-                return Err(invalid(key, value, &text));
-            }
+            _ => return Err(wrong_type(key, value, "string', 'number")),
         };
-        if text.chars().count() > 255 {
-            return Err(invalid(key, value, &format!("{} is too long", show_value(value))));
-        }
         if version.at_least(86) {
-            known::check(key, &text).map_err(ApiError::BadRequest)?;
+            known::check(key, &value).map_err(ApiError::BadRequest)?;
         }
-        specs.insert(key.to_owned(), text);
+        specs.insert(key.clone(), value);
     }
     Ok(specs)
 }

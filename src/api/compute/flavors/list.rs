@@ -83,7 +83,8 @@ impl ListQuery {
         let marker = match &self.paging.marker {
             None => None,
             Some(id) => {
-                let known = |f: &&Flavor| f.id.as_str() == id && (context.is_admin() || f.visible_to(&context.project_id));
+                let known =
+                    |f: &&Flavor| f.id.as_str() == id && (context.is_admin() || f.visible_to(&context.project_id));
                 let found = flavors.iter().find(known).cloned();
                 Some(found.ok_or_else(|| ApiError::bad_request(format!("marker [{id}] not found")))?)
             }
@@ -98,9 +99,8 @@ impl ListQuery {
     }
 
     fn fits(&self, flavor: &Flavor, context: &RequestContext) -> bool {
-        let at_least = |minimum: Option<i64>, amount: u64| {
-            minimum.is_none_or(|m| i64::try_from(amount).unwrap_or(i64::MAX) >= m)
-        };
+        let at_least =
+            |minimum: Option<i64>, amount: u64| minimum.is_none_or(|m| i64::try_from(amount).unwrap_or(i64::MAX) >= m);
         let public = match self.is_public {
             None => true,
             // Public ones, and those that are shared with the caller's project.

@@ -21,6 +21,7 @@ use crate::api::compute::ComputeApi;
 use crate::api::compute::input::strict_query;
 use crate::api::compute::links::next_links;
 use crate::api::microversion::since;
+use crate::api::policy::{self, Target};
 use crate::api::{ApiError, HandlerResult, Request, Resource, Response, Route, route};
 
 /// May the caller see extra specs inside of flavors?
@@ -52,7 +53,7 @@ impl Flavors {
         let context = request.context()?;
         let query = ListQuery::parse(&request, context, self.api.options.max_limit)?;
         let page = query.select(self.api.store.list_flavors().await?, context)?;
-        let specs = self.api.policy.allows(EXTRA_SPECS, context);
+        let specs = policy::allows(EXTRA_SPECS, context, Target::default());
         let views: Vec<_> = if collection == "flavors" {
             page.iter().map(|f| view::brief(request.version, &request.base_url, f)).collect()
         } else {
@@ -74,7 +75,7 @@ impl Flavors {
     }
 
     async fn create(self: Arc<Self>, mut request: Request) -> HandlerResult {
-        self.api.policy.check("os_compute_api:os-flavor-manage:create", request.context()?)?;
+        policy::enforce("os_compute_api:os-flavor-manage:create", request.context()?)?;
         let body = request.json().await?;
         let rules = Rules { version: request.version, lenient: request.lenient };
         let flavor = input::create(&body, rules, &*self.api.entropy, self.api.clock.now())?;
@@ -83,7 +84,7 @@ impl Flavors {
     }
 
     async fn update(self: Arc<Self>, mut request: Request) -> HandlerResult {
-        self.api.policy.check("os_compute_api:os-flavor-manage:update", request.context()?)?;
+        policy::enforce("os_compute_api:os-flavor-manage:update", request.context()?)?;
         let body = request.json().await?;
         let description = input::update(&body, request.lenient)?;
         let flavor = change(&self.api, request.param("id"), |flavor| {
@@ -95,14 +96,14 @@ impl Flavors {
     }
 
     async fn delete(self: Arc<Self>, request: Request) -> HandlerResult {
-        self.api.policy.check("os_compute_api:os-flavor-manage:delete", request.context()?)?;
+        policy::enforce("os_compute_api:os-flavor-manage:delete", request.context()?)?;
         let id = FlavorId::new(request.param("id"));
         self.api.store.delete_flavor(&id).await.map_err(|e| missing(e, id.as_str()))?;
         Ok(Response::empty(StatusCode::ACCEPTED))
     }
 
     fn answer(&self, request: &Request, context: &RequestContext, flavor: &Flavor) -> Response {
-        let specs = self.api.policy.allows(EXTRA_SPECS, context);
+        let specs = policy::allows(EXTRA_SPECS, context, Target::default());
         let view = view::full(request.version, &request.base_url, flavor, specs);
         Response::json(StatusCode::OK, &json!({ "flavor": view }))
     }

@@ -32,8 +32,7 @@ pub fn brief(version: Microversion, liveness: &Liveness, hypervisor: &Hypervisor
     view.insert("state".into(), json!(liveness.state(hypervisor.service)));
     view.insert("status".into(), json!(service_view::status(hypervisor.service)));
     if let Some(servers) = hypervisor.servers.filter(|s| !s.is_empty() || version.at_least(75)) {
-        let servers: Vec<Value> =
-            servers.iter().map(|s| json!({"uuid": s.id, "name": instance_name(s)})).collect();
+        let servers: Vec<Value> = servers.iter().map(|s| json!({"uuid": s.id, "name": instance_name(s)})).collect();
         view.insert("servers".into(), json!(servers));
     }
     view

@@ -116,13 +116,12 @@ mod tests {
     use super::*;
 
     /// A key and its fingerprint as `ssh-keygen -l -E md5` prints it.
-    const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti user@example.com";
+    const KEY: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti user@example.com";
 
     #[test]
     fn the_fingerprint_is_that_of_the_blob() {
-        let blob = STANDARD.decode(KEY.split(' ').nth(1).unwrap()).unwrap();
-        assert_eq!(fingerprint(KEY).unwrap(), colons(&Md5::digest(&blob)));
-        assert_eq!(fingerprint(KEY).unwrap().len(), 47);
+        assert_eq!(fingerprint(KEY).unwrap(), "ae:6f:ba:1b:70:2c:ae:c7:5c:ab:6e:4d:5e:d4:c7:23");
         assert_eq!(fingerprint(&format!("{KEY}\n")).unwrap(), fingerprint(KEY).unwrap());
     }
 
@@ -149,7 +148,8 @@ mod tests {
     fn other_types_are_read_to_their_end() {
         let field = |bytes: &[u8]| [&u32::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat();
         let line = |kind: &str, fields: &[&[u8]]| {
-            let blob: Vec<u8> = std::iter::once(kind.as_bytes()).chain(fields.iter().copied()).flat_map(field).collect();
+            let blob: Vec<u8> =
+                std::iter::once(kind.as_bytes()).chain(fields.iter().copied()).flat_map(field).collect();
             format!("{kind} {}", STANDARD.encode(blob))
         };
         let point = [&[4_u8][..], &[7; 64]].concat();

@@ -113,7 +113,10 @@ mod tests {
             hex(b"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"),
             "84983e441c3bd26ebaae4aa1f95129e5e54670f1"
         );
-        assert_eq!(hex(&b"0123456701234567012345670123456701234567012345670123456701234567".repeat(10)), "dea356a2cddd90c7a7ecedc5ebb563934f460452");
+        assert_eq!(
+            hex(&b"0123456701234567012345670123456701234567012345670123456701234567".repeat(10)),
+            "dea356a2cddd90c7a7ecedc5ebb563934f460452"
+        );
         assert_eq!(hex(b""), "da39a3ee5e6b4b0d3255bfef95601890afd80709");
     }
 
@@ -125,7 +128,13 @@ mod tests {
         assert_eq!(fingerprint(&encoded).unwrap(), expected);
         let armoured = format!("-----BEGIN CERTIFICATE-----\n{encoded}\n-----END CERTIFICATE-----\n");
         assert_eq!(fingerprint(&armoured).unwrap(), expected);
-        for bad in ["", "junk", "ssh-rsa AAAA", &STANDARD.encode([0x30, 0x05, 0x30, 0x02]), &STANDARD.encode([0x02, 0x01, 0x00])] {
+        for bad in [
+            "",
+            "junk",
+            "ssh-rsa AAAA",
+            &STANDARD.encode([0x30, 0x05, 0x30, 0x02]),
+            &STANDARD.encode([0x02, 0x01, 0x00]),
+        ] {
             assert!(fingerprint(bad).unwrap_err().starts_with("failed to generate X509 fingerprint."), "{bad}");
         }
     }

@@ -1,0 +1,153 @@
+//! `/limits`: what a project may use and what it does use (nova/api/openstack/compute/limits.py and views/limits.py).
+
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+use nova_core::ids::ProjectId;
+use nova_core::quota::Usage;
+use serde_json::{Map, Value, json};
+
+use crate::api::compute::input::strict_query;
+use crate::api::compute::{ComputeApi, ComputeOptions};
+use crate::api::policy::{Target, enforce, enforce_on};
+use crate::api::{HandlerResult, Microversion, Request, Resource, Response, Route, route};
+
+/// Network limits of versions before 2.36, where they were Nova's own: always its defaults, never in use.
+const FLOATING_IPS: i64 = 10;
+const SECURITY_GROUPS: i64 = 10;
+const SECURITY_GROUP_RULES: i64 = 20;
+
+/// The resource.
+pub struct LimitsResource {
+    api: Arc<ComputeApi>,
+}
+
+impl LimitsResource {
+    /// On these collaborators.
+    pub fn new(api: Arc<ComputeApi>) -> Self {
+        Self { api }
+    }
+
+    async fn index(self: Arc<Self>, request: Request) -> HandlerResult {
+        let context = request.context()?;
+        enforce("os_compute_api:limits", context)?;
+        // `reserved` has had no effect for long, but clients send it.
+        strict_query(&request, 75, &["reserved", "tenant_id"])?;
+        let project = match request.query.get("tenant_id") {
+            None => context.project_id.clone(),
+            Some(id) => {
+                let project = ProjectId::new(id);
+                let target = Target { project_id: Some(&project), user_id: None };
+                enforce_on("os_compute_api:limits:other_project", context, target)?;
+                project
+            }
+        };
+        let usage = self.api.store.usage(&project).await?;
+        let absolute = absolute(request.version, &self.api.options, &usage);
+        Ok(Response::json(StatusCode::OK, &json!({"limits": {"rate": [], "absolute": absolute}})))
+    }
+}
+
+impl Resource for LimitsResource {
+    fn name(&self) -> &'static str {
+        "limits"
+    }
+
+    fn routes(self: Arc<Self>) -> Vec<Route> {
+        vec![route(Method::GET, "/limits", &self, Self::index)]
+    }
+}
+
+/// The limits that this version shows; -1 is "without limit".
+fn absolute(version: Microversion, options: &ComputeOptions, usage: &Usage) -> Map<String, Value> {
+    let mut rows = vec![
+        ("maxTotalInstances", limit(options.limits.instances)),
+        ("maxTotalCores", limit(options.limits.cores)),
+        ("maxTotalRAMSize", limit(options.limits.ram)),
+        ("maxTotalKeypairs", limit(options.key_pairs)),
+        ("maxServerMeta", limit(options.metadata_items)),
+        ("maxServerGroups", limit(options.server_groups)),
+        ("maxServerGroupMembers", limit(options.server_group_members)),
+        ("totalInstancesUsed", json!(usage.instances)),
+        ("totalCoresUsed", json!(usage.cores)),
+        ("totalRAMUsed", json!(usage.ram)),
+        ("totalServerGroupsUsed", json!(0)),
+    ];
+    if version.before(57) {
+        rows.push(("maxPersonality", limit(options.injected_files)));
+        rows.push(("maxPersonalitySize", limit(options.injected_file_content_bytes)));
+    }
+    if version.before(39) {
+        rows.push(("maxImageMeta", limit(options.metadata_items)));
+    }
+    if version.before(36) {
+        rows.push(("maxTotalFloatingIps", json!(FLOATING_IPS)));
+        rows.push(("totalFloatingIpsUsed", json!(0)));
+        rows.push(("maxSecurityGroups", json!(SECURITY_GROUPS)));
+        rows.push(("totalSecurityGroupsUsed", json!(0)));
+        rows.push(("maxSecurityGroupRules", json!(SECURITY_GROUP_RULES)));
+    }
+    rows.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+fn limit(limit: Option<u64>) -> Value {
+    limit.map_or(json!(-1), |limit| json!(limit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::compute::test_support::{ADMIN, Bench, DEMO, keys};
+
+    #[tokio::test]
+    async fn each_version_shows_its_limits() {
+        let bench = Bench::new(LimitsResource::new);
+        let at = async |minor: u16| bench.get(DEMO, minor, "/limits").await["limits"]["absolute"].clone();
+        let latest = [
+            "maxServerGroupMembers",
+            "maxServerGroups",
+            "maxServerMeta",
+            "maxTotalCores",
+            "maxTotalInstances",
+            "maxTotalKeypairs",
+            "maxTotalRAMSize",
+            "totalCoresUsed",
+            "totalInstancesUsed",
+            "totalRAMUsed",
+            "totalServerGroupsUsed",
+        ];
+        assert_eq!(keys(&at(57).await), latest);
+        assert_eq!(keys(&at(104).await), latest);
+        assert_eq!(at(56).await.as_object().unwrap().len(), 13);
+        assert_eq!(at(39).await.as_object().unwrap().len(), 13);
+        assert_eq!(at(38).await["maxImageMeta"], 128);
+        assert_eq!(at(36).await.as_object().unwrap().len(), 14);
+        assert_eq!(at(35).await.as_object().unwrap().len(), 19);
+        assert!(at(1).await.as_object().unwrap().values().all(Value::is_i64));
+        assert_eq!(bench.get(DEMO, 1, "/limits").await["limits"]["rate"], json!([]));
+    }
+
+    #[tokio::test]
+    async fn usage_is_that_of_the_project_and_others_are_for_administrators() {
+        let bench = Bench::new(LimitsResource::new);
+        bench.instance(DEMO, None).await;
+        let used = async |caller, query: &str| {
+            let limits = bench.get(caller, 75, &format!("/limits{query}")).await["limits"]["absolute"].clone();
+            (limits["totalInstancesUsed"].clone(), limits["totalCoresUsed"].clone(), limits["totalRAMUsed"].clone())
+        };
+        let one = (json!(1), json!(2), json!(512));
+        assert_eq!(used(DEMO, "").await, one);
+        assert_eq!(used(DEMO, "?reserved=1").await, one);
+        assert_eq!(used(ADMIN, "").await.0, 0);
+        assert_eq!(used(ADMIN, "?tenant_id=p-demo").await, one);
+        assert_eq!(bench.refused(DEMO, 1, "GET /limits?tenant_id=p-admin", Value::Null).await.0, 403);
+        assert_eq!(bench.refused(DEMO, 75, "GET /limits?foo=1", Value::Null).await.0, 400);
+        bench.get(DEMO, 74, "/limits?foo=1").await;
+    }
+
+    #[test]
+    fn no_limit_is_minus_one() {
+        let options = ComputeOptions { key_pairs: None, ..ComputeOptions::default() };
+        assert_eq!(absolute(Microversion(104), &options, &Usage::default())["maxTotalKeypairs"], -1);
+    }
+}
