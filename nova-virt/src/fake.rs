@@ -22,7 +22,7 @@ mod journal;
 mod world;
 
 use faults::{Faults, Strike};
-use guests::{Guest, Guests};
+use guests::{Effect, Guest, Guests, find, is_up, move_between, start, stop};
 use journal::Journal;
 pub use journal::{JournalEntry, JournalOutcome};
 pub use world::{FakeWorld, WorldViolation};
@@ -100,9 +100,6 @@ struct State {
     /// Why the state file can't be read.
     broken: Option<String>,
 }
-
-/// What an operation made of the guests; events follow in this order.
-type Effect<T> = Result<(T, Vec<GuestEvent>), HypervisorError>;
 
 impl FakeHypervisor {
     /// A fake with those options and the guests of its state file. A file that can't be read makes every operation
@@ -331,78 +328,6 @@ impl fmt::Debug for FakeHypervisor {
     }
 }
 
-/// Whether a guest holds processor or memory, so that a second copy of it would do harm.
-fn is_up(state: PowerState) -> bool {
-    matches!(state, PowerState::Running | PowerState::Paused)
-}
-
-fn find(guests: &mut Guests, instance: InstanceId) -> Result<&mut Guest, HypervisorError> {
-    guests.get_mut(&instance).filter(|guest| guest.spec.is_some()).ok_or(HypervisorError::NotFound { instance })
-}
-
-/// Makes the guest run, and tells which event that is.
-fn start(instance: InstanceId, guest: &mut Guest) -> Vec<GuestEvent> {
-    let kind = match guest.power_state {
-        PowerState::Running => return Vec::new(),
-        PowerState::Paused => GuestEventKind::Resumed,
-        PowerState::Suspended => GuestEventKind::Started,
-        PowerState::NoState | PowerState::Shutdown | PowerState::Crashed => {
-            guest.boots = guest.boots.saturating_add(1);
-            GuestEventKind::Started
-        }
-    };
-    guest.power_state = PowerState::Running;
-    vec![GuestEvent { instance, kind }]
-}
-
-/// Makes the guest stand still, and tells which event that is.
-fn stop(instance: InstanceId, guest: &mut Guest) -> Vec<GuestEvent> {
-    let was_up = is_up(guest.power_state);
-    guest.power_state = PowerState::Shutdown;
-    if was_up { vec![GuestEvent { instance, kind: GuestEventKind::Stopped }] } else { Vec::new() }
-}
-
-/// From one state to another; the goal itself is Ok, and any other state is not.
-fn move_between(
-    guests: &mut Guests,
-    instance: InstanceId,
-    operation: Operation,
-    from: &[PowerState],
-    to: PowerState,
-    kind: GuestEventKind,
-) -> Effect<()> {
-    let guest = find(guests, instance)?;
-    if guest.power_state == to {
-        return Ok(((), Vec::new()));
-    }
-    if !from.contains(&guest.power_state) {
-        return Err(HypervisorError::InvalidState { instance, operation, state: guest.power_state });
-    }
-    guest.power_state = to;
-    Ok(((), vec![GuestEvent { instance, kind }]))
-}
-
-fn spawn(guests: &mut Guests, spec: &GuestSpec) -> Effect<()> {
-    spec.validate()?;
-    let instance = spec.instance;
-    let guest =
-        guests.entry(instance).or_insert_with(|| Guest { spec: None, power_state: PowerState::Shutdown, boots: 0 });
-    match guest.spec.as_ref().map(|known| known.epoch) {
-        Some(current) if current > spec.epoch => {
-            return Err(HypervisorError::Stale { instance, asked: spec.epoch, current });
-        }
-        Some(current) if current == spec.epoch => {}
-        Some(_) => guest.spec = Some(spec.clone()),
-        None => {
-            guest.spec = Some(spec.clone());
-            guest.power_state = PowerState::Shutdown;
-        }
-    }
-    let stands_still = matches!(guest.power_state, PowerState::Paused | PowerState::Suspended);
-    let events = if spec.running && !stands_still { start(instance, guest) } else { Vec::new() };
-    Ok(((), events))
-}
-
 #[async_trait]
 impl Hypervisor for FakeHypervisor {
     fn capabilities(&self) -> Capabilities {
@@ -456,7 +381,7 @@ impl Hypervisor for FakeHypervisor {
 
     async fn spawn(&self, guest: &GuestSpec) -> Result<(), HypervisorError> {
         let epoch = Some(guest.epoch);
-        self.change(Operation::Spawn, guest.instance, epoch, |guests| spawn(guests, guest)).await
+        self.change(Operation::Spawn, guest.instance, epoch, |guests| guests::spawn(guests, guest)).await
     }
 
     async fn destroy(&self, id: InstanceId) -> Result<(), HypervisorError> {

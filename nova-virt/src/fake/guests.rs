@@ -1,4 +1,4 @@
-//! The fake's guests, and the file that they survive a restart in.
+//! The fake's guests: what operations make of them, and the file that they survive a restart in.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,7 +7,7 @@ use nova_core::ids::InstanceId;
 use nova_core::state::PowerState;
 use serde::{Deserialize, Serialize};
 
-use crate::{BoxError, GuestInfo, GuestSpec};
+use crate::{BoxError, GuestEvent, GuestEventKind, GuestInfo, GuestSpec, HypervisorError, Operation};
 
 /// One guest. `spec` is `None` when only its files remain.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,6 +30,81 @@ impl Guest {
 }
 
 pub(super) type Guests = BTreeMap<InstanceId, Guest>;
+
+/// What an operation made of the guests; events follow in this order.
+pub(super) type Effect<T> = Result<(T, Vec<GuestEvent>), HypervisorError>;
+
+/// Whether a guest holds processor or memory, so that a second copy of it would do harm.
+pub(super) fn is_up(state: PowerState) -> bool {
+    matches!(state, PowerState::Running | PowerState::Paused)
+}
+
+pub(super) fn find(guests: &mut Guests, instance: InstanceId) -> Result<&mut Guest, HypervisorError> {
+    guests.get_mut(&instance).filter(|guest| guest.spec.is_some()).ok_or(HypervisorError::NotFound { instance })
+}
+
+/// Makes the guest run, and tells which event that is.
+pub(super) fn start(instance: InstanceId, guest: &mut Guest) -> Vec<GuestEvent> {
+    let kind = match guest.power_state {
+        PowerState::Running => return Vec::new(),
+        PowerState::Paused => GuestEventKind::Resumed,
+        PowerState::Suspended => GuestEventKind::Started,
+        PowerState::NoState | PowerState::Shutdown | PowerState::Crashed => {
+            guest.boots = guest.boots.saturating_add(1);
+            GuestEventKind::Started
+        }
+    };
+    guest.power_state = PowerState::Running;
+    vec![GuestEvent { instance, kind }]
+}
+
+/// Makes the guest stand still, and tells which event that is.
+pub(super) fn stop(instance: InstanceId, guest: &mut Guest) -> Vec<GuestEvent> {
+    let was_up = is_up(guest.power_state);
+    guest.power_state = PowerState::Shutdown;
+    if was_up { vec![GuestEvent { instance, kind: GuestEventKind::Stopped }] } else { Vec::new() }
+}
+
+/// From one state to another; the goal itself is Ok, and any other state is not.
+pub(super) fn move_between(
+    guests: &mut Guests,
+    instance: InstanceId,
+    operation: Operation,
+    from: &[PowerState],
+    to: PowerState,
+    kind: GuestEventKind,
+) -> Effect<()> {
+    let guest = find(guests, instance)?;
+    if guest.power_state == to {
+        return Ok(((), Vec::new()));
+    }
+    if !from.contains(&guest.power_state) {
+        return Err(HypervisorError::InvalidState { instance, operation, state: guest.power_state });
+    }
+    guest.power_state = to;
+    Ok(((), vec![GuestEvent { instance, kind }]))
+}
+
+pub(super) fn spawn(guests: &mut Guests, spec: &GuestSpec) -> Effect<()> {
+    spec.validate()?;
+    let instance = spec.instance;
+    let guest =
+        guests.entry(instance).or_insert_with(|| Guest { spec: None, power_state: PowerState::Shutdown, boots: 0 });
+    match guest.spec.as_ref().map(|known| known.epoch) {
+        Some(current) if current > spec.epoch => {
+            return Err(HypervisorError::Stale { instance, asked: spec.epoch, current });
+        }
+        Some(current) if current == spec.epoch => {}
+        Some(_) => guest.spec = Some(spec.clone()),
+        None => {
+            guest.spec = Some(spec.clone());
+            guest.power_state = PowerState::Shutdown;
+        }
+    }
+    let stands_still = matches!(guest.power_state, PowerState::Paused | PowerState::Suspended);
+    let events = if spec.running && !stands_still { start(instance, guest) } else { Vec::new() };
+    Ok(((), events))
+}
 
 /// Reads the guests that an earlier process left; none when there is no file.
 pub(super) fn load(path: &Path) -> Result<Guests, BoxError> {
