@@ -134,6 +134,9 @@ pub enum Direction {
     Descending,
 }
 
+/// A stable state, and the task states that narrow it (`None` among them is idle); without a list, any.
+pub type StateFilter = (VmState, Option<Vec<Option<TaskState>>>);
+
 /// Which instances, in which order. Every condition that is set must hold.
 #[derive(Debug, Clone, Default)]
 pub struct InstanceQuery {
@@ -146,7 +149,7 @@ pub struct InstanceQuery {
     /// Any of these.
     pub ids: Option<Vec<InstanceId>>,
     /// In one of these states; the task states narrow it where given.
-    pub states: Option<Vec<(VmState, Option<Vec<Option<TaskState>>>)>>,
+    pub states: Option<Vec<StateFilter>>,
     /// Of this request.
     pub reservation_id: Option<ReservationId>,
     /// Made from this image.
@@ -238,4 +241,7 @@ pub trait ComputeStore: Send + Sync {
 
     /// Repair: gives back an allocation that no live instance needs.
     async fn delete_allocation(&self, instance: InstanceId, host: &HostName) -> Result<(), StoreError>;
+
+    /// Repair: writes the end of an action that no task carries out any more; while one does, it is a Conflict.
+    async fn finish_action(&self, action: ActionRecord) -> Result<(), StoreError>;
 }

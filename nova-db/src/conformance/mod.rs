@@ -13,7 +13,7 @@
 
 mod archive;
 mod booking;
-mod fixtures;
+pub(crate) mod fixtures;
 mod flavors;
 mod hosts;
 mod identity;
@@ -96,6 +96,7 @@ macro_rules! store_conformance {
             due_tasks_come_oldest_lease_first,
             tasks_are_listed_oldest_first,
             tasks_are_read_back_equal,
+            actions_end_once_nothing_carries_them_out,
             booking_is_counted_on_the_node,
             booking_may_be_repeated,
             no_room_leaves_nothing,

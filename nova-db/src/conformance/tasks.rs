@@ -208,3 +208,22 @@ pub async fn tasks_are_read_back_equal(store: &Arc<dyn Store>) {
     task.generation = written.generation;
     assert_eq!(store.get_task(task.id).await.unwrap(), task);
 }
+
+/// An action is ended by hand only when no task carries it out.
+pub async fn actions_end_once_nothing_carries_them_out(store: &Arc<dyn Store>) {
+    let make = Make::new();
+    let (instance, _) = make.building(&**store).await;
+    let start = make.start(&instance, Work::Stop, true);
+    let (task, mut action) = (start.task.id, start.action.clone());
+    store.start_task(start).await.unwrap();
+    action.finish(Some("Error"), at(9));
+    let error = store.finish_action(action.clone()).await.unwrap_err();
+    assert!(matches!(error, StoreError::Conflict { kind: Kind::Action, .. }), "{error:?}");
+    let task = store.get_task(task).await.unwrap();
+    store.commit_task(TaskCommit { done: true, ..TaskCommit::of(task) }).await.unwrap();
+    store.finish_action(action.clone()).await.unwrap();
+    assert_eq!(store.get_action(instance.id, &action.request_id).await.unwrap(), action);
+    let unknown = nova_core::action::ActionRecord { request_id: make.request(), ..action };
+    let error = store.finish_action(unknown).await.unwrap_err();
+    assert!(matches!(error, StoreError::NotFound { kind: Kind::Action, .. }), "{error:?}");
+}

@@ -104,6 +104,10 @@ impl<B: Backend> ComputeStore for RowStore<B> {
     async fn delete_allocation(&self, instance: InstanceId, host: &HostName) -> Result<(), StoreError> {
         self.write((instance, host.clone()), |tx, key| Box::pin(delete_allocation(tx, key.0, &key.1))).await
     }
+
+    async fn finish_action(&self, action: ActionRecord) -> Result<(), StoreError> {
+        self.write(action, |tx, action| Box::pin(tasks::finish_action(tx, action))).await
+    }
 }
 
 async fn create_instances(tx: &mut dyn Transaction, new: &NewInstances) -> Result<Vec<Instance>, Fail> {

@@ -1,13 +1,14 @@
 //! Tasks: begin, lease, commit.
 
 use jiff::Timestamp;
+use nova_core::action::ActionRecord;
 use nova_core::ids::{InstanceId, TaskId};
 use nova_core::instance::Instance;
 use nova_core::task::Task;
 
 use super::accounts::{book, release};
 use super::instances::{Epoch, write_instance};
-use super::{add_all, conflict, find, list, need, put, replace};
+use super::{add_all, conflict, find, list, need, put, replace, replace_or_race};
 use crate::rows::{Condition, Fail, Lock, Record, Select, Transaction, Value};
 use crate::{Committed, TaskCommit, TaskStart};
 
@@ -104,11 +105,25 @@ async fn write_task(tx: &mut dyn Transaction, task: &Task, done: bool) -> Result
     if next.owner.is_some() && next.owner == old.record.owner {
         next.lease_until = next.lease_until.max(old.record.lease_until);
     }
-    if !replace(tx, &next, old.generation).await? {
-        return Err(lost());
+    let written = if done {
+        let this = Condition::key(Task::TABLE, &key);
+        tx.delete(Task::TABLE, &this).await? > 0
+    } else {
+        replace(tx, &next, old.generation).await?
+    };
+    if written { Ok(next) } else { Err(lost()) }
+}
+
+/// The end of an action whose task was lost. The instance is locked, so that no task of the same request begins
+/// meanwhile.
+pub(super) async fn finish_action(tx: &mut dyn Transaction, action: &ActionRecord) -> Result<(), Fail> {
+    find::<Instance>(tx, &[Value::text(action.instance_id)], Lock::ForUpdate).await?;
+    let values = action.values();
+    let key = values.get(..ActionRecord::TABLE.key).unwrap_or(&values);
+    let old = need::<ActionRecord>(tx, key, Lock::ForUpdate).await?;
+    let carries_out = |task: &Task| task.context.request_id == action.request_id;
+    if list_tasks(tx, Some(action.instance_id)).await?.iter().any(carries_out) {
+        return Err(conflict::<ActionRecord>(key));
     }
-    if done {
-        tx.delete(Task::TABLE, &Condition::key(Task::TABLE, &key)).await?;
-    }
-    Ok(next)
+    replace_or_race(tx, action, old.generation).await
 }
