@@ -8,7 +8,7 @@ use nova_virt::testing::guest_spec;
 use nova_virt::{ErrorKind, GuestEventKind, Hypervisor, LibvirtHypervisor, LibvirtOptions};
 use tempfile::TempDir;
 
-use super::{ROOM, folder, options, qemu_pid, run, wait_for};
+use super::{PATIENCE, ROOM, folder, options, qemu_pid, run, wait_for};
 
 /// A private libvirt, stopped with its guests at the end.
 struct Daemon {
@@ -48,14 +48,23 @@ impl Drop for Daemon {
     }
 }
 
+/// Waits until libvirt answers.
+async fn answers(hypervisor: &LibvirtHypervisor) {
+    let come = async {
+        while hypervisor.ping().await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, come).await.unwrap();
+}
+
 /// Killed and started again, libvirt is used again, knows its guests and tells of them. They did not notice.
 #[tokio::test]
 #[ignore = "needs NOVA_TEST_LIBVIRT_URI"]
 async fn the_daemon_may_die_and_come_back() {
     let _room = ROOM.acquire().await.unwrap();
     let daemon = Daemon::start();
-    let options = LibvirtOptions { connect_wait: Duration::from_secs(60), ..daemon.options() };
-    let hypervisor = LibvirtHypervisor::new(options).unwrap();
+    let hypervisor = LibvirtHypervisor::new(daemon.options()).unwrap();
     let mut events = hypervisor.events();
     let guest = guest_spec(0x301);
     hypervisor.spawn(&guest).await.unwrap();
@@ -67,6 +76,7 @@ async fn the_daemon_may_die_and_come_back() {
             _ => drop(daemon.control(&["stop"])),
         }
         daemon.control(&["start"]);
+        answers(&hypervisor).await;
         let info = hypervisor.info(guest.instance).await.unwrap();
         assert_eq!((info.power_state, info.epoch), (PowerState::Running, 1));
         assert_eq!(hypervisor.list().await.unwrap(), [info]);
@@ -98,12 +108,7 @@ async fn without_a_daemon_everything_is_unavailable() {
     }
     assert!(!daemon.instances().exists());
     daemon.control(&["start"]);
-    let come = async {
-        while hypervisor.ping().await.is_err() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(super::PATIENCE, come).await.unwrap();
+    answers(&hypervisor).await;
     hypervisor.spawn(&guest).await.unwrap();
     hypervisor.destroy(guest.instance).await.unwrap();
 }
@@ -123,12 +128,7 @@ async fn a_daemon_that_hangs_stalls_nobody() {
         ..daemon.options()
     };
     let hypervisor = LibvirtHypervisor::new(options).unwrap();
-    let come = async {
-        while hypervisor.ping().await.is_err() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(super::PATIENCE, come).await.unwrap();
+    answers(&hypervisor).await;
 
     daemon.signal("-STOP");
     let (one, two) = tokio::join!(hypervisor.ping(), hypervisor.ping());
@@ -139,11 +139,6 @@ async fn a_daemon_that_hangs_stalls_nobody() {
     assert_eq!(hypervisor.list().await.unwrap_err().kind(), ErrorKind::Unavailable);
 
     daemon.signal("-CONT");
-    let come = async {
-        while hypervisor.ping().await.is_err() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(super::PATIENCE, come).await.unwrap();
+    answers(&hypervisor).await;
     assert!(hypervisor.list().await.unwrap().is_empty());
 }
