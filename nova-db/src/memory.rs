@@ -12,7 +12,7 @@ use tokio::sync::{RwLock, RwLockReadGuard};
 use crate::StoreError;
 use crate::ops::RowStore;
 use crate::rows::{
-    Backend, Condition, Fail, Lock, Output, Row, Select, Sequence, Table, Transaction, Value, WriteOperation,
+    Backend, Condition, Fail, Lock, Output, Row, Select, Sequence, TRIES, Table, Transaction, Value, WriteOperation,
 };
 
 /// The schema version that memory claims: it has no history.
@@ -106,9 +106,7 @@ impl Rows {
         let best = self.lookups.iter().zip(lookups(table)).map(|(set, c)| (set, pinned(&mut c.iter().copied())));
         let best = best.max_by_key(|(_, values)| values.len()).filter(|(_, values)| values.len() > by_key.len());
         match best {
-            Some((set, values)) => {
-                starting_with(set, &values).filter_map(|(_, key)| self.rows.get(key)).collect()
-            }
+            Some((set, values)) => starting_with(set, &values).filter_map(|(_, key)| self.rows.get(key)).collect(),
             None if by_key.is_empty() => self.rows.values().collect(),
             None => {
                 let from = self.rows.range(by_key.clone()..);
@@ -332,11 +330,19 @@ impl Backend for MemoryBackend {
 
     async fn write(&self, operation: WriteOperation) -> Result<Output, StoreError> {
         let mut data = self.data.write().await;
-        let mut write = Write { data: &mut data, undo: Vec::new() };
-        // There is one writer: what looks like a lost race would be lost again.
-        let output = operation(&mut write).await.map_err(Fail::into_store_error)?;
-        self.commits.fetch_add(u64::from(write.commit()), Ordering::Relaxed);
-        Ok(output)
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let mut write = Write { data: &mut data, undo: Vec::new() };
+            match operation(&mut write).await {
+                Ok(output) => {
+                    self.commits.fetch_add(u64::from(write.commit()), Ordering::Relaxed);
+                    return Ok(output);
+                }
+                Err(fail) if fail.is_race() && tries < TRIES => {}
+                Err(fail) => return Err(fail.into_store_error()),
+            }
+        }
     }
 
     fn commits(&self) -> u64 {

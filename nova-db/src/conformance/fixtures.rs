@@ -19,38 +19,38 @@ use nova_core::task::{Task, Work};
 use crate::{Booking, NewInstance, NewInstances, ServiceBeat, Store, TaskCommit, TaskStart};
 
 /// No limit.
-pub(super) const FREE: Limits = Limits { instances: None, cores: None, ram: None };
+pub(crate) const FREE: Limits = Limits { instances: None, cores: None, ram: None };
 
 /// The moment that fixtures are made at, some microseconds past a second.
-pub(super) fn at(seconds: i64) -> Timestamp {
+pub(crate) fn at(seconds: i64) -> Timestamp {
     let base = Timestamp::from_microsecond(1_800_000_000_000_123).unwrap();
     base + SignedDuration::from_secs(seconds)
 }
 
 /// Makes ids; the same in every run.
-pub(super) struct Make(SeededEntropy);
+pub(crate) struct Make(SeededEntropy);
 
 impl Make {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(SeededEntropy::new(7))
     }
-    pub(super) fn request(&self) -> RequestId {
+    pub(crate) fn request(&self) -> RequestId {
         RequestId::generate(&self.0)
     }
-    pub(super) fn task_id(&self) -> TaskId {
+    pub(crate) fn task_id(&self) -> TaskId {
         TaskId::generate(&self.0)
     }
-    pub(super) fn service_id(&self) -> ServiceId {
+    pub(crate) fn service_id(&self) -> ServiceId {
         ServiceId::generate(&self.0)
     }
-    pub(super) fn image_id(&self) -> ImageId {
+    pub(crate) fn image_id(&self) -> ImageId {
         ImageId::generate(&self.0)
     }
-    pub(super) fn instance_id(&self) -> InstanceId {
+    pub(crate) fn instance_id(&self) -> InstanceId {
         InstanceId::generate(&self.0)
     }
 
-    pub(super) fn instance(&self, project: &str) -> Instance {
+    pub(crate) fn instance(&self, project: &str) -> Instance {
         let states = States::created();
         Instance {
             id: self.instance_id(),
@@ -97,7 +97,7 @@ impl Make {
         }
     }
 
-    pub(super) fn task(&self, instance: &Instance, work: Work) -> Task {
+    pub(crate) fn task(&self, instance: &Instance, work: Work) -> Task {
         Task {
             id: self.task_id(),
             instance_id: instance.id,
@@ -116,7 +116,7 @@ impl Make {
     }
 
     /// A whole create request of one server each.
-    pub(super) fn request_of(&self, instances: Vec<Instance>, limits: Limits) -> NewInstances {
+    pub(crate) fn request_of(&self, instances: Vec<Instance>, limits: Limits) -> NewInstances {
         let new = |instance: Instance| {
             let action = action(&instance, &instance.request_id, "create");
             let build = Work::Build {
@@ -132,18 +132,18 @@ impl Make {
     }
 
     /// Creates it and returns it as it was kept.
-    pub(super) async fn created(&self, store: &dyn Store, instance: Instance) -> Instance {
+    pub(crate) async fn created(&self, store: &dyn Store, instance: Instance) -> Instance {
         store.create_instances(self.request_of(vec![instance], FREE)).await.unwrap().remove(0)
     }
 
     /// Creates a server and returns it with its task.
-    pub(super) async fn building(&self, store: &dyn Store) -> (Instance, Task) {
+    pub(crate) async fn building(&self, store: &dyn Store) -> (Instance, Task) {
         let instance = self.created(store, self.instance("project")).await;
         let task = store.list_tasks(Some(instance.id)).await.unwrap().remove(0);
         (instance, task)
     }
 
-    pub(super) fn start(&self, instance: &Instance, work: Work, supersede: bool) -> TaskStart {
+    pub(crate) fn start(&self, instance: &Instance, work: Work, supersede: bool) -> TaskStart {
         let mut instance = instance.clone();
         instance.task_state = Some(TaskState::Deleting);
         let task = self.task(&instance, work);
@@ -151,7 +151,7 @@ impl Make {
         TaskStart { instance, action, task, supersede }
     }
 
-    pub(super) fn node(&self, host: &str, memory_mb: u64) -> ComputeNode {
+    pub(crate) fn node(&self, host: &str, memory_mb: u64) -> ComputeNode {
         ComputeNode {
             id: ComputeNodeId::generate(&self.0),
             number: 0,
@@ -179,7 +179,7 @@ impl Make {
         }
     }
 
-    pub(super) fn beat(&self, host: &str, seconds: i64) -> ServiceBeat {
+    pub(crate) fn beat(&self, host: &str, seconds: i64) -> ServiceBeat {
         ServiceBeat {
             new_id: self.service_id(),
             binary: "nova-compute".into(),
@@ -192,7 +192,7 @@ impl Make {
 }
 
 /// One processor, 512 MiB, 1 GiB.
-pub(super) fn flavor(id: &str) -> Flavor {
+pub(crate) fn flavor(id: &str) -> Flavor {
     Flavor {
         id: FlavorId::from(id),
         name: format!("m1.{id}"),
@@ -227,7 +227,7 @@ fn image_meta(id: ImageId) -> ImageMeta {
     }
 }
 
-pub(super) fn action(instance: &Instance, request: &RequestId, name: &str) -> ActionRecord {
+pub(crate) fn action(instance: &Instance, request: &RequestId, name: &str) -> ActionRecord {
     ActionRecord {
         instance_id: instance.id,
         request_id: request.clone(),
@@ -243,18 +243,18 @@ pub(super) fn action(instance: &Instance, request: &RequestId, name: &str) -> Ac
 }
 
 /// Its flavor's resources, on that host.
-pub(super) fn booking(instance: &Instance, host: &str) -> Booking {
+pub(crate) fn booking(instance: &Instance, host: &str) -> Booking {
     let (instance_id, host) = (instance.id, HostName::from(host));
     Booking { allocation: Allocation { instance_id, host, resources: instance.flavor.resources(), created_at: at(1) } }
 }
 
 /// A commit of the task's own row and a booking.
-pub(super) fn claim(task: &Task, instance: &Instance, host: &str) -> TaskCommit {
+pub(crate) fn claim(task: &Task, instance: &Instance, host: &str) -> TaskCommit {
     TaskCommit { book: Some(booking(instance, host)), ..TaskCommit::of(task.clone()) }
 }
 
 /// The instance as it is once it runs there.
-pub(super) fn active(instance: &Instance, host: &str) -> Instance {
+pub(crate) fn active(instance: &Instance, host: &str) -> Instance {
     let mut instance = instance.clone();
     instance.set_states(States::idle(VmState::Active));
     instance.host = Some(HostName::from(host));
@@ -265,7 +265,7 @@ pub(super) fn active(instance: &Instance, host: &str) -> Instance {
 }
 
 /// The instance as it is once it is gone.
-pub(super) fn deleted(instance: &Instance, seconds: i64) -> Instance {
+pub(crate) fn deleted(instance: &Instance, seconds: i64) -> Instance {
     let mut instance = instance.clone();
     instance.set_states(States { vm_state: VmState::Deleted, task_state: None, power_state: Default::default() });
     instance.host = None;

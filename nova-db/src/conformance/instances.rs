@@ -28,7 +28,10 @@ pub async fn created_instance_is_read_back(store: &Arc<dyn Store>) {
 pub async fn unknown_instance_is_not_found(store: &Arc<dyn Store>) {
     let id = Make::new().instance_id();
     let error = store.get_instance(id).await.unwrap_err();
-    assert!(matches!(&error, StoreError::NotFound { kind: Kind::Instance, id: i } if *i == id.to_string()), "{error:?}");
+    assert!(
+        matches!(&error, StoreError::NotFound { kind: Kind::Instance, id: i } if *i == id.to_string()),
+        "{error:?}"
+    );
 }
 
 /// One request makes all its servers, their actions and tasks, in order and with numbers in a row.
@@ -153,7 +156,8 @@ pub async fn usage_follows_instances(store: &Arc<dyn Store>) {
     store.update_instance(back).await.unwrap();
     assert_eq!(usage(&**store, "p").await, Usage { instances: 1, cores: 4, ram: 512 });
     make.created(&**store, make.instance("a")).await;
-    let all: Vec<_> = store.list_usage().await.unwrap().into_iter().map(|(p, u)| (p.to_string(), u.instances)).collect();
+    let all: Vec<_> =
+        store.list_usage().await.unwrap().into_iter().map(|(p, u)| (p.to_string(), u.instances)).collect();
     assert_eq!(all, [("a".to_owned(), 1), ("p".to_owned(), 1)]);
 }
 
@@ -179,12 +183,8 @@ pub async fn actions_are_listed_newest_first(store: &Arc<dyn Store>) {
     let mut later = action(&instance, &make.request(), "reboot");
     later.started = at(10);
     let gone = deleted(&instance, 20);
-    let commit = crate::TaskCommit {
-        done: true,
-        instance: Some(gone),
-        action: Some(later),
-        ..crate::TaskCommit::of(task)
-    };
+    let commit =
+        crate::TaskCommit { done: true, instance: Some(gone), action: Some(later), ..crate::TaskCommit::of(task) };
     store.commit_task(commit).await.unwrap();
     let actions = store.list_actions(instance.id).await.unwrap();
     assert_eq!(actions.iter().map(|a| a.action.as_str()).collect::<Vec<_>>(), ["reboot", "create"]);

@@ -54,7 +54,8 @@ pub async fn usage_adds_up_under_load(store: &Arc<dyn Store>) {
     for _ in 0..16 {
         old.push(make.created(&**store, make.instance("p")).await);
     }
-    let mut requests: Vec<_> = (0..MANY).map(|_| (Some(make.request_of(vec![make.instance("p")], FREE)), None)).collect();
+    let mut requests: Vec<_> =
+        (0..MANY).map(|_| (Some(make.request_of(vec![make.instance("p")], FREE)), None)).collect();
     requests.extend(old.iter().map(|instance| (None, Some(deleted(instance, 5)))));
     let answers = all_at_once(requests, |(create, delete)| {
         let store = Arc::clone(store);

@@ -30,7 +30,8 @@ pub async fn wrong_allocations_are_put_right(store: &Arc<dyn Store>) {
     let (small, task) = make.building(&**store).await;
     let mut book = booking(&small, "h1");
     book.allocation.resources.memory_mb = 1;
-    let commit = TaskCommit { instance: Some(active(&small, "h1")), book: Some(book), done: true, ..TaskCommit::of(task) };
+    let commit =
+        TaskCommit { instance: Some(active(&small, "h1")), book: Some(book), done: true, ..TaskCommit::of(task) };
     store.commit_task(commit).await.unwrap();
     // Running, but not booked.
     let (missing, task) = make.building(&**store).await;

@@ -14,15 +14,9 @@ use super::{find, list, remove, replace_or_race};
 use crate::records::Request;
 use crate::rows::{Condition, Fail, Found, Lock, Record, Select, Transaction, Value};
 
-pub(super) async fn archive_deleted(
-    tx: &mut dyn Transaction,
-    before: Timestamp,
-    limit: usize,
-) -> Result<usize, Fail> {
-    let which = Condition::All(vec![
-        Condition::Is("deleted", true.into()),
-        Condition::Below("deleted_at", before.into()),
-    ]);
+pub(super) async fn archive_deleted(tx: &mut dyn Transaction, before: Timestamp, limit: usize) -> Result<usize, Fail> {
+    let which =
+        Condition::All(vec![Condition::Is("deleted", true.into()), Condition::Below("deleted_at", before.into())]);
     let old: Vec<Instance> = list(tx, &Select::new(which).by(&["deleted_at", "id"]).limit(limit)).await?;
     if old.is_empty() {
         return Ok(0);
@@ -46,7 +40,9 @@ async fn forget_requests(tx: &mut dyn Transaction, gone: &[Instance]) -> Result<
     let keys: BTreeSet<_> = gone.iter().map(|instance| (&instance.project_id, &instance.request_id)).collect();
     for (project, request) in keys {
         let key = [Value::text(project), Value::text(request)];
-        let Some(Found { mut record, generation }) = find::<Request>(tx, &key, Lock::ForUpdate).await? else { continue };
+        let Some(Found { mut record, generation }) = find::<Request>(tx, &key, Lock::ForUpdate).await? else {
+            continue;
+        };
         record.instances.retain(|id| !ids.contains(id));
         if record.instances.is_empty() {
             remove::<Request>(tx, &key).await?;

@@ -135,8 +135,7 @@ async fn touch(tx: &mut dyn Transaction, beats: &[ServiceBeat], known: &mut Serv
         groups.entry(group).or_default().push(Value::text(service.id));
     }
     for ((now, zone, version), ids) in groups {
-        let values =
-            [("last_seen_up", Value::Int(now)), ("zone", zone), ("version", Value::Int(i64::from(version)))];
+        let values = [("last_seen_up", Value::Int(now)), ("zone", zone), ("version", Value::Int(i64::from(version)))];
         tx.set(Service::TABLE, &Condition::In("id", ids), &values).await?;
     }
     Ok(())

@@ -7,7 +7,7 @@ use nova_core::quota::{Over, QuotaExceeded};
 
 use super::{RowStore, add, duplicate, find, list, need, remove_existing};
 use crate::rows::{Backend, Condition, Fail, Lock, Select, Sequence, Transaction, Value};
-use crate::{Kind, KeypairStore, StoreError};
+use crate::{KeypairStore, Kind, StoreError};
 
 #[async_trait]
 impl<B: Backend> KeypairStore for RowStore<B> {
@@ -16,7 +16,8 @@ impl<B: Backend> KeypairStore for RowStore<B> {
     }
 
     async fn get_keypair(&self, user: &UserId, name: &str) -> Result<Keypair, StoreError> {
-        self.read(&key(user, name), |tx, key| Box::pin(async move { Ok(need(tx, key, Lock::None).await?.record) })).await
+        self.read(&key(user, name), |tx, key| Box::pin(async move { Ok(need(tx, key, Lock::None).await?.record) }))
+            .await
     }
 
     async fn list_keypairs(&self, user: &UserId) -> Result<Vec<Keypair>, StoreError> {

@@ -11,6 +11,8 @@ mod keypairs;
 mod query;
 mod rebuild;
 mod tasks;
+#[cfg(all(test, feature = "conformance"))]
+mod tests;
 mod tokens;
 
 use std::sync::Arc;

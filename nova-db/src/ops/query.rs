@@ -2,12 +2,11 @@
 
 use nova_core::ids::InstanceId;
 use nova_core::instance::Instance;
-use nova_core::state::{TaskState, VmState};
 
 use super::{list, not_found};
 use crate::records::sort_column;
 use crate::rows::{Condition, Fail, Lock, Record, Select, Transaction, Value};
-use crate::{Deleted, Direction, InstanceQuery};
+use crate::{Deleted, Direction, InstanceQuery, StateFilter};
 
 /// One statement for a page, and one more for where it begins.
 pub(super) async fn list_instances(tx: &mut dyn Transaction, query: &InstanceQuery) -> Result<Vec<Instance>, Fail> {
@@ -70,7 +69,7 @@ fn which(query: &InstanceQuery) -> Condition {
     Condition::All(all)
 }
 
-fn in_state((vm_state, task_states): &(VmState, Option<Vec<Option<TaskState>>>)) -> Condition {
+fn in_state((vm_state, task_states): &StateFilter) -> Condition {
     let vm_state = Condition::Is("vm_state", vm_state.as_str().into());
     match task_states {
         None => vm_state,

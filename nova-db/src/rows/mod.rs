@@ -7,6 +7,8 @@
 mod record;
 mod select;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::any::Any;
 use std::future::Future;
@@ -17,7 +19,9 @@ use async_trait::async_trait;
 
 pub(crate) use record::{Found, Record, decode, row_of};
 pub(crate) use select::{Condition, Select};
-pub(crate) use table::{Column, ColumnType, Row, Sequence, Table, Value, micros};
+#[cfg(feature = "sqlite")]
+pub(crate) use table::ColumnType;
+pub(crate) use table::{Column, Row, Sequence, Table, Value, micros};
 
 use crate::{Kind, StoreError};
 
@@ -51,7 +55,7 @@ impl From<StoreError> for Fail {
     }
 }
 
-/// How often an operation is run anew after lost races.
+/// How often an operation is run before a lost race is told to the caller.
 pub(crate) const TRIES: usize = 16;
 
 impl Fail {

@@ -91,9 +91,10 @@ impl Dialect {
     pub(super) fn is_hopeless(self, error: &sqlx::Error) -> bool {
         match self {
             // SQLITE_PERM, READONLY, CANTOPEN, NOTADB; extended codes have them in the low byte.
-            Self::Sqlite => error.as_database_error().and_then(|error| error.code()).is_some_and(|code| {
-                code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 3 | 8 | 14 | 26))
-            }),
+            Self::Sqlite => error
+                .as_database_error()
+                .and_then(|error| error.code())
+                .is_some_and(|code| code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 3 | 8 | 14 | 26))),
         }
     }
 

@@ -198,13 +198,7 @@ const FIRST: &[Step] = &[
         unique: &[],
         indexes: &[&["user_id"], &["role_id"]],
     }),
-    Step::Table(NewTable {
-        name: "secrets",
-        columns: &[Column::text("name", 255)],
-        key: 1,
-        unique: &[],
-        indexes: &[],
-    }),
+    Step::Table(NewTable { name: "secrets", columns: &[Column::text("name", 255)], key: 1, unique: &[], indexes: &[] }),
     Step::Table(NewTable {
         name: "revoked_tokens",
         columns: &[Column::text("audit_id", 255), Column::time("expires")],

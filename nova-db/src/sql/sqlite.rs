@@ -31,8 +31,14 @@ impl RowStore<SqliteBackend> {
     /// # Errors
     /// [`StoreError::Connection`] for a path that cannot be created, read and written, or is no database.
     pub async fn open(path: &Path, options: &OpenOptions) -> Result<Self, StoreError> {
+        Ok(Self::over(SqliteBackend::open(path, options).await?))
+    }
+}
+
+impl SqliteBackend {
+    pub(crate) async fn open(path: &Path, options: &OpenOptions) -> Result<Self, StoreError> {
         let url = format!("sqlite:{}", path.display());
-        create(path).map_err(|error| refused(&url, &error))?;
+        create(path).map_err(|problem| refused(&url, &problem))?;
         let options_of_file = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(false)
@@ -42,13 +48,14 @@ impl RowStore<SqliteBackend> {
             .busy_timeout(options.lock_timeout)
             .statement_cache_capacity(256)
             .disable_statement_logging();
-        let connection = connect(&options_of_file).await.map_err(|error| match Dialect::Sqlite.is_hopeless(&error) {
-            true => refused(&url, &error.to_string()),
-            false => Dialect::Sqlite.unavailable(error),
-        })?;
+        let connection =
+            connect(&options_of_file).await.map_err(|error| match Dialect::Sqlite.is_hopeless(&error) {
+                true => refused(&url, &error.to_string()),
+                false => Dialect::Sqlite.unavailable(error),
+            })?;
         let readers = Readers::new(options_of_file.clone(), options.readers);
         let writer = Writer::start(options_of_file.clone(), connection);
-        Ok(Self::over(SqliteBackend { options: options_of_file, readers, writer }))
+        Ok(Self { options: options_of_file, readers, writer })
     }
 }
 

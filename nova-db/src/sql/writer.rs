@@ -25,7 +25,7 @@ const GROUP: usize = 64;
 /// An operation, and who waits for it.
 struct Job {
     operation: WriteOperation,
-    answer: oneshot::Sender<Result<Output, StoreError>>,
+    answer: oneshot::Sender<Answer>,
 }
 
 /// The way to the writer.
@@ -78,10 +78,12 @@ struct Task {
     commits: Arc<AtomicU64>,
 }
 
+type Answer = Result<Output, StoreError>;
+
 /// What a transaction did for its callers.
 #[derive(Default)]
 struct Done {
-    answers: Vec<(oneshot::Sender<Result<Output, StoreError>>, Result<Output, StoreError>)>,
+    answers: Vec<(oneshot::Sender<Answer>, Answer)>,
     wrote: u64,
 }
 

@@ -1,0 +1,169 @@
+//! What operations cost, in calls of the row interface: each is one statement (`advance`: two).
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use nova_core::ids::HostName;
+use nova_core::instance::Instance;
+use nova_core::task::Work;
+
+use super::*;
+use crate::conformance::fixtures::{FREE, Make, active, claim, deleted};
+use crate::rows::{Row, Sequence, Table};
+use crate::{ComputeStore, HostStore, InstanceQuery, MemoryBackend, TaskCommit};
+
+/// Counts the calls that go to the backend inside.
+#[derive(Default)]
+struct Counting {
+    inner: MemoryBackend,
+    calls: Arc<AtomicUsize>,
+}
+
+struct Counted<'a> {
+    inner: Box<dyn Transaction + 'a>,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Counted<'_> {
+    fn inner(&mut self, calls: usize) -> &mut dyn Transaction {
+        self.calls.fetch_add(calls, Ordering::Relaxed);
+        &mut *self.inner
+    }
+}
+
+/// A borrowed transaction in a box.
+struct Borrowed<'a>(&'a mut dyn Transaction);
+
+macro_rules! forward {
+    ($ty:ident, $self:ident, $calls:ident => $inner:expr) => {
+        #[async_trait]
+        impl Transaction for $ty<'_> {
+            async fn get(&mut $self, table: &'static Table, key: &[Value], lock: Lock) -> Result<Option<Row>, Fail> {
+                let $calls = 1;
+                $inner.get(table, key, lock).await
+            }
+            async fn select(&mut $self, table: &'static Table, select: &Select, lock: Lock) -> Result<Vec<Row>, Fail> {
+                let $calls = 1;
+                $inner.select(table, select, lock).await
+            }
+            async fn insert(&mut $self, table: &'static Table, rows: Vec<Row>) -> Result<(), Fail> {
+                let $calls = 1;
+                $inner.insert(table, rows).await
+            }
+            async fn update(&mut $self, table: &'static Table, row: Row, expected: u64) -> Result<bool, Fail> {
+                let $calls = 1;
+                $inner.update(table, row, expected).await
+            }
+            async fn set(
+                &mut $self,
+                table: &'static Table,
+                which: &Condition,
+                values: &[(&'static str, Value)],
+            ) -> Result<u64, Fail> {
+                let $calls = 1;
+                $inner.set(table, which, values).await
+            }
+            async fn delete(&mut $self, table: &'static Table, which: &Condition) -> Result<u64, Fail> {
+                let $calls = 1;
+                $inner.delete(table, which).await
+            }
+            async fn advance(&mut $self, sequence: Sequence, by: u32) -> Result<i64, Fail> {
+                let $calls = 2;
+                $inner.advance(sequence, by).await
+            }
+            async fn current(&mut $self, sequence: Sequence) -> Result<i64, Fail> {
+                let $calls = 1;
+                $inner.current(sequence).await
+            }
+        }
+    };
+}
+
+forward!(Counted, self, calls => self.inner(calls));
+forward!(Borrowed, self, _calls => self.0);
+
+#[async_trait]
+impl Backend for Counting {
+    fn name(&self) -> &'static str {
+        "counting"
+    }
+    async fn read(&self) -> Result<Box<dyn Transaction + '_>, StoreError> {
+        Ok(Box::new(Counted { inner: self.inner.read().await?, calls: Arc::clone(&self.calls) }))
+    }
+    async fn write(&self, run: WriteOperation) -> Result<Output, StoreError> {
+        let calls = Arc::clone(&self.calls);
+        let counted = operation(move |tx| {
+            let (run, calls) = (Arc::clone(&run), Arc::clone(&calls));
+            Box::pin(async move { run(&mut Counted { inner: Box::new(Borrowed(tx)), calls }).await })
+        });
+        self.inner.write(counted).await
+    }
+    fn commits(&self) -> u64 {
+        self.inner.commits()
+    }
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.inner.ping().await
+    }
+    async fn schema_version(&self) -> Result<(u32, u32), StoreError> {
+        self.inner.schema_version().await
+    }
+    async fn migrate(&self) -> Result<(), StoreError> {
+        self.inner.migrate().await
+    }
+}
+
+impl RowStore<Counting> {
+    /// Calls since the last time.
+    fn cost(&self) -> usize {
+        self.backend.calls.swap(0, Ordering::Relaxed)
+    }
+}
+
+#[tokio::test]
+async fn reads_are_one_statement() {
+    let store = RowStore::over(Counting::default());
+    let make = Make::new();
+    let instance = make.created(&store, make.instance("p")).await;
+    store.cost();
+    store.get_instance(instance.id).await.unwrap();
+    assert_eq!(store.cost(), 1);
+    store.list_instances(&InstanceQuery { limit: Some(10), ..InstanceQuery::default() }).await.unwrap();
+    assert_eq!(store.cost(), 1);
+    store.list_instances(&InstanceQuery { after: Some(instance.id), ..InstanceQuery::default() }).await.unwrap();
+    assert_eq!(store.cost(), 2);
+}
+
+#[tokio::test]
+async fn creating_many_costs_what_creating_one_does() {
+    let store = RowStore::over(Counting::default());
+    let make = Make::new();
+    make.created(&store, make.instance("p")).await;
+    assert_eq!(store.cost(), 9);
+    let request = make.request();
+    let instances = (0..50).map(|_| Instance { request_id: request.clone(), ..make.instance("p") }).collect();
+    store.create_instances(make.request_of(instances, FREE)).await.unwrap();
+    assert_eq!(store.cost(), 9);
+}
+
+#[tokio::test]
+async fn a_boot_and_a_delete_cost_few_statements() {
+    let store = RowStore::over(Counting::default());
+    let make = Make::new();
+    store.put_node(make.node("h1", 4096)).await.unwrap();
+    let (instance, task) = make.building(&store).await;
+    store.cost();
+    let task = store.commit_task(claim(&task, &instance, "h1")).await.unwrap().task;
+    assert_eq!(store.cost(), 6, "a claim: task, allocation, node");
+    let commit = TaskCommit { instance: Some(active(&instance, "h1")), done: true, ..TaskCommit::of(task) };
+    let instance = store.commit_task(commit).await.unwrap().instance.unwrap();
+    assert_eq!(store.cost(), 4, "a result: task, instance");
+    let start = make.start(&instance, Work::Delete, true);
+    let instance = store.start_task(start).await.unwrap();
+    assert_eq!(store.cost(), 6, "a begin: instance, other tasks, action, task");
+    let task = store.list_tasks(Some(instance.id)).await.unwrap().remove(0);
+    store.cost();
+    let release = vec![HostName::from("h1")];
+    let commit = TaskCommit { instance: Some(deleted(&instance, 9)), done: true, release, ..TaskCommit::of(task) };
+    store.commit_task(commit).await.unwrap();
+    assert_eq!(store.cost(), 10, "an end: task, instance, usage, allocation, node");
+}
