@@ -1,5 +1,7 @@
 //! A compute API on a store in memory, called without HTTP: for the tests of its resources.
 
+mod hostile;
+
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
