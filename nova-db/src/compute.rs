@@ -41,7 +41,7 @@ pub struct TaskStart {
     pub action: ActionRecord,
     /// What carries it out; the store sets its epoch to the instance's.
     pub task: Task,
-    /// End every other task of the instance (its rows go), as deletion does.
+    /// End every other task of the instance (its rows go, its actions end in error), as deletion does.
     pub supersede: bool,
 }
 

@@ -227,3 +227,17 @@ pub async fn actions_end_once_nothing_carries_them_out(store: &Arc<dyn Store>) {
     let error = store.finish_action(unknown).await.unwrap_err();
     assert!(matches!(error, StoreError::NotFound { kind: Kind::Action, .. }), "{error:?}");
 }
+
+/// What deletion overtakes has failed: its action ends with it.
+pub async fn superseded_task_ends_its_action(store: &Arc<dyn Store>) {
+    let make = Make::new();
+    let (instance, _) = make.building(&**store).await;
+    let stop = make.start(&instance, Work::Stop, false);
+    let (request, instance) = (stop.action.request_id.clone(), store.start_task(stop).await.unwrap());
+    let delete = make.start(&instance, Work::Delete, true);
+    let deletion = delete.action.request_id.clone();
+    store.start_task(delete).await.unwrap();
+    let overtaken = store.get_action(instance.id, &request).await.unwrap();
+    assert_eq!((overtaken.finished, overtaken.message.as_deref()), (Some(at(0)), Some("Error")));
+    assert_eq!(store.get_action(instance.id, &deletion).await.unwrap().finished, None);
+}

@@ -15,11 +15,25 @@ use crate::{Committed, TaskCommit, TaskStart};
 pub(super) async fn start(tx: &mut dyn Transaction, start: &TaskStart) -> Result<Instance, Fail> {
     let instance = write_instance(tx, &start.instance, Epoch::Raise).await?;
     if start.supersede {
-        tx.delete(Task::TABLE, &Condition::Is("instance_id", Value::text(instance.id))).await?;
+        supersede(tx, instance.id, start.task.created_at).await?;
     }
     put(tx, &start.action).await?;
     add_all(tx, &[Task { epoch: instance.epoch, generation: 1, ..start.task.clone() }]).await?;
     Ok(instance)
+}
+
+/// The tasks of an instance go, and what they were to do has failed.
+async fn supersede(tx: &mut dyn Transaction, instance: InstanceId, now: Timestamp) -> Result<(), Fail> {
+    for task in list_tasks(tx, Some(instance)).await? {
+        let key = [Value::text(instance), Value::text(&task.context.request_id)];
+        let Some(mut action) = find::<ActionRecord>(tx, &key, Lock::ForUpdate).await? else { continue };
+        if action.record.finished.is_none() {
+            action.record.finish(Some("Error"), now);
+            replace_or_race(tx, &action.record, action.generation).await?;
+        }
+    }
+    tx.delete(Task::TABLE, &Condition::Is("instance_id", Value::text(instance))).await?;
+    Ok(())
 }
 
 pub(super) async fn get(tx: &mut dyn Transaction, id: TaskId) -> Result<Task, Fail> {

@@ -17,6 +17,8 @@ mod migrations;
 mod readers;
 mod sqlite;
 mod statements;
+#[cfg(all(test, feature = "conformance"))]
+mod tests;
 mod transaction;
 mod writer;
 
