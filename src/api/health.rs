@@ -7,6 +7,9 @@ use http::{Method, StatusCode};
 
 use super::{ApiError, Application, Dialect, HandlerResult, Request, Resource, Response, Route, route};
 
+/// The name of the application.
+pub const APPLICATION: &str = "health";
+
 /// Something without which the process cannot do its work.
 #[async_trait]
 pub trait HealthCheck: Send + Sync {
@@ -33,7 +36,7 @@ impl Health {
 
     /// The application, named `health`, mounted at the root.
     pub fn application(self) -> Application {
-        Application::new("health", "", Arc::new(PlainDialect)).resource(Arc::new(self))
+        Application::new(APPLICATION, "", Arc::new(PlainDialect)).resource(Arc::new(self))
     }
 
     async fn healthz(self: Arc<Self>, _: Request) -> HandlerResult {

@@ -102,7 +102,7 @@ fn asked(headers: &HeaderMap) -> Option<&str> {
             let (service, version) = part.trim().split_once(' ')?;
             service.eq_ignore_ascii_case("compute").then(|| version.trim())
         })
-        .last();
+        .next_back();
     ours.or_else(|| headers.get(LEGACY_HEADER).and_then(|value| value.to_str().ok()).map(str::trim))
 }
 

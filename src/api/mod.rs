@@ -25,6 +25,8 @@ mod response;
 mod route;
 mod router;
 mod server;
+#[cfg(test)]
+mod tests;
 pub mod validate;
 
 pub use error::ApiError;

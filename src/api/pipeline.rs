@@ -13,7 +13,9 @@ use nova_core::ids::RequestId;
 use tokio::sync::Semaphore;
 
 use super::router::Found;
-use super::{ApiError, ApiOptions, Application, Dialect, Handler, HandlerResult, Query, Request, Response, filters};
+use super::{
+    ApiError, ApiOptions, Application, Dialect, Handler, HandlerResult, Query, Request, Response, filters, health,
+};
 
 /// One layer around an application.
 #[async_trait]
@@ -163,7 +165,7 @@ impl Registry {
     }
 
     /// Builds what `enabled_apis` and the pipelines ask for: one [`Api`] per address, that of `api.listen` first, even if
-    /// nothing is served there.
+    /// nothing is served there. An application of the name `health` is served there in any case.
     ///
     /// # Errors
     /// [`PipelineError`] for every name that leads nowhere.
@@ -177,6 +179,11 @@ impl Registry {
                 Some((_, list)) => list.push(served),
                 None => addresses.push((address.clone(), vec![served])),
             }
+        }
+        // Health is for machines, not for users: it is served whatever users are served.
+        if self.applications.contains_key(health::APPLICATION) {
+            let served = self.served(health::APPLICATION)?;
+            addresses[0].1.push(served);
         }
         Ok(addresses.into_iter().map(|(address, served)| (address, self.api(served))).collect())
     }
@@ -196,7 +203,7 @@ impl Registry {
 
     fn api(&self, mut served: Vec<Served>) -> Api {
         // The longest mount first: `/image/v2` before `/image`, and the empty one last.
-        served.sort_by(|a, b| b.application.mount.len().cmp(&a.application.mount.len()));
+        served.sort_by_key(|served| std::cmp::Reverse(served.application.mount.len()));
         let options = Arc::clone(&self.deps.options);
         Api(Arc::new(Inner {
             served,

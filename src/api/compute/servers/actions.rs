@@ -3,6 +3,9 @@
 use std::sync::Arc;
 
 use http::StatusCode;
+use nova_core::context::RequestContext;
+use nova_core::ids::{InstanceId, RequestId};
+use nova_core::instance::Instance;
 use nova_core::state::{Action, HostRule, Refusal, decide, rule};
 use nova_core::task::Work;
 use nova_db::{StoreError, TaskStart};
@@ -97,6 +100,7 @@ impl ComputeApi {
                 Err(Refusal::AlreadyDeleting) => return Ok(()),
                 Err(refusal) => return Err(refused(&refusal, id)),
             };
+            let context = &self.own_request(request, context, instance.id).await?;
             let now = self.clock.now();
             instance.set_states(transition.apply(&instance.states()));
             instance.updated_at = now;
@@ -117,8 +121,27 @@ impl ComputeApi {
         Err(ApiError::Conflict(format!("Instance {id} is being changed by others; try again.")))
     }
 
+    /// The caller, under a new request id if the one that they sent was used on this server before: some clients send one
+    /// id with all that they do, and an action's record must not take the place of another's.
+    async fn own_request(
+        &self,
+        request: &Request,
+        context: &RequestContext,
+        instance: InstanceId,
+    ) -> Result<RequestContext, ApiError> {
+        let mut context = context.clone();
+        if request.header("x-openstack-request-id").is_some() {
+            match self.store.get_action(instance, &context.request_id).await {
+                Ok(_) => context.request_id = RequestId::generate(&*self.entropy),
+                Err(StoreError::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(context)
+    }
+
     /// Is the compute service of the server's host up? Looked up only for actions that ask for it.
-    async fn host_is_up(&self, action: Action, instance: &nova_core::instance::Instance) -> Result<bool, ApiError> {
+    async fn host_is_up(&self, action: Action, instance: &Instance) -> Result<bool, ApiError> {
         let asked = match rule(action).host {
             HostRule::None | HostRule::Assigned => false,
             HostRule::Up | HostRule::UpUnlessOffloaded | HostRule::Down => true,

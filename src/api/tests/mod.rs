@@ -1,0 +1,14 @@
+//! The compute API called through its whole pipeline, in process: no socket, a clock that stands still, randomness from
+//! a seed.
+
+mod actions;
+mod configuration;
+mod create;
+mod fuzz;
+mod list;
+mod pipeline;
+mod server;
+mod shapes;
+mod update;
+mod world;
+mod wrong_input;
