@@ -1,0 +1,81 @@
+//! I4, I10: whatever was accepted is being worked on or over, and secrets go with the work.
+
+use std::collections::BTreeSet;
+
+use nova_core::task::{Task, Work};
+
+use super::View;
+use crate::check::{Repair, Violation};
+
+/// I4: an instance with a task state has a task.
+pub(super) fn busy_without_task(view: &View<'_>) -> Vec<Violation> {
+    let orphans = view.live().filter(|instance| !view.busy.contains(&instance.id));
+    orphans
+        .filter_map(|instance| {
+            let state = instance.task_state?;
+            let text = format!("is {}/{state}, but nothing works on it", instance.vm_state);
+            let (instance, generation) = (instance.id, instance.generation);
+            let violation = Violation::new("I4", vec![("instance", instance.to_string())], text);
+            let violation = violation.stamped([u128::from(generation)]);
+            Some(violation.mended_by(Repair::FailInstance { instance, generation }))
+        })
+        .collect()
+}
+
+/// I4: tasks end by their deadline, and belong to a live instance. I10: those that don't keep no secrets.
+pub(super) fn tasks(view: &View<'_>) -> Vec<Violation> {
+    let mut found = Vec::new();
+    for task in &view.facts.store.tasks {
+        let (now, grace) = (view.facts.now, view.facts.bounds.grace);
+        if now.duration_since(task.deadline) > grace {
+            let text = format!(
+                "{} should have ended by {}; a conductor that runs gives it up",
+                task.work.kind(),
+                task.deadline
+            );
+            found.push(of_task(view, "I4", task, text));
+        }
+        if view.live_one(task.instance_id).is_none() {
+            let repair = Repair::DropTask { task: task.id, generation: task.generation };
+            let text = format!("{} of an instance that is gone", task.work.kind());
+            found.push(of_task(view, "I4", task, text).mended_by(repair.clone()));
+            if has_secrets(&task.work) {
+                let text = "keeps the password or the keys of an instance that is gone";
+                found.push(of_task(view, "I10", task, text.to_owned()).mended_by(repair));
+            }
+        }
+    }
+    found
+}
+
+fn of_task(view: &View<'_>, invariant: &'static str, task: &Task, text: String) -> Violation {
+    let subject = vec![("task", task.id.to_string()), ("instance", task.instance_id.to_string())];
+    let stamp = [u128::from(task.generation), view.generation(task.instance_id)];
+    Violation::new(invariant, subject, text).stamped(stamp)
+}
+
+fn has_secrets(work: &Work) -> bool {
+    match work {
+        Work::Build { admin_password, keys, .. } => admin_password.is_some() || !keys.is_empty(),
+        Work::Delete | Work::Start | Work::Stop | Work::Reboot { .. } => false,
+    }
+}
+
+/// I4: an action that is not finished is some task's.
+pub(super) fn actions(view: &View<'_>) -> Vec<Violation> {
+    let store = &view.facts.store;
+    let carried_out: BTreeSet<_> =
+        store.tasks.iter().map(|task| (task.instance_id, &task.context.request_id)).collect();
+    let orphans = store.open_actions.iter().filter(|a| !carried_out.contains(&(a.instance_id, &a.request_id)));
+    orphans
+        .map(|action| {
+            let (instance, request) = (action.instance_id, action.request_id.clone());
+            let subject = vec![("instance", instance.to_string()), ("request", request.to_string())];
+            let text = format!("the action '{}' is not finished, but nothing carries it out", action.action);
+            let touched = u128::from(action.updated.as_microsecond().unsigned_abs());
+            Violation::new("I4", subject, text)
+                .stamped([view.generation(instance), touched])
+                .mended_by(Repair::FinishAction { instance, request })
+        })
+        .collect()
+}
