@@ -1,5 +1,9 @@
 //! The control services of the cloud, one room each.
 
 pub mod api;
+pub mod check;
+pub mod conductor;
 pub mod identity;
 pub mod image;
+pub mod scheduler;
+pub mod servicegroup;

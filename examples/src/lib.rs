@@ -1,1 +1,23 @@
-//! The binaries that make a cloud of the crates: configuration in, services out.
+//! What the binaries share: reading the configuration, telling what is wrong with it, logging, signals, and building
+//! the parts of a cloud from options.
+//!
+//! | module | for |
+//! |---|---|
+//! | [`cli`] | `--config-file`, `--set`, the environment; errors at start |
+//! | [`client`] | a small client of the APIs, for the demonstration and for tests |
+//! | [`process`] | clock, randomness, logging, signals |
+//! | [`parts`] | store, bus and hypervisors from options |
+//! | [`control`] | the control services in one process |
+//! | [`hosts`] | host agents |
+//! | [`manage`] | what `nova-manage` does |
+//! | [`demo`] | the demonstration that `make run` shows |
+
+pub mod cli;
+pub mod client;
+pub mod clouds;
+pub mod control;
+pub mod demo;
+pub mod hosts;
+
+pub mod parts;
+pub mod process;

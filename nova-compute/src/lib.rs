@@ -18,8 +18,6 @@ mod reconcile;
 mod steps;
 mod tracker;
 
-#[cfg(test)]
-mod tests;
 
 pub use agent::{Agent, AgentError, Parts, Running};
 pub use image_cache::{ImageCache, ImageCacheError};

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use nova_core::flavor::Resources;
 use nova_core::ids::{HostName, ZoneName};
+use nova_core::options::{Config, common};
 
 /// The host agent's settings.
 #[derive(Debug, Clone)]
@@ -48,6 +49,29 @@ impl ComputeOptions {
             ram_ratio: 1.0,
             disk_ratio: 1.0,
             max_concurrent_builds: 10,
+        }
+    }
+
+    /// What the configuration says about that host.
+    pub fn from_config(config: &Config, host: HostName, image_cache: PathBuf) -> Self {
+        let amount = |option| u64::try_from(config.get(option)).unwrap_or(0);
+        let defaults = Self::new(host, image_cache);
+        let builds = usize::try_from(config.get(&common::MAX_CONCURRENT_BUILDS)).unwrap_or(0);
+        let power = config.get(&common::SYNC_POWER_STATE_INTERVAL);
+        Self {
+            zone: ZoneName::new(config.get(&common::DEFAULT_AVAILABILITY_ZONE)),
+            report_interval: config.get(&common::REPORT_INTERVAL),
+            power_sync_interval: if power.is_zero() { Duration::MAX } else { power },
+            reserved: Resources {
+                vcpus: amount(&common::RESERVED_HOST_CPUS),
+                memory_mb: amount(&common::RESERVED_HOST_MEMORY_MB),
+                disk_gb: amount(&common::RESERVED_HOST_DISK_MB).div_ceil(1024),
+            },
+            cpu_ratio: config.get(&common::INITIAL_CPU_ALLOCATION_RATIO),
+            ram_ratio: config.get(&common::INITIAL_RAM_ALLOCATION_RATIO),
+            disk_ratio: config.get(&common::INITIAL_DISK_ALLOCATION_RATIO),
+            max_concurrent_builds: if builds == 0 { 10_000 } else { builds },
+            ..defaults
         }
     }
 }

@@ -26,7 +26,7 @@ impl Agent {
             if let Err(error) = self.report_node().await {
                 tracing::warn!("the inventory was not reported: {}", chain(&error));
             }
-            since_power += self.options.reconcile_interval;
+            since_power = since_power.saturating_add(self.options.reconcile_interval);
             let power = since_power >= self.options.power_sync_interval;
             if power {
                 since_power = std::time::Duration::ZERO;

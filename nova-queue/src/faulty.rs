@@ -1,6 +1,6 @@
 //! A bus that does what buses may do: lose, repeat and delay, by a seed.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,14 +28,23 @@ pub struct Chances {
 /// Wraps any bus.
 pub struct FaultyBus {
     inner: Arc<dyn MessageBus>,
-    chances: Chances,
+    chances: Mutex<Chances>,
     entropy: Arc<dyn Entropy>,
 }
 
 impl FaultyBus {
     /// The same seed in `entropy` and the same traffic give the same faults.
     pub fn new(inner: Arc<dyn MessageBus>, chances: Chances, entropy: Arc<dyn Entropy>) -> Self {
-        Self { inner, chances, entropy }
+        Self { inner, chances: Mutex::new(chances), entropy }
+    }
+
+    /// From now on, these.
+    pub fn set_chances(&self, chances: Chances) {
+        *self.chances.lock().unwrap_or_else(PoisonError::into_inner) = chances;
+    }
+
+    fn chances(&self) -> Chances {
+        *self.chances.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn hits(&self, thousandths: u64) -> bool {
@@ -43,8 +52,8 @@ impl FaultyBus {
     }
 
     async fn maybe_delay(&self) {
-        if self.hits(self.chances.delay) {
-            let bound = u64::try_from(self.chances.longest_delay.as_millis()).unwrap_or(u64::MAX);
+        if self.hits(self.chances().delay) {
+            let bound = u64::try_from(self.chances().longest_delay.as_millis()).unwrap_or(u64::MAX);
             tokio::time::sleep(Duration::from_millis(self.entropy.below(bound))).await;
         }
     }
@@ -53,36 +62,36 @@ impl FaultyBus {
 #[async_trait]
 impl MessageBus for FaultyBus {
     async fn cast(&self, target: &Target, message: Envelope) -> Result<(), BusError> {
-        if self.hits(self.chances.fail) {
+        if self.hits(self.chances().fail) {
             return Err(BusError::Unavailable { source: "injected fault".into() });
         }
-        if self.hits(self.chances.lose) {
+        if self.hits(self.chances().lose) {
             return Ok(());
         }
         self.maybe_delay().await;
-        if self.hits(self.chances.repeat) {
+        if self.hits(self.chances().repeat) {
             self.inner.cast(target, message.clone()).await?;
         }
         self.inner.cast(target, message).await
     }
 
     async fn call(&self, target: &Target, message: Envelope, timeout: Duration) -> Result<Value, BusError> {
-        if self.hits(self.chances.fail) {
+        if self.hits(self.chances().fail) {
             return Err(BusError::Unavailable { source: "injected fault".into() });
         }
-        if self.hits(self.chances.lose) {
+        if self.hits(self.chances().lose) {
             tokio::time::sleep(timeout).await;
             return Err(BusError::TimedOut { method: message.method, queue: target.queue(), timeout });
         }
         self.maybe_delay().await;
-        if self.hits(self.chances.repeat) {
+        if self.hits(self.chances().repeat) {
             self.inner.call(target, message.clone(), timeout).await?;
         }
         self.inner.call(target, message, timeout).await
     }
 
     async fn fanout(&self, topic: &str, message: Envelope) -> Result<(), BusError> {
-        if self.hits(self.chances.lose) {
+        if self.hits(self.chances().lose) {
             return Ok(());
         }
         self.inner.fanout(topic, message).await

@@ -1,0 +1,99 @@
+//! What the steps of one task work on: rows as they were read, and changes that wait for the next commit.
+
+use jiff::Timestamp;
+use nova_core::action::ActionRecord;
+use nova_core::host::Allocation;
+use nova_core::ids::HostName;
+use nova_core::instance::Instance;
+use nova_core::request::Destination;
+use nova_core::rpc::compute::{BuildOrder, RebootOrder, StopOrder};
+use nova_core::state::PowerState;
+use nova_core::task::Task;
+use nova_db::{Booking, TaskCommit};
+
+/// A message to a host that is sent once the commit before it is durable.
+#[derive(Debug, Clone)]
+pub enum StagedOrder {
+    /// Make and start the guest.
+    Build(Box<BuildOrder>),
+    /// Remove it.
+    Terminate,
+    /// Start it.
+    Start,
+    /// Stop it.
+    Stop(StopOrder),
+    /// Restart it.
+    Reboot(RebootOrder),
+}
+
+/// One drive of a task: from one durable point to the next.
+pub struct TaskContext {
+    /// The task, with what this drive has written into its log.
+    pub task: Task,
+    /// The instance as it shall be.
+    pub instance: Instance,
+    /// Its action record for this request, where there is one.
+    pub action: Option<ActionRecord>,
+    /// Time of this drive.
+    pub now: Timestamp,
+    /// The power state that the host reported with the step that ended last.
+    pub reported_power: Option<PowerState>,
+    before: Instance,
+    book: Option<Booking>,
+    release: Vec<HostName>,
+}
+
+impl TaskContext {
+    /// A drive that begins with rows as they were read.
+    pub fn new(task: Task, instance: Instance, action: Option<ActionRecord>, now: Timestamp) -> Self {
+        Self {
+            before: instance.clone(),
+            task,
+            instance,
+            action,
+            now,
+            reported_power: None,
+            book: None,
+            release: Vec::new(),
+        }
+    }
+
+    /// Books the instance's resources on a host with the next commit.
+    pub fn stage_booking(&mut self, destination: &Destination) {
+        self.book = Some(Booking {
+            allocation: Allocation {
+                instance_id: self.instance.id,
+                host: destination.host.clone(),
+                resources: self.instance.flavor.resources(),
+                created_at: self.now,
+            },
+        });
+    }
+
+    /// Gives the instance's resources on a host back with the next commit.
+    pub fn stage_release(&mut self, host: HostName) {
+        if self.book.as_ref().is_some_and(|b| b.allocation.host == host) {
+            self.book = None;
+        } else {
+            self.release.push(host);
+        }
+    }
+
+    /// Hosts whose allocation goes with the next commit.
+    pub fn releases(&self) -> &[HostName] {
+        &self.release
+    }
+
+    /// Everything that waits, as one transaction.
+    pub fn commit(&self, done: bool) -> TaskCommit {
+        let changed = self.instance != self.before;
+        TaskCommit {
+            task: self.task.clone(),
+            done,
+            instance: changed.then(|| Instance { updated_at: self.now, ..self.instance.clone() }),
+            book: self.book.clone(),
+            release: self.release.clone(),
+            action: self.action.clone(),
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Drives a task from one durable point to the next.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use nova_core::fault::Fault;
+use nova_core::rpc::compute as orders;
+use nova_core::rpc::scheduler::{AllocationNews, HostsChanged, HostsChangedRequest};
+use nova_core::state::{FailurePhase, History, failed, succeeded};
+use nova_core::task::{Event, Failure, Next, Task, Work};
+use nova_db::{Kind, StoreError};
+use nova_queue::BusError;
+
+use super::context::{StagedOrder, TaskContext};
+use super::manager::Conductor;
+use super::steps::{self, Ran, StepError, chain};
+
+/// Why a drive stopped before the task's next durable point.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DriveError {
+    /// Someone else changed the task or the instance: read again, decide again.
+    #[error("the task was changed meanwhile")]
+    Overtaken,
+    /// Something does not answer; the task's lease brings it back.
+    #[error("{0}")]
+    Later(String),
+}
+
+impl From<StoreError> for DriveError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Conflict { .. } | StoreError::NotFound { kind: Kind::Task, .. } => Self::Overtaken,
+            other => Self::Later(chain(&other)),
+        }
+    }
+}
+
+/// Turns of one drive; a plan has few steps, each begun and undone once per host, so that more means a defect.
+const MAX_TURNS: usize = 200;
+
+impl Conductor {
+    /// Reads what a task works on.
+    pub(super) async fn open(&self, task: Task) -> Result<TaskContext, DriveError> {
+        let instance = self.store.get_instance(task.instance_id).await?;
+        let action = match self.store.get_action(task.instance_id, &task.context.request_id).await {
+            Ok(action) => Some(action),
+            Err(StoreError::NotFound { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(TaskContext::new(task, instance, action, self.clock.now()))
+    }
+
+    /// Runs steps until one waits for a host, or the task is over.
+    pub(super) async fn drive(&self, mut cx: TaskContext) -> Result<(), DriveError> {
+        if cx.instance.is_deleted() {
+            self.store.commit_task(cx.commit(true)).await?;
+            return Ok(());
+        }
+        if cx.now >= cx.task.deadline {
+            self.give_up(&mut cx);
+        }
+        for _ in 0..MAX_TURNS {
+            match cx.task.next() {
+                Next::Run(name) => {
+                    if let Some(order) = self.run(&mut cx, name).await?
+                        && self.commit_and_wait(&mut cx).await?
+                    {
+                        return self.send(&mut cx, order).await;
+                    }
+                }
+                Next::Undo(name) => self.undo(&mut cx, name).await?,
+                Next::Succeeded => return self.finish(cx, None).await,
+                Next::Failed(failure) => return self.finish(cx, Some(failure)).await,
+            }
+        }
+        tracing::error!(task = %cx.task.id, "the task turns in circles; it is failed");
+        let failure = Failure { code: 500, message: "Internal error.".into(), ..no_failure() };
+        self.finish(cx, Some(failure)).await
+    }
+
+    async fn run(&self, cx: &mut TaskContext, name: &'static str) -> Result<Option<StagedOrder>, DriveError> {
+        let Some(step) = steps::find(name) else {
+            return Err(DriveError::Later(format!("no step is called {name}")));
+        };
+        let begun = cx.task.log.last().is_some_and(|last| last.step == name && last.event == Event::Begun);
+        if begun && matches!(cx.task.work, Work::Delete) && !self.host_is_up(cx).await? {
+            // The host is gone: it removes the guest by itself when it comes back and finds it unassigned.
+            tracing::warn!(instance = %cx.instance.id, "deleted without its host, which is down");
+            cx.task.record(name, Event::Done);
+            return Ok(None);
+        }
+        if !begun {
+            cx.task.record(name, Event::Begun);
+        }
+        match step.run(&self.services, cx).await {
+            Ok(Ran::Done) => cx.task.record(name, Event::Done),
+            Ok(Ran::Ordered(order)) => return Ok(Some(order)),
+            Err(StepError::Failed(failure)) => {
+                tracing::info!(task = %cx.task.id, instance = %cx.instance.id, step = name, "failed: {} ({})", failure.message, failure.details);
+                cx.task.record(name, Event::Failed(failure));
+            }
+            Err(StepError::Later(why)) => return Err(DriveError::Later(why)),
+        }
+        Ok(None)
+    }
+
+    async fn undo(&self, cx: &mut TaskContext, name: &'static str) -> Result<(), DriveError> {
+        let Some(step) = steps::find(name) else {
+            return Err(DriveError::Later(format!("no step is called {name}")));
+        };
+        match step.undo(&self.services, cx).await {
+            Ok(()) => {
+                cx.task.record(name, Event::Undone);
+                Ok(())
+            }
+            Err(StepError::Later(why)) => Err(DriveError::Later(why)),
+            Err(StepError::Failed(failure)) => Err(DriveError::Later(failure.message)),
+        }
+    }
+
+    /// Makes what is staged durable and takes the lease. False: the booked host has no room, the next one is due.
+    async fn commit_and_wait(&self, cx: &mut TaskContext) -> Result<bool, DriveError> {
+        cx.task.owner = Some(self.services.options.name.clone());
+        cx.task.lease_until = later(cx.now, self.services.options.task_lease);
+        match self.store.commit_task(cx.commit(false)).await {
+            Ok(committed) => {
+                cx.task = committed.task;
+                if let Some(instance) = committed.instance {
+                    cx.instance = instance;
+                }
+                self.tell_releases(cx).await;
+                Ok(true)
+            }
+            Err(StoreError::NoRoom { host, resource }) => {
+                // Nothing was written. Undoing the claim takes back what it staged, and only that.
+                while cx.task.log.last().is_some_and(|last| last.step != "claim" || last.event != Event::Begun) {
+                    cx.task.log.pop();
+                }
+                cx.task.record("claim", Event::Failed(steps::no_room(&host, resource)));
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn send(&self, cx: &mut TaskContext, order: StagedOrder) -> Result<(), DriveError> {
+        let Some(host) = cx.instance.host.clone() else {
+            return Err(DriveError::Later("the instance has no host".into()));
+        };
+        let (rpc, context) = (&self.services.rpc, &cx.task.context);
+        let sent = match order {
+            StagedOrder::Build(body) => {
+                rpc.cast_to::<orders::BuildAndRunInstance>(&host, context, &addressed(cx, *body)).await
+            }
+            StagedOrder::Terminate => {
+                rpc.cast_to::<orders::TerminateInstance>(&host, context, &addressed(cx, ())).await
+            }
+            StagedOrder::Start => rpc.cast_to::<orders::StartInstance>(&host, context, &addressed(cx, ())).await,
+            StagedOrder::Stop(body) => rpc.cast_to::<orders::StopInstance>(&host, context, &addressed(cx, body)).await,
+            StagedOrder::Reboot(body) => {
+                rpc.cast_to::<orders::RebootInstance>(&host, context, &addressed(cx, body)).await
+            }
+        };
+        match sent {
+            Ok(()) => Ok(()),
+            Err(error @ BusError::Malformed { .. }) => Err(DriveError::Later(chain(&error))),
+            Err(error) => {
+                // The task is durable and leased: when the lease ends, the order is given again.
+                tracing::warn!(task = %cx.task.id, %host, "the order was not sent yet: {}", chain(&error));
+                Ok(())
+            }
+        }
+    }
+
+    /// The deadline has passed: whatever the task waits for has failed.
+    fn give_up(&self, cx: &mut TaskContext) {
+        let Next::Run(step) = cx.task.next() else { return };
+        tracing::warn!(task = %cx.task.id, instance = %cx.instance.id, step, "the task's deadline has passed");
+        let failure = Failure {
+            code: 500,
+            message: "The operation took longer than it may and was given up.".into(),
+            details: format!("step {step} was not done by {}", cx.task.deadline),
+            retryable: false,
+        };
+        cx.task.record(step, Event::Begun);
+        cx.task.record(step, Event::Failed(failure));
+    }
+
+    async fn finish(&self, mut cx: TaskContext, failure: Option<Failure>) -> Result<(), DriveError> {
+        match &failure {
+            None => success(&mut cx),
+            Some(failure) => give_fault(&mut cx, failure),
+        }
+        self.store.commit_task(cx.commit(true)).await?;
+        self.tell_releases(&cx).await;
+        let took = cx.now.duration_since(cx.task.created_at);
+        tracing::info!(task = %cx.task.id, instance = %cx.instance.id, kind = cx.task.work.kind(),
+            ok = failure.is_none(), seconds = took.as_secs_f64(), request_id = %cx.task.context.request_id, "task over");
+        Ok(())
+    }
+
+    /// Schedulers forget what was given back. Only news: they read the store anyway.
+    async fn tell_releases(&self, cx: &TaskContext) {
+        if cx.releases().is_empty() {
+            return;
+        }
+        let allocations = cx.releases().iter().map(|host| AllocationNews {
+            instance_id: cx.instance.id,
+            host: host.clone(),
+            resources: None,
+        });
+        let news = HostsChangedRequest { allocations: allocations.collect(), ..Default::default() };
+        if let Err(error) = self.services.rpc.fanout::<HostsChanged>(&cx.task.context, &news).await {
+            tracing::debug!("schedulers were not told: {}", chain(&error));
+        }
+    }
+
+    async fn host_is_up(&self, cx: &TaskContext) -> Result<bool, DriveError> {
+        let Some(host) = &cx.instance.host else { return Ok(false) };
+        let down_time = signed(self.services.options.service_down_time);
+        let services = self.store.list_services().await?;
+        Ok(services.iter().any(|s| s.binary == "nova-compute" && s.host == *host && s.is_up(cx.now, down_time)))
+    }
+}
+
+fn addressed<T>(cx: &TaskContext, body: T) -> orders::Order<T> {
+    orders::Order { task_id: cx.task.id, instance_id: cx.instance.id, epoch: cx.task.epoch, body }
+}
+
+fn success(cx: &mut TaskContext) {
+    let states = succeeded(cx.task.work.action(), &cx.instance.states(), &History::default());
+    cx.instance.set_states(states);
+    if let Some(power) = cx.reported_power {
+        cx.instance.power_state = power;
+    }
+    match cx.task.work {
+        Work::Build { .. } => {
+            cx.instance.launched_at = cx.instance.launched_at.or(Some(cx.now));
+        }
+        Work::Delete => {
+            cx.instance.deleted_at = Some(cx.now);
+            cx.instance.terminated_at = Some(cx.now);
+            if let Some(host) = cx.instance.host.clone() {
+                cx.stage_release(host);
+            }
+        }
+        Work::Start | Work::Stop | Work::Reboot { .. } => {}
+    }
+    if let Some(action) = &mut cx.action {
+        action.finish(None, cx.now);
+    }
+}
+
+fn give_fault(cx: &mut TaskContext, failure: &Failure) {
+    let phase = match cx.task.work {
+        Work::Build { .. } => FailurePhase::BeforeHost,
+        Work::Delete | Work::Start | Work::Stop | Work::Reboot { .. } => FailurePhase::BeforeDiskMove,
+    };
+    let states = failed(cx.task.work.action(), phase, &cx.instance.states());
+    cx.instance.set_states(states);
+    if let Some(power) = cx.reported_power {
+        cx.instance.power_state = power;
+    }
+    let mut fault = Fault::new(failure.code, &failure.message, failure.details.clone(), cx.now);
+    fault.host = cx.instance.host.as_ref().map(ToString::to_string);
+    cx.instance.fault = Some(fault);
+    if let Some(action) = &mut cx.action {
+        let open = action.events.iter().rev().find(|e| e.finished.is_none()).map(|e| e.event.clone());
+        if let Some(event) = open {
+            action.finish_event(&event, Some(failure.details.clone()), cx.now);
+        }
+        action.finish(Some("Error"), cx.now);
+    }
+}
+
+fn no_failure() -> Failure {
+    Failure { code: 500, message: String::new(), details: String::new(), retryable: false }
+}
+
+pub(crate) fn signed(duration: Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
+}
+
+pub(super) fn later(now: Timestamp, by: Duration) -> Timestamp {
+    now.checked_add(signed(by)).unwrap_or(Timestamp::MAX)
+}
+
+pub(super) fn earlier(now: Timestamp, by: Duration) -> Timestamp {
+    now.checked_sub(signed(by)).unwrap_or(Timestamp::MIN)
+}

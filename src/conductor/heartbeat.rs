@@ -1,0 +1,76 @@
+//! Hosts' signs of life and inventories.
+
+use jiff::Timestamp;
+use nova_core::flavor::Resources;
+use nova_core::host::ComputeNode;
+use nova_core::ids::{ComputeNodeId, ServiceId};
+use nova_core::rpc::conductor::{HeartbeatReply, HeartbeatRequest, NodeReport};
+use nova_core::rpc::scheduler::{HostsChanged, HostsChangedRequest, NodeNews, ServiceNews};
+use nova_db::{ServiceBeat, StoreError};
+use nova_queue::{HandlerError, Incoming};
+
+use super::manager::Conductor;
+use super::report::{speaks_of_itself, unavailable};
+use super::steps::chain;
+
+impl Conductor {
+    pub(super) async fn heartbeat(
+        &self,
+        incoming: Incoming,
+        request: HeartbeatRequest,
+    ) -> Result<HeartbeatReply, HandlerError> {
+        speaks_of_itself(&incoming, &request.host)?;
+        let now = self.clock.now();
+        let beat = ServiceBeat {
+            new_id: ServiceId::generate(&*self.entropy),
+            binary: "nova-compute".into(),
+            host: request.host.clone(),
+            zone: request.zone.clone(),
+            now,
+            version: u32::from(nova_core::rpc::VERSION.minor),
+        };
+        let services = self.store.record_beats(std::slice::from_ref(&beat)).await.map_err(|e| unavailable(&e))?;
+        let Some(report) = &request.node else {
+            let known = match self.store.node_of_host(&request.host).await {
+                Ok(_) => true,
+                Err(StoreError::NotFound { .. }) => false,
+                Err(error) => return Err(unavailable(&error)),
+            };
+            return Ok(HeartbeatReply { now, send_node: !known });
+        };
+        let node = self.node(&request, report, now);
+        let node = self.store.put_node(node).await.map_err(|e| unavailable(&e))?;
+        let disabled = services.first().is_some_and(|s| s.disabled);
+        let news = HostsChangedRequest {
+            services: vec![ServiceNews { host: request.host, disabled, up: true }],
+            nodes: vec![NodeNews { node }],
+            allocations: Vec::new(),
+        };
+        if let Err(error) = self.services.rpc.fanout::<HostsChanged>(&incoming.context, &news).await {
+            tracing::debug!("schedulers were not told: {}", chain(&error));
+        }
+        Ok(HeartbeatReply { now, send_node: false })
+    }
+
+    fn node(&self, request: &HeartbeatRequest, report: &NodeReport, now: Timestamp) -> ComputeNode {
+        ComputeNode {
+            id: ComputeNodeId::generate(&*self.entropy),
+            number: 0,
+            host: request.host.clone(),
+            hypervisor_hostname: report.hypervisor_hostname.clone(),
+            hypervisor_type: report.hypervisor_type.clone(),
+            hypervisor_version: report.hypervisor_version,
+            host_ip: report.host_ip.clone(),
+            zone: request.zone.clone(),
+            architectures: report.architectures.clone(),
+            inventory: report.inventory,
+            cpu_info: report.cpu_info.clone(),
+            uptime: report.uptime.clone(),
+            created_at: now,
+            updated_at: now,
+            generation: 0,
+            used: Resources::default(),
+            allocations: 0,
+        }
+    }
+}

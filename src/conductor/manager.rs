@@ -1,0 +1,169 @@
+//! The conductor as a service: what it is made of, what it listens to, what it does by itself.
+
+use std::sync::Arc;
+
+use nova_core::clock::Clock;
+use nova_core::entropy::Entropy;
+use nova_core::rpc::conductor::{
+    Heartbeat, ListAssigned, Ping, ReportPowerStates, ReportStep, StartTask, StartTaskRequest,
+};
+use nova_core::request::RequestSpec;
+use nova_core::task::{Event, Task, Work};
+use nova_db::{Store, StoreError};
+use nova_queue::{BusError, Dispatcher, HandlerError, RpcClient, Serving, Subscription};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::ConductorOptions;
+use super::context::TaskContext;
+use super::engine::DriveError;
+use super::steps::{self, Services, StepError};
+
+/// What a conductor is built from.
+pub struct Parts {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// Its way onto the bus.
+    pub rpc: RpcClient,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness, for the ids of what it begins by itself.
+    pub entropy: Arc<dyn Entropy>,
+    /// Settings.
+    pub options: ConductorOptions,
+}
+
+/// The conductor. Cheap to clone; several may run against one store.
+#[derive(Clone)]
+pub struct Conductor {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) entropy: Arc<dyn Entropy>,
+    pub(super) services: Services,
+}
+
+/// A conductor at work.
+pub struct Running {
+    serving: Serving,
+    stop: CancellationToken,
+    loops: TaskTracker,
+}
+
+impl Running {
+    /// Takes no more messages and waits for what is in hand. The caller bounds the wait; what is left is leased and
+    /// taken up by another.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.serving.stop().await;
+        self.loops.close();
+        self.loops.wait().await;
+    }
+}
+
+impl Conductor {
+    /// A conductor that does nothing yet.
+    pub fn new(parts: Parts) -> Self {
+        let services = Services { rpc: parts.rpc, options: parts.options };
+        Self { store: parts.store, clock: parts.clock, entropy: parts.entropy, services }
+    }
+
+    /// Listens on the bus and looks for tasks that nobody works on.
+    pub async fn start(self) -> Result<Running, BusError> {
+        let serving =
+            self.services.rpc.bus().serve(Subscription::shared("conductor"), Arc::new(self.dispatcher())).await?;
+        let (stop, loops) = (CancellationToken::new(), TaskTracker::new());
+        let (sweeper, stopped) = (self.clone(), stop.clone());
+        loops.spawn(async move { sweeper.sweep_until(stopped).await });
+        Ok(Running { serving, stop, loops })
+    }
+
+    fn dispatcher(&self) -> Dispatcher {
+        let (a, b, c, d, e) = (self.clone(), self.clone(), self.clone(), self.clone(), self.clone());
+        Dispatcher::new("conductor")
+            .method::<StartTask, _, _>(move |_, request| {
+                let conductor = a.clone();
+                async move { conductor.start_tasks(request).await }
+            })
+            .method::<ReportStep, _, _>(move |incoming, request| {
+                let conductor = b.clone();
+                async move { conductor.report_step(incoming, request).await }
+            })
+            .method::<Heartbeat, _, _>(move |incoming, request| {
+                let conductor = c.clone();
+                async move { conductor.heartbeat(incoming, request).await }
+            })
+            .method::<ListAssigned, _, _>(move |incoming, request| {
+                let conductor = d.clone();
+                async move { conductor.list_assigned(incoming, request).await }
+            })
+            .method::<ReportPowerStates, _, _>(move |incoming, request| {
+                let conductor = e.clone();
+                async move { conductor.report_power_states(incoming, request).await }
+            })
+            .method::<Ping, _, _>(|_, ()| async { Ok(()) })
+    }
+
+    /// Takes up new tasks; the servers of one request are placed together, all or none.
+    async fn start_tasks(&self, request: StartTaskRequest) -> Result<(), HandlerError> {
+        let mut contexts = Vec::new();
+        for id in request.tasks {
+            match self.store.get_task(id).await {
+                // Taken up before: its lease says whose it is.
+                Ok(task) if task.owner.is_some() => {}
+                Ok(task) => match self.open(task).await {
+                    Ok(cx) => contexts.push(cx),
+                    Err(error) => tracing::warn!(task = %id, "not taken up now: {error}"),
+                },
+                Err(StoreError::NotFound { .. }) => {}
+                Err(error) => return Err(HandlerError::Again(steps::chain(&error))),
+            }
+        }
+        if contexts.len() > 1 {
+            self.place_together(&mut contexts).await;
+        }
+        let mut drives = JoinSet::new();
+        for cx in contexts {
+            let (conductor, id) = (self.clone(), cx.task.id);
+            drives.spawn(async move { (id, conductor.drive(cx).await) });
+        }
+        while let Some(driven) = drives.join_next().await {
+            match driven {
+                Ok((_, Ok(()) | Err(DriveError::Overtaken))) => {}
+                Ok((id, Err(DriveError::Later(why)))) => tracing::warn!(task = %id, "will be taken up again: {why}"),
+                Err(error) => tracing::error!("a task's drive died: {error}"),
+            }
+        }
+        Ok(())
+    }
+
+    async fn place_together(&self, contexts: &mut [TaskContext]) {
+        let builds: Vec<_> = contexts.iter().filter(|cx| unplaced(&cx.task)).map(|cx| cx.instance.id).collect();
+        let Some(first) = contexts.iter().find(|cx| unplaced(&cx.task)) else { return };
+        let Work::Build { spec, .. } = &first.task.work else { return };
+        let alternates = self.services.options.max_attempts.saturating_sub(1);
+        let spec = RequestSpec { instances: builds, alternates, ..spec.clone() };
+        match steps::select(&self.services, first, &spec).await {
+            Ok(selections) => {
+                for chosen in selections {
+                    let cx = contexts.iter_mut().find(|cx| cx.instance.id == chosen.instance_id);
+                    if let Some(Work::Build { selection, .. }) = cx.map(|cx| &mut cx.task.work) {
+                        *selection = Some(chosen);
+                    }
+                }
+            }
+            Err(StepError::Failed(failure)) => {
+                for cx in contexts.iter_mut().filter(|cx| unplaced(&cx.task)) {
+                    cx.task.record("schedule", Event::Begun);
+                    cx.task.record("schedule", Event::Failed(failure.clone()));
+                }
+            }
+            // Each of them will find out by itself and be taken up later.
+            Err(StepError::Later(why)) => tracing::warn!("the request was not placed now: {why}"),
+        }
+    }
+}
+
+fn unplaced(task: &Task) -> bool {
+    task.log.is_empty() && matches!(&task.work, Work::Build { selection: None, .. })
+}

@@ -1,0 +1,26 @@
+//! nova-conductor: long operations, and the only way from a compute host to the store.
+//!
+//! A user's intent is a [`Task`] row, written by the API together with what it is about. A conductor takes it up (a
+//! [`StartTask`] message only shortens the wait), runs its steps, and writes the effects of several steps in one
+//! transaction wherever it must wait or end. It keeps no task in memory between messages: whichever conductor hears a
+//! host's report goes on from the store. What comes next is [`nova_core::task::next`]; how, is in [`steps`].
+//!
+//! [`Task`]: nova_core::task::Task
+//! [`StartTask`]: nova_core::rpc::conductor::StartTask
+
+mod context;
+mod engine;
+mod heartbeat;
+mod manager;
+mod options;
+mod power;
+mod report;
+mod rpcapi;
+pub mod steps;
+mod sweep;
+
+pub use context::{StagedOrder, TaskContext};
+pub use manager::{Conductor, Parts, Running};
+pub use options::ConductorOptions;
+pub use rpcapi::BusOrders;
+pub(crate) use engine::signed;

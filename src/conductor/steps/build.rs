@@ -1,0 +1,194 @@
+//! Building an instance: find a host, book it, have the guest made there (nova/conductor/manager.py,
+//! `schedule_and_build_instances`).
+
+use async_trait::async_trait;
+use nova_core::instance::Instance;
+use nova_core::request::{NoValidHost, RequestSpec, Selection};
+use nova_core::rpc::RefusalKind;
+use nova_core::rpc::compute::{BuildOrder, TerminateInstance};
+use nova_core::rpc::scheduler::SelectDestinations;
+use nova_core::state::TaskState;
+use nova_core::task::{Failure, Work};
+
+use super::{Ran, Services, Step, StepError};
+use crate::conductor::context::{StagedOrder, TaskContext};
+
+/// Asks the scheduler, unless the whole request was scheduled together already.
+pub struct Schedule;
+
+/// Asks for destinations of the given instances of a request.
+pub async fn select(services: &Services, cx: &TaskContext, spec: &RequestSpec) -> Result<Vec<Selection>, StepError> {
+    let answer = services.rpc.call::<SelectDestinations>(&cx.task.context, spec).await;
+    answer.map_err(|error| match error.refusal() {
+        Some(refusal) if refusal.kind == RefusalKind::NoValidHost => no_valid_host(&refusal.message),
+        _ => StepError::of_bus(&error),
+    })
+}
+
+/// The failure that a `NoValidHost` answer (JSON) means.
+fn no_valid_host(message: &str) -> StepError {
+    let why = serde_json::from_str::<NoValidHost>(message).unwrap_or_else(|_| NoValidHost {
+        summary: "No valid host was found.".into(),
+        details: message.to_owned(),
+        reasons: std::collections::BTreeMap::new(),
+    });
+    StepError::fatal(500, why.summary, why.details)
+}
+
+#[async_trait]
+impl Step for Schedule {
+    fn name(&self) -> &'static str {
+        "schedule"
+    }
+
+    async fn run(&self, services: &Services, cx: &mut TaskContext) -> Result<Ran, StepError> {
+        let Work::Build { spec, selection, .. } = &cx.task.work else {
+            return Err(StepError::fatal(500, "This task does not build.", ""));
+        };
+        let selection = match selection {
+            Some(selection) => selection.clone(),
+            None => {
+                let alternates = services.options.max_attempts.saturating_sub(1);
+                let alone = RequestSpec { instances: vec![cx.instance.id], alternates, ..spec.clone() };
+                let mut selections = select(services, cx, &alone).await?;
+                selections.pop().ok_or_else(|| StepError::Later("the scheduler selected nothing".into()))?
+            }
+        };
+        cx.task.alternates = std::iter::once(selection.chosen).chain(selection.alternates).collect();
+        cx.task.alternates.truncate(services.options.max_attempts.max(1));
+        Ok(Ran::Done)
+    }
+
+    async fn undo(&self, _services: &Services, cx: &mut TaskContext) -> Result<(), StepError> {
+        cx.task.alternates.clear();
+        if let Work::Build { selection, .. } = &mut cx.task.work {
+            *selection = None;
+        }
+        Ok(())
+    }
+}
+
+/// Books the next candidate and puts the instance on it.
+pub struct Claim;
+
+#[async_trait]
+impl Step for Claim {
+    fn name(&self) -> &'static str {
+        "claim"
+    }
+
+    async fn run(&self, _services: &Services, cx: &mut TaskContext) -> Result<Ran, StepError> {
+        if cx.task.alternates.is_empty() {
+            return Err(StepError::fatal(
+                500,
+                format!("Exceeded maximum number of retries. Exhausted all hosts available for retrying build failures for instance {}.", cx.instance.id),
+                "",
+            ));
+        }
+        let destination = cx.task.alternates.remove(0);
+        cx.stage_booking(&destination);
+        cx.instance.host = Some(destination.host.clone());
+        cx.instance.node = Some(destination.node.clone());
+        cx.instance.availability_zone = Some(destination.zone.clone());
+        cx.instance.task_state = Some(TaskState::Spawning);
+        // Each host gets a token of its own, so that a late order or report of the one before is known as late.
+        cx.instance.epoch += 1;
+        cx.task.epoch = cx.instance.epoch;
+        cx.task.destination = Some(destination);
+        Ok(Ran::Done)
+    }
+
+    async fn undo(&self, _services: &Services, cx: &mut TaskContext) -> Result<(), StepError> {
+        if let Some(destination) = cx.task.destination.take() {
+            cx.stage_release(destination.host);
+        }
+        cx.instance.host = None;
+        cx.instance.node = None;
+        cx.instance.availability_zone = None;
+        cx.instance.task_state = Some(TaskState::Scheduling);
+        Ok(())
+    }
+}
+
+/// Has the host make and start the guest.
+pub struct Spawn;
+
+#[async_trait]
+impl Step for Spawn {
+    fn name(&self) -> &'static str {
+        "spawn"
+    }
+
+    async fn run(&self, services: &Services, cx: &mut TaskContext) -> Result<Ran, StepError> {
+        if let (Some(action), Some(host)) = (&mut cx.action, cx.instance.host.as_ref()) {
+            action.begin_event("compute__do_build_and_run_instance", Some(host.as_str()), cx.now);
+        }
+        Ok(Ran::Ordered(StagedOrder::Build(Box::new(order(services, &cx.instance, &cx.task.work)))))
+    }
+
+    async fn undo(&self, services: &Services, cx: &mut TaskContext) -> Result<(), StepError> {
+        let failure = nova_core::task::outcome_of(&cx.task.work.plan(), &cx.task.log);
+        if let Some(action) = &mut cx.action {
+            let error = failure.as_ref().map_or_else(|| "undone".to_owned(), |f| f.details.clone());
+            action.finish_event("compute__do_build_and_run_instance", Some(error), cx.now);
+        }
+        // A host that reported its failure has nothing left of the guest. One that was given up may have: it is told,
+        // and finds out by itself otherwise, since the guest is no longer assigned to it.
+        if failure.is_some_and(|f| !f.retryable)
+            && let Some(host) = cx.task.host().cloned()
+        {
+            cx.instance.epoch += 1;
+            let order = nova_core::rpc::compute::Order {
+                task_id: cx.task.id,
+                instance_id: cx.instance.id,
+                epoch: cx.instance.epoch,
+                body: (),
+            };
+            if let Err(error) = services.rpc.cast_to::<TerminateInstance>(&host, &cx.task.context, &order).await {
+                tracing::info!(instance = %cx.instance.id, %host, "the host will find the guest by itself: {error}");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a host must know to make this guest.
+fn order(services: &Services, instance: &Instance, work: &Work) -> BuildOrder {
+    let (keys, admin_password) = match work {
+        Work::Build { keys, admin_password, .. } => (keys.clone(), admin_password.clone()),
+        _ => Default::default(),
+    };
+    let flavor = &instance.flavor;
+    BuildOrder {
+        name: services.options.instance_name(instance.number, instance.id),
+        display_name: instance.display_name.clone(),
+        hostname: instance.hostname.clone(),
+        project_id: instance.project_id.to_string(),
+        user_id: instance.user_id.to_string(),
+        flavor_name: flavor.name.clone(),
+        vcpus: flavor.vcpus,
+        memory_mb: flavor.memory_mb,
+        root_gb: flavor.root_gb,
+        ephemeral_gb: flavor.ephemeral_gb,
+        swap_mb: flavor.swap_mb,
+        image: instance.image.clone(),
+        config_drive: instance.config_drive,
+        keys,
+        user_data: instance.user_data.clone(),
+        metadata: instance.metadata.clone(),
+        admin_password,
+        availability_zone: instance.availability_zone.as_ref().map(ToString::to_string),
+        launch_index: instance.launch_index,
+        reservation_id: instance.reservation_id.to_string(),
+    }
+}
+
+/// A host is out of the question: the failure that sends a build to its next candidate.
+pub fn no_room(host: &str, resource: &str) -> Failure {
+    Failure {
+        code: 500,
+        message: "No valid host was found. There are not enough hosts available.".into(),
+        details: format!("{host} had not enough {resource} left when it was to be booked"),
+        retryable: true,
+    }
+}

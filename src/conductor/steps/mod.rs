@@ -1,0 +1,116 @@
+//! The steps of long operations. Each may run twice, and so may its undo; none writes anything by itself: effects are
+//! staged in the [`TaskContext`] and written with the next commit, orders to hosts are sent after it.
+
+mod build;
+mod power;
+mod terminate;
+
+pub(super) use build::{no_room, select};
+
+use async_trait::async_trait;
+use nova_core::task::Failure;
+use nova_queue::{BusError, RpcClient};
+
+use super::ConductorOptions;
+use super::context::{StagedOrder, TaskContext};
+
+/// What the steps may use.
+#[derive(Clone)]
+pub struct Services {
+    /// The bus.
+    pub rpc: RpcClient,
+    /// Settings.
+    pub options: ConductorOptions,
+}
+
+/// How far a step got.
+#[derive(Debug)]
+pub enum Ran {
+    /// Its effect exists, or is staged.
+    Done,
+    /// A host must do it; its report ends the step.
+    Ordered(StagedOrder),
+}
+
+/// Why a step did not do it.
+#[derive(Debug)]
+pub enum StepError {
+    /// It can't be done: undo and end, or try elsewhere.
+    Failed(Failure),
+    /// Something that the control plane needs does not answer: the task is taken up again later.
+    Later(String),
+}
+
+impl StepError {
+    /// A failure that another host can't mend.
+    pub fn fatal(code: u16, message: impl Into<String>, details: impl Into<String>) -> Self {
+        Self::Failed(Failure { code, message: message.into(), details: details.into(), retryable: false })
+    }
+
+    /// What a failed message means: worth another try later.
+    pub fn of_bus(error: &BusError) -> Self {
+        Self::Later(chain(error))
+    }
+}
+
+/// One step of a long operation; either half may run twice.
+#[async_trait]
+pub trait Step: Send + Sync {
+    /// Its name in the plan and the log.
+    fn name(&self) -> &'static str;
+    /// Does it.
+    async fn run(&self, services: &Services, cx: &mut TaskContext) -> Result<Ran, StepError>;
+    /// Takes it back. Called for a step that was begun, whether or not it was done.
+    async fn undo(&self, services: &Services, cx: &mut TaskContext) -> Result<(), StepError>;
+}
+
+const STEPS: [&dyn Step; 7] = [
+    &build::Schedule,
+    &build::Claim,
+    &build::Spawn,
+    &terminate::Terminate,
+    &power::PowerOn,
+    &power::PowerOff,
+    &power::Reboot,
+];
+
+/// The step of that name.
+pub fn find(name: &str) -> Option<&'static dyn Step> {
+    STEPS.into_iter().find(|step| step.name() == name)
+}
+
+/// An error with all its causes in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_planned_step_exists() {
+        use nova_core::request::RequestSpec;
+        use nova_core::task::Work;
+        let build = Work::Build {
+            spec: RequestSpec::default(),
+            selection: None,
+            admin_password: None,
+            keys: std::collections::BTreeMap::new(),
+        };
+        for work in [build, Work::Delete, Work::Start, Work::Stop, Work::Reboot { hard: true }] {
+            for step in work.plan().steps {
+                assert!(find(step).is_some(), "{step} of {work:?}");
+            }
+        }
+    }
+}

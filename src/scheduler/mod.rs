@@ -1,0 +1,12 @@
+//! nova-scheduler: the service around a [`nova_sched::Scheduler`]: it keeps the host table current and answers
+//! `select_destinations`.
+//!
+//! The table is built from the store and read anew at intervals, and always once more before a request is refused: a
+//! "no" is never stale. Between readings it follows the news of the conductors, and its own answers: a place that was
+//! just promised counts as taken until the store shows it or [`TENTATIVE`] has passed.
+
+mod manager;
+mod table;
+
+pub use manager::{Parts, Running, SchedulerService, ServiceOptions};
+pub use table::{Hosts, TENTATIVE};

@@ -1,0 +1,208 @@
+//! Booting and deleting, with and without failures.
+
+use nova_core::state::{Action, PowerState, TaskState, VmState};
+use nova_queue::Chances;
+use nova_virt::{ErrorKind, Operation};
+
+use crate::support::{Cloud, CloudOptions};
+
+#[tokio::test(start_paused = true)]
+async fn a_server_boots_and_goes() {
+    let cloud = Cloud::start(CloudOptions::default()).await;
+    let ids = cloud.boot(1, cloud.flavor(1, 512)).await.unwrap();
+    cloud.settle().await;
+    let server = cloud.get(ids[0]).await;
+    assert_eq!((server.vm_state, server.task_state, server.power_state), (VmState::Active, None, PowerState::Running));
+    assert!(server.launched_at.is_some());
+    cloud.check().await;
+    assert!(cloud.act(ids[0], Action::Delete).await);
+    cloud.settle().await;
+    assert!(cloud.get(ids[0]).await.is_deleted());
+    cloud.check().await;
+    let actions = cloud.store.list_actions(ids[0]).await.unwrap();
+    assert!(actions.iter().all(|a| a.finished.is_some()), "{actions:?}");
+    cloud.stop().await;
+}
+
+/// DESIGN's budget: at most 8 broker messages, replies included, and 3 durable transactions.
+#[tokio::test(start_paused = true)]
+async fn a_boot_costs_few_messages_and_transactions() {
+    let cloud = Cloud::start(CloudOptions::default()).await;
+    cloud.boot(1, cloud.flavor(1, 512)).await.unwrap();
+    cloud.settle().await;
+    let (commits, sent) = (cloud.store.commits(), cloud.bus.counters());
+    let beats = cloud.now();
+    cloud.boot(1, cloud.flavor(1, 512)).await.unwrap();
+    cloud.settle().await;
+    let after = cloud.bus.counters();
+    assert!(cloud.now().duration_since(beats).as_secs() < 1, "no heartbeat fell into the boot");
+    assert_eq!(cloud.store.commits() - commits, 3);
+    assert_eq!((after.messages - sent.messages) + (after.replies - sent.replies), 6);
+    assert_eq!(after.fanouts, sent.fanouts);
+    cloud.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_fails_is_left_for_the_next() {
+    let cloud = Cloud::start(CloudOptions::default()).await;
+    for host in cloud.hosts.values().take(2) {
+        host.fail_next(Operation::Spawn, 1, ErrorKind::Failed);
+    }
+    let ids = cloud.boot(1, cloud.flavor(1, 512)).await.unwrap();
+    cloud.settle().await;
+    assert_eq!(cloud.get(ids[0]).await.vm_state, VmState::Active);
+    cloud.check().await;
+    cloud.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_was_made_though_the_spawn_failed_is_removed() {
+    let cloud = Cloud::start(CloudOptions { hosts: 1, ..CloudOptions::default() }).await;
+    cloud.hosts.values().next().unwrap().fail_next_after_effect(Operation::Spawn, 1, ErrorKind::TimedOut);
+    let ids = cloud.boot(1, cloud.flavor(1, 512)).await.unwrap();
+    cloud.settle().await;
+    let server = cloud.get(ids[0]).await;
+    assert_eq!((server.vm_state, server.host), (VmState::Error, None));
+    cloud.check().await;
+    cloud.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_all_hosts_fail_the_server_says_why() {
+    let cloud = Cloud::start(CloudOptions::default()).await;
+    for host in cloud.hosts.values() {
+        host.fail_next(Operation::Spawn, 9, ErrorKind::NoSpace);
+    }
+    let ids = cloud.boot(1, cloud.flavor(1, 512)).await.unwrap();
+    cloud.settle().await;
+    let server = cloud.get(ids[0]).await;
+    assert_eq!(server.vm_state, VmState::Error);
+    let fault = server.fault.unwrap();
+    assert!(!fault.message.contains("space"), "tenants do not read drivers' texts: {}", fault.message);
+    assert!(fault.details.contains("space"), "administrators do: {}", fault.details);
+    cloud.check().await;
+    assert!(cloud.act(ids[0], Action::Delete).await);
+    cloud.settle().await;
+    cloud.check().await;
+    cloud.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_no_host_takes_is_refused_whole() {
+    let cloud = Cloud::start(CloudOptions { hosts: 2, ..CloudOptions::default() }).await;
+    let ids = cloud.boot(5, cloud.flavor(1, 3000)).await.unwrap();
+    cloud.settle().await;
+    for id in ids {
+        let server = cloud.get(id).await;
+        assert_eq!((server.vm_state, server.host.clone()), (VmState::Error, None), "{server:?}");
+        assert!(server.fault.unwrap().message.starts_with("No valid host was found."));
+    }
+    cloud.check().await;
+    cloud.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_servers_of_one_request_fill_the_hosts_exactly() {
+    let cloud = Cloud::start(CloudOptions { hosts: 2, ..CloudOptions::default() }).await;
+    // 8192 MiB less 512 reserved: 7 of 1 GiB each.
+    let ids = cloud.boot(14, cloud.flavor(1, 1024)).await.unwrap();
+    cloud.settle().await;
+    for id in ids {
+        assert_eq!(cloud.get(id).await.vm_state, VmState::Active);
+    }
+    cloud.check().await;
+    cloud.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_message_costs_only_time() {
+    let chances = Chances { lose: 1000, ..Chances::default() };
+    let cloud = Cloud::start(CloudOptions::default()).await;
+    let silent = nova_queue::FaultyBus::new(cloud.bus.clone(), chances, cloud.entropy.clone());
+    let mut deaf = cloud;
+    deaf.api = cloud_client(&deaf, silent);
+    let ids = deaf.boot(1, deaf.flavor(1, 512)).await.unwrap();
+    deaf.settle().await;
+    assert_eq!(deaf.get(ids[0]).await.vm_state, VmState::Active);
+    deaf.check().await;
+    deaf.stop().await;
+}
+
+fn cloud_client(cloud: &Cloud, bus: nova_queue::FaultyBus) -> nova_queue::RpcClient {
+    let sender = cloud.api.sender().clone();
+    nova_queue::RpcClient::new(std::sync::Arc::new(bus), sender, cloud.clock.clone(), cloud.entropy.clone())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_is_deleted_while_it_is_built() {
+    let cloud = Cloud::start(CloudOptions { hosts: 1, ..CloudOptions::default() }).await;
+    let host = cloud.hosts.values().next().unwrap().clone();
+    host.hang(Operation::Spawn);
+    let ids = cloud.boot(1, cloud.flavor(1, 512)).await.unwrap();
+    cloud.pass(std::time::Duration::from_secs(2)).await;
+    assert_eq!(cloud.get(ids[0]).await.task_state, Some(TaskState::Spawning));
+    assert!(cloud.act(ids[0], Action::Delete).await);
+    host.release(Operation::Spawn);
+    cloud.settle().await;
+    assert!(cloud.get(ids[0]).await.is_deleted());
+    cloud.check().await;
+    cloud.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_build_that_never_ends_is_given_up_at_its_deadline() {
+    let cloud = Cloud::start(CloudOptions { hosts: 1, ..CloudOptions::default() }).await;
+    let host = cloud.hosts.values().next().unwrap().clone();
+    host.hang(Operation::Spawn);
+    let ids = cloud.boot(1, cloud.flavor(1, 512)).await.unwrap();
+    cloud.settle().await;
+    let server = cloud.get(ids[0]).await;
+    assert_eq!(server.vm_state, VmState::Error);
+    host.release(Operation::Spawn);
+    cloud.pass(std::time::Duration::from_secs(300)).await;
+    cloud.check().await;
+    cloud.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn stop_start_and_reboot() {
+    let cloud = Cloud::start(CloudOptions::default()).await;
+    let ids = cloud.boot(1, cloud.flavor(1, 512)).await.unwrap();
+    cloud.settle().await;
+    let steps = [
+        (Action::Stop, VmState::Stopped, PowerState::Shutdown),
+        (Action::Start, VmState::Active, PowerState::Running),
+        (Action::RebootSoft, VmState::Active, PowerState::Running),
+        (Action::RebootHard, VmState::Active, PowerState::Running),
+    ];
+    for (action, vm_state, power_state) in steps {
+        assert!(cloud.act(ids[0], action).await, "{action:?}");
+        assert!(!cloud.act(ids[0], Action::Stop).await, "one action at a time");
+        cloud.settle().await;
+        let server = cloud.get(ids[0]).await;
+        assert_eq!((server.vm_state, server.power_state), (vm_state, power_state), "{action:?}");
+        cloud.check().await;
+    }
+    cloud.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_shuts_down_by_itself_is_a_stopped_server() {
+    let cloud = Cloud::start(CloudOptions { hosts: 1, ..CloudOptions::default() }).await;
+    let ids = cloud.boot(1, cloud.flavor(1, 512)).await.unwrap();
+    cloud.settle().await;
+    assert!(cloud.hosts.values().next().unwrap().shut_down_guest(ids[0]));
+    cloud.pass(std::time::Duration::from_secs(1)).await;
+    let server = cloud.get(ids[0]).await;
+    assert_eq!((server.vm_state, server.power_state), (VmState::Stopped, PowerState::Shutdown));
+    cloud.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_belongs_to_nobody_is_removed() {
+    let cloud = Cloud::start(CloudOptions { hosts: 1, ..CloudOptions::default() }).await;
+    cloud.hosts.values().next().unwrap().plant_leftover(nova_core::ids::InstanceId::generate(&*cloud.entropy));
+    cloud.pass(std::time::Duration::from_secs(120)).await;
+    cloud.check().await;
+    cloud.stop().await;
+}
