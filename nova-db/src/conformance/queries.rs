@@ -117,6 +117,7 @@ pub async fn pages_make_up_the_list(store: &Arc<dyn Store>) {
                     break;
                 }
                 paged.extend(page);
+                assert!(paged.len() <= whole.len(), "{sort:?} by {size}: pages repeat");
             }
             assert_eq!(paged, whole, "{sort:?} by {size}");
         }
