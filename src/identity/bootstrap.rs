@@ -74,8 +74,8 @@ impl IdentityManager {
     pub async fn reset_password(&self, name: &str) -> Result<Option<Password>, ManagerError> {
         let Some(user) = find_user(&*self.store, name, &DomainId::new(DOMAIN)).await? else { return Ok(None) };
         let password = Password::generate(&*self.entropy);
-        self.set_password(user, password.clone()).await?;
-        Ok(Some(password))
+        let done = self.set_password(&user.id, None, password.clone()).await?;
+        Ok(done.then_some(password))
     }
 
     async fn has_admin(&self) -> Result<bool, StoreError> {

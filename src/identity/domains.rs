@@ -112,6 +112,7 @@ impl Domains {
         let fields = Fields::read(&mut request, "domain").await?;
         let id = request.param("id");
         fields.same_id(id)?;
+        let _turn = self.manager.changing.lock().await;
         let mut domain = self.found(id).await?;
         if let Some(name) = fields.name(64)? {
             domain.name = name;

@@ -28,8 +28,12 @@ enum Member {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Proof {
-    Password { user: Member, password: Password },
-    Token(String),
+    Password {
+        user: Member,
+        password: Password,
+    },
+    /// Hidden like a password.
+    Token(Password),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -79,7 +83,7 @@ fn password(fields: &Map<String, Value>) -> Result<Proof, ApiError> {
 }
 
 fn token(fields: &Map<String, Value>) -> Result<Proof, ApiError> {
-    Ok(Proof::Token(text(fields, "id", "auth.identity.token.id")?))
+    Ok(Proof::Token(Password::new(text(fields, "id", "auth.identity.token.id")?)))
 }
 
 fn scope(value: Option<&Value>) -> Result<Scope, ApiError> {
@@ -175,7 +179,7 @@ impl IdentityManager {
                 let user = user.filter(|user| proved && directory.user_counts(user)).ok_or(ApiError::Unauthorized)?;
                 self.new_claims(user.id.clone(), vec!["password".to_owned()], began)
             }
-            Proof::Token(token) => self.exchange(&directory, &token, began)?,
+            Proof::Token(token) => self.exchange(&directory, token.reveal(), began)?,
         };
         // A password may have been checked for a while: somebody may have disabled the user meanwhile.
         let directory = self.current().await?;

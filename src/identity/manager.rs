@@ -95,7 +95,9 @@ pub struct IdentityManager {
     /// When the store was last asked for its version, microseconds.
     checked_at: AtomicI64,
     /// Held while the store is read, so that many callers read it once.
-    reading: Mutex<()>,
+    pub(super) reading: Mutex<()>,
+    /// Held from reading a thing to writing it back, so that two changes made here do not undo each other.
+    pub(super) changing: Mutex<()>,
 }
 
 impl IdentityManager {
@@ -121,6 +123,7 @@ impl IdentityManager {
             token_expiration: AtomicI64::new(seconds(&options)),
             directory: ArcSwap::from_pointee(directory),
             reading: Mutex::new(()),
+            changing: Mutex::new(()),
             store,
             clock,
             entropy,
@@ -239,13 +242,28 @@ impl IdentityManager {
         Ok(())
     }
 
-    /// Gives a user another password and takes all tokens of theirs back.
-    pub(super) async fn set_password(&self, user: User, password: Password) -> Result<User, ManagerError> {
+    /// Gives a user another password and takes all tokens of theirs back. `false` if they are gone, or if the password is
+    /// no longer the one of `proved`, the hash that was checked.
+    pub(super) async fn set_password(
+        &self,
+        id: &UserId,
+        proved: Option<&str>,
+        password: Password,
+    ) -> Result<bool, ManagerError> {
         let password_hash = Some(self.passwords.hash(password).await?);
-        let user = User { password_hash, tokens_valid_from: Some(self.clock.now()), ..user };
-        let user = self.store.update_user(user).await?;
+        let _turn = self.changing.lock().await;
+        let user = match self.store.get_user(id).await {
+            Ok(user) => user,
+            Err(StoreError::NotFound { .. }) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        if proved.is_some() && user.password_hash.as_deref() != proved {
+            return Ok(false);
+        }
+        let tokens_valid_from = Some(self.clock.now());
+        self.store.update_user(User { password_hash, tokens_valid_from, ..user }).await?;
         self.changed().await?;
-        Ok(user)
+        Ok(true)
     }
 }
 

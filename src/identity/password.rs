@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use argon2::password_hash::PasswordVerifier;
-use argon2::password_hash::phc::PasswordHash;
-use argon2::{Algorithm, Argon2, Params, PasswordHasher, Version};
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
+use argon2::{ARGON2ID_IDENT, Algorithm, Argon2, Block, Params, Version};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use nova_core::contracts::BoxError;
 use nova_core::entropy::Entropy;
+use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 
 use super::PasswordOptions;
@@ -98,32 +98,16 @@ impl Passwords {
     pub(super) async fn hash(&self, password: Password) -> Result<String, PasswordError> {
         let mut salt = [0; 16];
         self.entropy.fill(&mut salt);
-        let argon = self.argon();
-        self.compute(move || {
-            argon
-                .hash_password_with_salt(password.0.as_bytes(), &salt)
-                .map(|hash| hash.to_string())
-                .map_err(|error| PasswordError::Failed(Box::new(error)))
-        })
-        .await?
+        let params = self.params.clone();
+        self.compute(move || hash(params, &password, &salt).map_err(PasswordError::Failed)).await?
     }
 
     /// Is it the password of that hash? Without a hash the same work is done, and the answer is no.
     pub(super) async fn verify(&self, password: Password, hash: Option<&str>) -> Result<bool, PasswordError> {
         let known = hash.is_some();
         let text = hash.unwrap_or(&self.nobody).to_owned();
-        let argon = self.argon();
-        let matches = self
-            .compute(move || match PasswordHash::new(&text) {
-                Ok(hash) => argon.verify_password(password.0.as_bytes(), &hash).is_ok(),
-                Err(_) => false,
-            })
-            .await?;
+        let matches = self.compute(move || verify(&password, &text).unwrap_or(false)).await?;
         Ok(matches && known)
-    }
-
-    fn argon(&self) -> Argon2<'static> {
-        Argon2::new(Algorithm::Argon2id, Version::V0x13, self.params.clone())
     }
 
     async fn compute<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, PasswordError> {
@@ -144,6 +128,46 @@ impl Passwords {
     }
 }
 
+/// The PHC form of a password's hash.
+fn hash(params: Params, password: &Password, salt: &[u8]) -> Result<String, BoxError> {
+    let output = derive(&params, password, salt, Params::DEFAULT_OUTPUT_LEN)?;
+    let hash = PasswordHash {
+        algorithm: ARGON2ID_IDENT,
+        version: Some(Version::V0x13.into()),
+        params: ParamsString::try_from(&params)?,
+        salt: Some(Salt::new(salt)?),
+        hash: Some(Output::new(&output)?),
+    };
+    Ok(hash.to_string())
+}
+
+/// `None` for a text that is no hash of ours.
+fn verify(password: &Password, text: &str) -> Option<bool> {
+    let hash = PasswordHash::new(text).ok()?;
+    let (salt, expected) = (hash.salt?, hash.hash?);
+    if hash.algorithm != ARGON2ID_IDENT || hash.version != Some(Version::V0x13.into()) {
+        return None;
+    }
+    let params = Params::try_from(&hash).ok()?;
+    let output = derive(&params, password, salt.as_ref(), expected.as_bytes().len()).ok()?;
+    Some(output.ct_eq(expected.as_bytes()).into())
+}
+
+/// More than glibc ever takes from its own heaps: the memory of a hash is given back to the system at once, where it would
+/// otherwise stay with each thread that ever hashed. What is not used of it costs nothing.
+const RESERVED: usize = 33 * 1024;
+
+fn derive(params: &Params, password: &Password, salt: &[u8], length: usize) -> Result<Vec<u8>, BoxError> {
+    let blocks = params.block_count();
+    let mut memory = Vec::new();
+    memory.try_reserve_exact(blocks.max(RESERVED))?;
+    memory.resize(blocks, Block::new());
+    let mut output = vec![0; length];
+    let argon = Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone());
+    argon.hash_password_into_with_memory(password.0.as_bytes(), salt, &mut output, &mut memory)?;
+    Ok(output)
+}
+
 impl std::fmt::Debug for Passwords {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Passwords").finish_non_exhaustive()
@@ -152,6 +176,7 @@ impl std::fmt::Debug for Passwords {
 
 #[cfg(test)]
 mod tests {
+    use argon2::{PasswordHasher, PasswordVerifier};
     use nova_core::entropy::SeededEntropy;
 
     use super::*;
@@ -169,6 +194,18 @@ mod tests {
         assert!(!passwords.verify(Password::new("Secret"), Some(&hash)).await.unwrap());
         assert!(!passwords.verify(Password::new("secret"), Some("damaged")).await.unwrap());
         assert_ne!(hash, passwords.hash(Password::new("secret")).await.unwrap(), "every hash has a salt of its own");
+    }
+
+    #[tokio::test]
+    async fn hashes_are_what_others_make_of_them() {
+        let passwords = passwords(PasswordOptions::cheap());
+        let hash = passwords.hash(Password::new("secret")).await.unwrap();
+        Argon2::default().verify_password(b"secret", &PasswordHash::new(&hash).unwrap()).unwrap();
+        let params = Params::new(64, 3, 2, None).unwrap();
+        let theirs = Argon2::from(params).hash_password_with_salt(b"secret", b"saltsaltsalt").unwrap().to_string();
+        assert!(passwords.verify(Password::new("secret"), Some(&theirs)).await.unwrap());
+        let other_kind = theirs.replace("argon2id", "argon2i");
+        assert!(!passwords.verify(Password::new("secret"), Some(&other_kind)).await.unwrap());
     }
 
     #[tokio::test]

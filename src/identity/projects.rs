@@ -134,6 +134,7 @@ impl Projects {
         let fields = Fields::read(&mut request, "project").await?;
         let id = request.param("id");
         fields.same_id(id)?;
+        let _turn = self.manager.changing.lock().await;
         let mut project = self.found(id).await?;
         if fields.text("domain_id", 64)?.is_some_and(|domain| domain != project.domain_id.as_str()) {
             return Err(ApiError::bad_request(

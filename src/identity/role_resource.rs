@@ -117,6 +117,7 @@ impl Roles {
         let fields = Fields::read(&mut request, "role").await?;
         let id = request.param("id");
         fields.same_id(id)?;
+        let _turn = self.manager.changing.lock().await;
         let mut role = self.found(id).await?;
         mutable(&role)?;
         if let Some(name) = fields.name(255)? {

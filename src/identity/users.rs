@@ -155,6 +155,11 @@ impl Users {
         let fields = Fields::read(&mut request, "user").await?;
         let id = request.param("id");
         fields.same_id(id)?;
+        let password_hash = match password(&fields, "password")? {
+            Some(password) => Some(self.manager.passwords.hash(password).await?),
+            None => None,
+        };
+        let _turn = self.manager.changing.lock().await;
         let mut user = self.found(id).await?;
         if fields.text("domain_id", 64)?.is_some_and(|domain| domain != user.domain_id.as_str()) {
             return Err(ApiError::bad_request(
@@ -178,8 +183,8 @@ impl Users {
             user.tokens_valid_from = Some(self.manager.clock.now());
         }
         user.enabled = enabled;
-        if let Some(password) = password(&fields, "password")? {
-            user.password_hash = Some(self.manager.passwords.hash(password).await?);
+        if password_hash.is_some() {
+            user.password_hash = password_hash;
             user.tokens_valid_from = Some(self.manager.clock.now());
         }
         let user = self.manager.store.update_user(user.clone()).await.map_err(|error| refused(error, &user))?;
@@ -206,8 +211,8 @@ impl Users {
         let hash = user.and_then(|user| user.password_hash.as_deref());
         let proved = self.manager.passwords.verify(original, hash).await?;
         let user = user.filter(|user| proved && directory.user_counts(user)).ok_or(ApiError::Unauthorized)?;
-        self.manager.set_password(user.clone(), new).await?;
-        Ok(done())
+        let changed = self.manager.set_password(&user.id, hash, new).await?;
+        if changed { Ok(done()) } else { Err(ApiError::Unauthorized) }
     }
 
     async fn projects(self: Arc<Self>, request: Request) -> HandlerResult {

@@ -6,7 +6,6 @@ use ::http::{Method, StatusCode, header};
 use nova_core::context::RequestContext;
 use nova_core::ids::ImageId;
 use nova_core::image::{Image, ImageStatus, Visibility};
-use nova_db::StoreError;
 use serde_json::{Value, json};
 
 use super::list::Listing;
@@ -78,13 +77,8 @@ impl Images {
         let context = request.context()?;
         require_member(context)?;
         let image = self.new_image(context, &body)?;
-        self.manager.check_quota(&image).await?;
-        let id = image.id;
-        let image = self.manager.store.create_image(image).await.map_err(|error| match error {
-            StoreError::Duplicate { .. } => ApiError::conflict(format!("Image ID {id} already exists!")),
-            other => other.into(),
-        })?;
-        let place = format!("{}/images/{id}", request.base_url);
+        let image = self.manager.create(image).await?;
+        let place = format!("{}/images/{}", request.base_url, image.id);
         Ok(Response::json(StatusCode::CREATED, &view::body(&image)).header(header::LOCATION, &place))
     }
 

@@ -7,10 +7,9 @@ use jiff::Timestamp;
 use nova_core::context::RequestContext;
 use nova_core::ids::ImageId;
 use nova_core::image::{Image, ImageStatus, Visibility};
-use serde_json::Value;
 
 use super::attributes::visibility_named;
-use super::{ImageOptions, policy, view};
+use super::{ImageOptions, policy};
 use crate::api::{ApiError, Query, parse_bool};
 
 /// Keys that say how to list, not what.
@@ -197,11 +196,20 @@ impl Compare {
 
 /// What a filter compares with: attributes first, as their names cannot be properties.
 fn text_of(image: &Image, key: &str) -> Option<String> {
-    match &view::body(image)[key] {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(value) => Some(value.to_string()),
-        _ => None,
+    match key {
+        "id" => Some(image.id.to_string()),
+        "name" => image.name.clone(),
+        "status" => Some(image.status.as_str().to_owned()),
+        "owner" => Some(image.owner.to_string()),
+        "disk_format" => image.disk_format.clone(),
+        "container_format" => image.container_format.clone(),
+        "checksum" => image.checksum.clone(),
+        "os_hash_value" => image.os_hash_value.clone(),
+        "size" => image.size.map(|size| size.to_string()),
+        "virtual_size" => image.virtual_size.map(|size| size.to_string()),
+        "min_ram" => Some(image.min_ram.to_string()),
+        "min_disk" => Some(image.min_disk.to_string()),
+        _ => image.properties.get(key).cloned(),
     }
 }
 

@@ -13,7 +13,7 @@ use nova_core::entropy::Entropy;
 use nova_core::ids::ImageId;
 use nova_core::image::{Image, ImageStatus};
 use nova_db::{ImageStore, StoreError};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Mutex, Semaphore, mpsc};
 
 use super::ImageOptions;
 use super::data::{DataError, DataFolder, Incoming, Stored};
@@ -53,6 +53,7 @@ pub struct ImageManager {
     /// The longest data of one image, bytes; may change while the service runs.
     max_size: AtomicU64,
     uploads: Arc<Semaphore>,
+    creating: Mutex<()>,
 }
 
 impl ImageManager {
@@ -71,7 +72,8 @@ impl ImageManager {
         let folder = DataFolder::open(&options.data_path).map_err(unusable)?;
         let uploads = Arc::new(Semaphore::new(options.max_uploads.max(1)));
         let max_size = AtomicU64::new(options.max_size);
-        let manager = Self { max_size, store, clock, entropy, options: options.clone(), folder, uploads };
+        let creating = Mutex::new(());
+        let manager = Self { max_size, store, clock, entropy, options: options.clone(), folder, uploads, creating };
         let images = manager.requeue_broken_uploads().await.map_err(ImageManagerError::Store)?;
         let has_data = |id| images.iter().any(|image: &Image| image.id == id && image.size.is_some());
         let removed = manager.folder.clean(has_data).map_err(unusable)?;
@@ -132,13 +134,19 @@ impl ImageManager {
         Err(ApiError::conflict("The image was changed by others again and again. Please try again."))
     }
 
-    /// Holds a new image to what its project may have.
-    pub(super) async fn check_quota(&self, image: &Image) -> Result<(), ApiError> {
+    /// Records a new image, if its project may have one more.
+    pub(super) async fn create(&self, image: Image) -> Result<Image, ApiError> {
+        // One after the other, so that two do not both take the last place.
+        let _turn = self.creating.lock().await;
         let images = self.store.list_images().await?;
         if images.iter().filter(|other| other.owner == image.owner).count() >= self.options.max_images {
             return Err(ApiError::TooLarge);
         }
-        Ok(())
+        let id = image.id;
+        self.store.create_image(image).await.map_err(|error| match error {
+            StoreError::Duplicate { .. } => ApiError::conflict(format!("Image ID {id} already exists!")),
+            other => other.into(),
+        })
     }
 
     /// The most bytes that the image's data may have now.
