@@ -102,7 +102,7 @@ async fn the_same_request_id_makes_the_same_servers() {
     let first = post(with(json!({}))).await;
     let commits = world.store.commits();
     let again = post(with(json!({}))).await;
-    assert_eq!(first.body["server"]["id"], again.body["server"]["id"]);
+    assert_eq!(first.body, again.body, "the password included");
     assert_eq!(world.store.commits(), commits);
     // Another server under the same id is another request.
     let other = post(with(json!({"name": "two"}))).await;
@@ -208,6 +208,18 @@ async fn placing_on_a_host_is_for_administrators() {
     assert_eq!(world.call("demo", 74, "POST /servers", Some(named.clone())).await.status, 403);
     let answer = world.call("admin", 74, "POST /servers", Some(named)).await;
     assert_eq!(answer.fault(400, "badRequest"), "Compute host h1 could not be found.");
+}
+
+#[tokio::test]
+async fn flavors_without_root_disk_are_for_those_whom_policy_trusts() {
+    let world = World::new().await;
+    let mut flavor = world.store.get_flavor(&"1".into()).await.unwrap();
+    flavor.root_gb = 0;
+    world.store.update_flavor(flavor).await.unwrap();
+    let answer = world.call("demo", 1, "POST /servers", Some(with(json!({})))).await;
+    let text = "Only volume-backed servers are allowed for flavors with zero disk.";
+    assert_eq!(answer.fault(403, "forbidden"), text);
+    assert_eq!(world.call("admin", 1, "POST /servers", Some(with(json!({})))).await.status, 202);
 }
 
 #[tokio::test]

@@ -39,15 +39,25 @@ impl Servers {
         };
         let intent =
             Intent { api: &self.api, context: &context, body: &body, resolved: &resolved, password: &password };
-        let servers = intent.write().await?;
-        let first = servers.first().ok_or_else(|| ApiError::internal("a create request made no server"))?;
+        let made = intent.write().await?;
+        let first = made.servers.first().ok_or_else(|| ApiError::internal("a create request made no server"))?;
         if body.return_reservation_id {
             return Ok(Response::json(StatusCode::ACCEPTED, &json!({"reservation_id": first.reservation_id})));
         }
-        Ok(self.created(&request, &body, first, &password))
+        let password = if made.repeated { self.first_password(first).await? } else { Some(password) };
+        Ok(self.created(&request, &body, first, password.as_deref()))
     }
 
-    fn created(&self, request: &Request, body: &CreateBody, server: &Instance, password: &str) -> Response {
+    /// The password that the first of repeated calls set, while the server is still being built.
+    async fn first_password(&self, server: &Instance) -> Result<Option<String>, ApiError> {
+        let tasks = self.api.store.list_tasks(Some(server.id)).await?;
+        Ok(tasks.into_iter().find_map(|task| match task.work {
+            Work::Build { admin_password, .. } => admin_password,
+            _ => None,
+        }))
+    }
+
+    fn created(&self, request: &Request, body: &CreateBody, server: &Instance, password: Option<&str>) -> Response {
         let id = server.id.to_string();
         let groups = match &body.security_groups {
             Some(names) => names.iter().map(|name| json!({"name": name})).collect(),
@@ -59,7 +69,7 @@ impl Servers {
             "OS-DCF:diskConfig": view::disk_config(server),
             "security_groups": groups,
         });
-        if self.api.options.enable_instance_password {
+        if let Some(password) = password.filter(|_| self.api.options.enable_instance_password) {
             out["adminPass"] = json!(password);
         }
         let location = format!("{}/servers/{id}", request.base_url);
@@ -76,9 +86,16 @@ struct Intent<'a> {
     password: &'a str,
 }
 
+/// What a request made.
+struct Made {
+    servers: Vec<Instance>,
+    /// An earlier call with the same request id made them.
+    repeated: bool,
+}
+
 impl Intent<'_> {
     /// Writes as many servers as quota allows, at most `max_count`, at least `min_count`.
-    async fn write(&self) -> Result<Vec<Instance>, ApiError> {
+    async fn write(&self) -> Result<Made, ApiError> {
         let mut count = self.body.max_count;
         let mut context = self.context.clone();
         loop {
@@ -88,10 +105,10 @@ impl Intent<'_> {
             match self.api.store.create_instances(new).await {
                 Ok(made) if made.iter().map(|server| server.id).eq(ids.iter().copied()) => {
                     self.api.start_tasks(&context, &tasks).await;
-                    return Ok(made);
+                    return Ok(Made { servers: made, repeated: false });
                 }
                 // The same call again, as clients make it when the first answer was lost.
-                Ok(made) if self.is_ours(&made) => return Ok(made),
+                Ok(made) if self.is_ours(&made) => return Ok(Made { servers: made, repeated: true }),
                 // The request id was used for other servers before (some clients send one id with all that they do): this
                 // is no repetition, so it gets an id of its own.
                 Ok(_) => context.request_id = RequestId::generate(&*self.api.entropy),

@@ -51,6 +51,7 @@ pub async fn resolve(api: &ComputeApi, context: &RequestContext, body: &CreateBo
     check_disks(body)?;
     check_networks(body, context)?;
     let flavor = flavor(api, context, &body.flavor_ref).await?;
+    check_root_disk(context, &flavor)?;
     check_limits(api, body)?;
     let image = image(api, context, body).await?;
     check_fit(&flavor, &image)?;
@@ -112,6 +113,15 @@ fn check_fit(flavor: &Flavor, image: &ImageMeta) -> Result<(), ApiError> {
         )));
     }
     Ok(())
+}
+
+/// A root disk as large as the image is more than the flavor says: only for those whom policy trusts.
+fn check_root_disk(context: &RequestContext, flavor: &Flavor) -> Result<(), ApiError> {
+    let allowed = policy::enforce("os_compute_api:servers:create:zero_disk_flavor", context).is_ok();
+    if flavor.root_gb > 0 || allowed {
+        return Ok(());
+    }
+    Err(ApiError::forbidden("Only volume-backed servers are allowed for flavors with zero disk."))
 }
 
 /// There is no volume service: only the image's own root disk can be booted from.
