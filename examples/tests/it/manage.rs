@@ -1,0 +1,118 @@
+//! `nova-manage`: its answers and exit codes, beside a cloud that serves and on one that is down.
+
+use std::process::Output;
+
+use sqlx::{Connection, SqliteConnection};
+
+use crate::support::Cloud;
+
+fn text(output: &Output) -> (Option<i32>, String, String) {
+    let of = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), of(&output.stdout), of(&output.stderr))
+}
+
+/// Damages the records as no service would.
+fn damage(cloud: &Cloud, sql: &'static str) {
+    let url = format!("sqlite:{}", cloud.state().join("nova.db").display());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut connection = SqliteConnection::connect(&url).await.unwrap();
+        sqlx::query(sql).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+    });
+}
+
+#[test]
+fn the_schema_is_made_and_told() {
+    let cloud = Cloud::new("");
+    let (code, _, errors) = text(&cloud.manage(&["db", "version"]));
+    assert_eq!(code, Some(2), "{errors}");
+    assert!(errors.contains("there is no folder"), "{errors}");
+    assert!(!cloud.state().exists(), "a question makes nothing");
+    assert_eq!(text(&cloud.manage(&["db", "sync"])).0, Some(0));
+    let (code, out, _) = text(&cloud.manage(&["db", "version"]));
+    assert_eq!((code, out.as_str()), (Some(0), "found 1, needed 1\n"));
+    let (code, out, _) = text(&cloud.manage(&["db", "sync"]));
+    assert_eq!(code, Some(0));
+    assert!(out.starts_with("the schema is current"), "{out}");
+    damage(&cloud, "DROP TABLE instances");
+    let (code, _, errors) = text(&cloud.manage(&["check"]));
+    assert_eq!(code, Some(2), "what cannot be read cannot be checked: {errors}");
+}
+
+#[test]
+fn options_are_explained_with_their_source() {
+    let cloud = Cloud::new("[quota]\ninstances = 7\n");
+    let (code, sample, _) = text(&cloud.manage(&["config", "sample"]));
+    assert_eq!(code, Some(0));
+    assert!(sample.contains("[libvirt]"), "{sample}");
+    let (_, one, _) = text(&cloud.manage(&["config", "explain", "quota.instances"]));
+    assert!(one.starts_with("quota.instances = 7\n  from     "), "{one}");
+    assert!(one.contains("nova.conf:"), "{one}");
+    let (_, all, _) = text(&cloud.manage(&["config", "explain"]));
+    assert!(all.lines().any(|line| line.starts_with("quota.cores = ") && line.ends_with("(default)")), "{all}");
+    let (code, _, errors) = text(&cloud.manage(&["config", "explain", "quota.instance"]));
+    assert_eq!(code, Some(2));
+    assert!(errors.contains("quota.instance: no such option"), "{errors}");
+    cloud.configure("[quota]\ninstance = 7");
+    let (code, _, errors) = text(&cloud.manage(&["check"]));
+    assert_eq!(code, Some(2));
+    assert!(errors.contains("quota.instances"), "the option that was meant: {errors}");
+}
+
+#[test]
+fn services_are_listed_beside_a_running_cloud() {
+    let cloud = Cloud::started("");
+    let (code, out, errors) = text(&cloud.manage(&["service", "list"]));
+    assert_eq!(code, Some(0), "{errors}");
+    let line = out.lines().find(|line| line.starts_with("nova-compute ")).unwrap_or_else(|| panic!("{out}"));
+    let words: Vec<_> = line.split_whitespace().collect();
+    assert_eq!(&words[1..5], ["host-1", "nova", "enabled", "up"], "{out}");
+}
+
+#[test]
+fn a_violation_is_listed_mended_and_gone() {
+    let mut cloud = Cloud::started("");
+    let (code, out, errors) = text(&cloud.manage(&["check"]));
+    assert_eq!(code, Some(0), "{out}{errors}");
+    assert!(out.starts_with("no violation; "), "{out}");
+    let wrong = "UPDATE compute_nodes SET body = json_set(body, '$.used.memory_mb', 77)";
+    damage(&cloud, wrong);
+    let (code, out, errors) = text(&cloud.manage(&["check"]));
+    assert_eq!(code, Some(1), "{out}{errors}");
+    assert!(out.starts_with("I2 host=host-1 node="), "{out}");
+    assert!(out.contains("[--repair would count usage, bookings and nodes again]"), "{out}");
+    assert_eq!(text(&cloud.manage(&["check"])).0, Some(1), "without --repair nothing is changed");
+    let (code, out, errors) = text(&cloud.manage(&["check", "--repair"]));
+    assert_eq!(code, Some(0), "{out}{errors}");
+    assert!(out.starts_with("mended: count usage, bookings and nodes again\n  use of node host-1: "), "{out}");
+    assert_eq!(text(&cloud.manage(&["check"])).0, Some(0));
+    cloud.stop();
+    damage(&cloud, wrong);
+    assert_eq!(text(&cloud.manage(&["check", "--repair"])).0, Some(0), "it needs no running service");
+}
+
+/// A stray of the fake driver is removed while no process keeps its guests, and left to the process otherwise.
+#[test]
+fn a_stray_guest_is_removed() {
+    let mut cloud = Cloud::started("");
+    cloud.stop();
+    let file = cloud.state().join("fake/host-1.json");
+    let plant = || {
+        let options =
+            nova_virt::FakeOptions { state_file: Some(file.clone()), ..nova_virt::FakeOptions::new("host-1") };
+        let stray = nova_core::ids::InstanceId::from_uuid(uuid::Uuid::from_u128(0xdead));
+        nova_virt::FakeHypervisor::new(options).plant_leftover(stray);
+    };
+    plant();
+    let (code, out, _) = text(&cloud.manage(&["check"]));
+    assert_eq!(code, Some(1), "{out}");
+    assert!(out.starts_with("I8 instance=00000000-0000-0000-0000-00000000dead host=host-1: "), "{out}");
+    assert_eq!(text(&cloud.manage(&["check", "--repair"])).0, Some(0));
+    assert_eq!(text(&cloud.manage(&["check"])).0, Some(0));
+    cloud.start();
+    plant();
+    let (code, out, _) = text(&cloud.manage(&["check", "--repair"]));
+    assert_eq!(code, Some(1), "{out}");
+    assert!(out.contains("nova-all runs and keeps its fake guests in memory"), "{out}");
+}
