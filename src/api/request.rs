@@ -142,7 +142,21 @@ impl Request {
 }
 
 fn parse_json(bytes: &[u8]) -> Result<Value, ApiError> {
-    serde_json::from_slice(bytes).map_err(|_| ApiError::bad_request("Malformed request body"))
+    let malformed = || ApiError::bad_request("Malformed request body");
+    let value: Value = serde_json::from_slice(bytes).map_err(|_| malformed())?;
+    // Not every database keeps a NUL, and no name or text has use for one.
+    let suspect = bytes.windows(6).any(|window| window == b"\\u0000");
+    if suspect && has_nul(&value) { Err(malformed()) } else { Ok(value) }
+}
+
+/// Is there a NUL in a text or key? The depth is bounded by the parser.
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(has_nul),
+        Value::Object(map) => map.iter().any(|(key, value)| key.contains('\0') || has_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
 }
 
 fn is_length_limit(error: &(dyn std::error::Error + 'static)) -> bool {

@@ -96,7 +96,7 @@ fn collect(node: &Node, parts: &[&str], out: &mut Vec<usize>) {
     out.extend(&node.rest);
 }
 
-/// What the parameters stand for; `None` if one is not UTF-8.
+/// What the parameters stand for; `None` if one is not UTF-8 or has a NUL, which names nothing.
 fn params(pattern: &str, parts: &[&str]) -> Option<BTreeMap<String, String>> {
     let mut params = BTreeMap::new();
     for (index, segment) in segments(pattern).enumerate() {
@@ -105,7 +105,8 @@ fn params(pattern: &str, parts: &[&str]) -> Option<BTreeMap<String, String>> {
             Some(name) => (name, parts.get(index..)?.join("/")),
             None => (name, (*parts.get(index)?).to_owned()),
         };
-        params.insert(name.to_owned(), percent_decode_str(&raw).decode_utf8().ok()?.into_owned());
+        let text = percent_decode_str(&raw).decode_utf8().ok().filter(|text| !text.contains('\0'))?;
+        params.insert(name.to_owned(), text.into_owned());
     }
     Some(params)
 }

@@ -71,6 +71,8 @@ async fn fields_of_the_wrong_type() {
         ("availability_zone", json!("a:b:c:d")),
         ("adminPass", json!(1)),
         ("unknown", json!(1)),
+        ("metadata", json!({"k": "a\u{0}b"})),
+        ("adminPass", json!("\u{0}")),
     ];
     for (key, value) in fields {
         let mut body = json!({"server": server("vm")});
