@@ -106,7 +106,7 @@ async fn an_image_goes_in_and_comes_out_again() {
         (&json!("active"), &json!(data.len()), &json!(data.len()))
     );
     assert_eq!(image["os_hash_algo"], "sha512");
-    assert_eq!(files(&cloud), [id.clone()]);
+    assert_eq!(files(&cloud), [id.as_str()]);
 
     let file = cloud.get(&demo, &format!("{IMAGES}/{id}/file")).await;
     assert_eq!(file.bytes, data);
