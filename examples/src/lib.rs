@@ -18,6 +18,6 @@ pub mod clouds;
 pub mod control;
 pub mod demo;
 pub mod hosts;
-
+pub mod manage;
 pub mod parts;
 pub mod process;
