@@ -30,7 +30,7 @@ fn of_instance(view: &View<'_>, instance: &Instance) -> Vec<Violation> {
         let task = instance.task_state.map_or("none", |task| task.as_str());
         let nothing_works_on_it = !instance.is_deleted() && !view.busy.contains(&instance.id);
         let repair = nothing_works_on_it
-            .then(|| Repair::FailInstance { instance: instance.id, generation: instance.generation });
+            .then_some(Repair::FailInstance { instance: instance.id, generation: instance.generation });
         let text = format!("no operation is {task} with vm_state {}", instance.vm_state);
         found.push(violation(text).mended_by(repair));
     }
