@@ -5,5 +5,6 @@ pub mod check;
 pub mod conductor;
 pub mod identity;
 pub mod image;
+pub mod live;
 pub mod scheduler;
 pub mod servicegroup;

@@ -12,6 +12,7 @@ use nova::api::{Api, ApiOptions, EnabledApi, FilterDeps, Registry, Server, Serve
 use nova::conductor::{BusOrders, Conductor, ConductorOptions};
 use nova::identity::{Catalog, IdentityManager, IdentityOptions};
 use nova::image::{ImageManager, ImageOptions};
+use nova::live::Live;
 use nova::scheduler::{SchedulerService, ServiceOptions};
 use nova::servicegroup::Membership;
 use nova_core::clock::Clock;
@@ -51,6 +52,7 @@ pub struct Control {
     pub first_start: bool,
     /// Where hosts of this process get images.
     pub images: Arc<dyn ImageService>,
+    settings: Settings,
     listeners: Vec<(Server, Api)>,
     conductor: nova::conductor::Running,
     scheduler: nova::scheduler::Running,
@@ -58,8 +60,17 @@ pub struct Control {
     stop: CancellationToken,
 }
 
+/// What may change while the services run.
+struct Settings {
+    compute: Live<ComputeOptions>,
+    conductor: Live<ConductorOptions>,
+    identity: Arc<IdentityManager>,
+    images: Arc<ImageManager>,
+}
+
 /// Control services at work.
 pub struct Serving {
+    settings: Settings,
     conductor: nova::conductor::Running,
     scheduler: nova::scheduler::Running,
     loops: TaskTracker,
@@ -93,7 +104,10 @@ impl Control {
         let images = ImageManager::open(on.store.clone(), on.clock.clone(), on.entropy.clone(), image_options);
         let images = Arc::new(images.await.map_err(|e| StartError::new("the image service cannot start", &e))?);
 
-        let (conductor, scheduler) = start_workers(config, &on).await?;
+        let compute_options = Live::new(ComputeOptions::from_config(config));
+        let name = format!("{}/{}", config.get(&common::HOST), on.entropy.hex(8));
+        let conductor_options = Live::new(ConductorOptions::from_config(config, name));
+        let (conductor, scheduler) = start_workers(config, &on, &conductor_options).await?;
         loops.spawn(membership(config, &on).run(stop.clone()));
         let compute = ComputeApi {
             store: on.store.clone(),
@@ -102,7 +116,7 @@ impl Control {
             orders: Arc::new(BusOrders::new(client(config, &on, Role::Api))),
             clock: on.clock.clone(),
             entropy: on.entropy.clone(),
-            options: Arc::new(ComputeOptions::from_config(config)),
+            options: compute_options.clone(),
         };
         let deps = FilterDeps {
             identity: identity.clone(),
@@ -113,7 +127,7 @@ impl Control {
         let mut registry = Registry::new(deps);
         registry
             .application(compute_application(Arc::new(compute)))
-            .application(nova::identity::application(identity))
+            .application(nova::identity::application(identity.clone()))
             .application(nova::image::application(images.clone()))
             .application(health(&on));
         let mut listeners = Vec::new();
@@ -126,7 +140,8 @@ impl Control {
             };
             listeners.push((server, api));
         }
-        Ok(Self { public_url, first_start, images, listeners, conductor, scheduler, loops, stop })
+        let settings = Settings { compute: compute_options, conductor: conductor_options, identity, images: images.clone() };
+        Ok(Self { public_url, first_start, images, settings, listeners, conductor, scheduler, loops, stop })
     }
 
     /// Answers requests from now on.
@@ -135,12 +150,21 @@ impl Control {
         for (server, api) in self.listeners {
             self.loops.spawn(server.serve(api, closed.clone()));
         }
-        let Self { conductor, scheduler, loops, stop, .. } = self;
-        Serving { conductor, scheduler, loops, stop, closing }
+        let Self { settings, conductor, scheduler, loops, stop, .. } = self;
+        Serving { settings, conductor, scheduler, loops, stop, closing }
     }
 }
 
 impl Serving {
+    /// Takes over what may change.
+    pub fn reload(&self, config: &Config) {
+        self.settings.compute.set(ComputeOptions::from_config(config));
+        let name = self.settings.conductor.get().name.clone();
+        self.settings.conductor.set(ConductorOptions::from_config(config, name));
+        self.settings.identity.reload(&IdentityOptions::from_config(config));
+        self.settings.images.reload(&ImageOptions::from_config(config));
+    }
+
     /// Takes no more requests, then no more messages, and waits for what is in hand. The caller bounds the wait.
     pub async fn stop(self) {
         self.closing.send_replace(true);
@@ -165,6 +189,7 @@ fn client(config: &Config, on: &Foundation, role: Role) -> RpcClient {
 async fn start_workers(
     config: &Config,
     on: &Foundation,
+    options: &Live<ConductorOptions>,
 ) -> Result<(nova::conductor::Running, nova::scheduler::Running), StartError> {
     let driver = config.get(&common::SCHEDULER_DRIVER);
     let algorithm = nova_sched::by_name(&driver, &SchedulerOptions::default())
@@ -181,13 +206,12 @@ async fn start_workers(
         },
     });
     let scheduler = scheduler.map_err(|e| StartError::new("the scheduler cannot start", &e))?;
-    let name = format!("{}/{}", config.get(&common::HOST), on.entropy.hex(8));
     let conductor = Conductor::new(nova::conductor::Parts {
         store: on.store.clone(),
         rpc: client(config, on, Role::Conductor),
         clock: on.clock.clone(),
         entropy: on.entropy.clone(),
-        options: ConductorOptions::from_config(config, name),
+        options: options.clone(),
     });
     let scheduler = scheduler.start().await.map_err(|e| StartError::new("the scheduler cannot start", &e))?;
     let conductor = conductor.start().await.map_err(|e| StartError::new("the conductor cannot start", &e))?;

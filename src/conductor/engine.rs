@@ -120,8 +120,8 @@ impl Conductor {
 
     /// Makes what is staged durable and takes the lease. False: the booked host has no room, the next one is due.
     async fn commit_and_wait(&self, cx: &mut TaskContext) -> Result<bool, DriveError> {
-        cx.task.owner = Some(self.services.options.name.clone());
-        cx.task.lease_until = later(cx.now, self.services.options.task_lease);
+        cx.task.owner = Some(self.services.options.get().name.clone());
+        cx.task.lease_until = later(cx.now, self.services.options.get().task_lease);
         match self.store.commit_task(cx.commit(false)).await {
             Ok(committed) => {
                 cx.task = committed.task;
@@ -217,7 +217,7 @@ impl Conductor {
 
     async fn host_is_up(&self, cx: &TaskContext) -> Result<bool, DriveError> {
         let Some(host) = &cx.instance.host else { return Ok(false) };
-        let down_time = signed(self.services.options.service_down_time);
+        let down_time = signed(self.services.options.get().service_down_time);
         let services = self.store.list_services().await?;
         Ok(services.iter().any(|s| s.binary == "nova-compute" && s.host == *host && s.is_up(cx.now, down_time)))
     }

@@ -19,6 +19,7 @@ use super::ConductorOptions;
 use super::context::TaskContext;
 use super::engine::DriveError;
 use super::steps::{self, Services, StepError};
+use crate::live::Live;
 
 /// What a conductor is built from.
 pub struct Parts {
@@ -31,7 +32,7 @@ pub struct Parts {
     /// Randomness, for the ids of what it begins by itself.
     pub entropy: Arc<dyn Entropy>,
     /// Settings.
-    pub options: ConductorOptions,
+    pub options: Live<ConductorOptions>,
 }
 
 /// The conductor. Cheap to clone; several may run against one store.
@@ -141,7 +142,7 @@ impl Conductor {
         let builds: Vec<_> = contexts.iter().filter(|cx| unplaced(&cx.task)).map(|cx| cx.instance.id).collect();
         let Some(first) = contexts.iter().find(|cx| unplaced(&cx.task)) else { return };
         let Work::Build { spec, .. } = &first.task.work else { return };
-        let alternates = self.services.options.max_attempts.saturating_sub(1);
+        let alternates = self.services.options.get().max_attempts.saturating_sub(1);
         let spec = RequestSpec { instances: builds, alternates, ..spec.clone() };
         match steps::select(&self.services, first, &spec).await {
             Ok(selections) => {

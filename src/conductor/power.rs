@@ -106,7 +106,7 @@ impl Conductor {
             alternates: Vec::new(),
             owner: None,
             lease_until: now,
-            deadline: later(now, 2 * self.services.options.shutdown_timeout)
+            deadline: later(now, 2 * self.services.options.get().shutdown_timeout)
                 .checked_add(SignedDuration::from_mins(5))
                 .unwrap_or(now),
             created_at: now,

@@ -21,14 +21,14 @@ impl Conductor {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(self.services.options.sweep_interval) => {}
+                () = tokio::time::sleep(self.services.options.get().sweep_interval) => {}
             }
         }
     }
 
     /// Takes up every task that is due; returns how many.
     pub async fn sweep(&self) -> Result<usize, StoreError> {
-        let due_before = earlier(self.clock.now(), self.services.options.start_grace);
+        let due_before = earlier(self.clock.now(), self.services.options.get().start_grace);
         let due = self.store.list_due_tasks(due_before, BATCH).await?;
         let count = due.len();
         let mut drives = JoinSet::new();
@@ -45,7 +45,7 @@ impl Conductor {
     }
 
     async fn take_up(&self, task: Task) {
-        let (now, options) = (self.clock.now(), &self.services.options);
+        let (now, options) = (self.clock.now(), self.services.options.get());
         let lease_until = later(now, options.task_lease);
         let driven = match self.store.acquire_task(task.id, &options.name, now, lease_until).await {
             Ok(leased) => match self.open(leased).await {

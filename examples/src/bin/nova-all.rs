@@ -42,7 +42,10 @@ async fn run(arguments: &ConfigArgs) -> Result<(), StartError> {
     };
     loop {
         match signals.next().await {
-            Asked::Reload => config = process::reload(arguments, config),
+            Asked::Reload => {
+                config = process::reload(arguments, config);
+                serving.reload(&config);
+            }
             Asked::Stop => break,
         }
     }

@@ -34,7 +34,8 @@ impl AvailabilityZones {
         enforce("os_compute_api:os-availability-zone:list", request.context()?)?;
         strict_query(&request, 102, &[])?;
         let services = self.api.store.list_services().await?;
-        let internal = self.api.options.internal_service_availability_zone.as_str();
+        let options = self.api.options.get();
+        let internal = options.internal_service_availability_zone.as_str();
         let views: Vec<_> = zones(&services)
             .into_iter()
             .filter(|(zone, _)| *zone != internal)

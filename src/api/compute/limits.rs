@@ -43,7 +43,7 @@ impl LimitsResource {
             }
         };
         let usage = self.api.store.usage(&project).await?;
-        let absolute = absolute(request.version, &self.api.options, &usage);
+        let absolute = absolute(request.version, &self.api.options.get(), &usage);
         Ok(Response::json(StatusCode::OK, &json!({"limits": {"rate": [], "absolute": absolute}})))
     }
 }

@@ -26,6 +26,8 @@ use nova_core::contracts::{IdentityService, ImageService};
 use nova_core::entropy::Entropy;
 use nova_db::Store;
 
+use crate::live::Live;
+
 pub use options::{COMPUTE_API_OPTIONS, ComputeOptions};
 pub use orders::{OrderError, Orders};
 
@@ -46,8 +48,8 @@ pub struct ComputeApi {
     pub clock: Arc<dyn Clock>,
     /// Randomness: ids and passwords.
     pub entropy: Arc<dyn Entropy>,
-    /// The configuration.
-    pub options: Arc<ComputeOptions>,
+    /// The configuration; may be replaced while it serves.
+    pub options: Live<ComputeOptions>,
 }
 
 /// Name of the compute API in `enabled_apis` and pipelines, as in Nova's `api-paste.ini`.

@@ -185,7 +185,7 @@ impl World {
             orders: orders.clone(),
             clock: clock.clone(),
             entropy: entropy.clone(),
-            options: Arc::new(options),
+            options: crate::live::Live::new(options),
         });
         let filters =
             FilterDeps { identity: Arc::new(Tokens), clock: clock.clone(), entropy, options: Arc::new(api_options) };

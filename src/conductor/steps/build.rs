@@ -48,14 +48,14 @@ impl Step for Schedule {
         let selection = match selection {
             Some(selection) => selection.clone(),
             None => {
-                let alternates = services.options.max_attempts.saturating_sub(1);
+                let alternates = services.options.get().max_attempts.saturating_sub(1);
                 let alone = RequestSpec { instances: vec![cx.instance.id], alternates, ..spec.clone() };
                 let mut selections = select(services, cx, &alone).await?;
                 selections.pop().ok_or_else(|| StepError::Later("the scheduler selected nothing".into()))?
             }
         };
         cx.task.alternates = std::iter::once(selection.chosen).chain(selection.alternates).collect();
-        cx.task.alternates.truncate(services.options.max_attempts.max(1));
+        cx.task.alternates.truncate(services.options.get().max_attempts.max(1));
         Ok(Ran::Done)
     }
 
@@ -160,7 +160,7 @@ fn order(services: &Services, instance: &Instance, work: &Work) -> BuildOrder {
     };
     let flavor = &instance.flavor;
     BuildOrder {
-        name: services.options.instance_name(instance.number, instance.id),
+        name: services.options.get().instance_name(instance.number, instance.id),
         display_name: instance.display_name.clone(),
         hostname: instance.hostname.clone(),
         project_id: instance.project_id.to_string(),

@@ -12,6 +12,7 @@ use nova_core::task::Failure;
 use nova_queue::{BusError, RpcClient};
 
 use super::ConductorOptions;
+use crate::live::Live;
 use super::context::{StagedOrder, TaskContext};
 
 /// What the steps may use.
@@ -20,7 +21,7 @@ pub struct Services {
     /// The bus.
     pub rpc: RpcClient,
     /// Settings.
-    pub options: ConductorOptions,
+    pub options: Live<ConductorOptions>,
 }
 
 /// How far a step got.

@@ -46,7 +46,7 @@ impl Step for PowerOff {
 
     async fn run(&self, services: &Services, cx: &mut TaskContext) -> Result<Ran, StepError> {
         begin(cx, "compute_stop_instance");
-        Ok(Ran::Ordered(StagedOrder::Stop(StopOrder { graceful: Some(services.options.shutdown_timeout) })))
+        Ok(Ran::Ordered(StagedOrder::Stop(StopOrder { graceful: Some(services.options.get().shutdown_timeout) })))
     }
 
     async fn undo(&self, _services: &Services, _cx: &mut TaskContext) -> Result<(), StepError> {

@@ -51,7 +51,7 @@ impl Flavors {
 
     async fn list(&self, request: Request, collection: &str) -> HandlerResult {
         let context = request.context()?;
-        let query = ListQuery::parse(&request, context, self.api.options.max_limit)?;
+        let query = ListQuery::parse(&request, context, self.api.options.get().max_limit)?;
         let page = query.select(self.api.store.list_flavors().await?, context)?;
         let specs = policy::allows(EXTRA_SPECS, context, Target::default());
         let views: Vec<_> = if collection == "flavors" {

@@ -205,7 +205,7 @@ impl Hypervisors {
             strict_query(request, 53, &KNOWN)?;
             single_query(request, &KNOWN)?;
         }
-        request.query.paging(self.api.options.max_limit)
+        request.query.paging(self.api.options.get().max_limit)
     }
 }
 

@@ -42,7 +42,7 @@ impl InstanceActions {
         if request.version.before(58) {
             return Ok(answer(&request, &actions));
         }
-        let query = ListQuery::parse(&request, self.api.options.max_limit)?;
+        let query = ListQuery::parse(&request, self.api.options.get().max_limit)?;
         query.select(&mut actions)?;
         let views: Vec<_> = actions.iter().map(|a| view::action(request.version, a)).collect();
         let mut body = json!({ "instanceActions": views });

@@ -45,7 +45,7 @@ impl Keypairs {
         strict_query(&request, 75, &["user_id", "limit", "marker"])?;
         let paged = request.version.at_least(35);
         let paging = if paged {
-            request.query.paging(self.api.options.max_limit)?
+            request.query.paging(self.api.options.get().max_limit)?
         } else {
             Paging { limit: usize::MAX, marker: None }
         };
@@ -85,7 +85,7 @@ impl Keypairs {
         let (keypair, private_key) = self.make(wanted, user)?;
         let name = keypair.name.clone();
         let keypair =
-            self.api.store.create_keypair(keypair, self.api.options.key_pairs).await.map_err(|e| refused(e, &name))?;
+            self.api.store.create_keypair(keypair, self.api.options.get().key_pairs).await.map_err(|e| refused(e, &name))?;
         let view = view::created(request.version, &keypair, private_key.as_deref());
         let status = if request.version.at_least(2) { StatusCode::CREATED } else { StatusCode::OK };
         Ok(Response::json(status, &json!({ "keypair": view })))

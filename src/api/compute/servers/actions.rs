@@ -104,7 +104,7 @@ impl ComputeApi {
             let now = self.clock.now();
             instance.set_states(transition.apply(&instance.states()));
             instance.updated_at = now;
-            let task = self.new_task(context, instance.id, start.work.clone(), self.options.operation_timeout, now);
+            let task = self.new_task(context, instance.id, start.work.clone(), self.options.get().operation_timeout, now);
             let task_id = task.id;
             let action = action_record(context, instance.id, start.action, now);
             match self.store.start_task(TaskStart { instance, action, task, supersede: start.supersede }).await {
@@ -150,7 +150,7 @@ impl ComputeApi {
         let now = self.clock.now();
         let services = self.store.list_services().await?;
         let service = services.iter().find(|service| service.binary == "nova-compute" && service.host == *host);
-        Ok(service.is_some_and(|service| service.is_up(now, self.options.service_down_time)))
+        Ok(service.is_some_and(|service| service.is_up(now, self.options.get().service_down_time)))
     }
 }
 

@@ -35,7 +35,7 @@ impl Servers {
         let resolved = resolve(&self.api, &context, &body).await?;
         let password = match &body.admin_pass {
             Some(password) => password.clone(),
-            None => generate_password(&*self.api.entropy, self.api.options.password_length),
+            None => generate_password(&*self.api.entropy, self.api.options.get().password_length),
         };
         let intent =
             Intent { api: &self.api, context: &context, body: &body, resolved: &resolved, password: &password };
@@ -69,7 +69,7 @@ impl Servers {
             "OS-DCF:diskConfig": view::disk_config(server),
             "security_groups": groups,
         });
-        if let Some(password) = password.filter(|_| self.api.options.enable_instance_password) {
+        if let Some(password) = password.filter(|_| self.api.options.get().enable_instance_password) {
             out["adminPass"] = json!(password);
         }
         let location = format!("{}/servers/{id}", request.base_url);
@@ -166,7 +166,7 @@ impl Intent<'_> {
                 NewInstance { action, task: self.task(context, &instance, &spec, now), instance }
             })
             .collect();
-        NewInstances { instances, limits: self.api.options.limits }
+        NewInstances { instances, limits: self.api.options.get().limits }
     }
 
     fn spec(&self, ids: &[InstanceId]) -> RequestSpec {
@@ -182,7 +182,7 @@ impl Intent<'_> {
             requested_host: placement.requested_host.clone(),
             ignore_hosts: Vec::new(),
             architecture: property("hw_architecture").or_else(|| property("architecture")),
-            alternates: self.api.options.max_attempts.saturating_sub(1),
+            alternates: self.api.options.get().max_attempts.saturating_sub(1),
             hints: self.body.hints.clone(),
         }
     }
@@ -195,7 +195,7 @@ impl Intent<'_> {
             admin_password: Some(self.password.to_owned()),
             keys: key.into_iter().collect(),
         };
-        self.api.new_task(context, instance.id, work, self.api.options.instance_build_timeout, now)
+        self.api.new_task(context, instance.id, work, self.api.options.get().instance_build_timeout, now)
     }
 
     fn name(&self, index: usize, count: usize) -> String {

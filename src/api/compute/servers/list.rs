@@ -46,7 +46,7 @@ impl Servers {
         all_tenants_rule: &str,
     ) -> Result<(Vec<Instance>, usize), ApiError> {
         let mut filters = Filters::read(request, context, all_tenants_rule)?;
-        let Paging { limit, marker } = request.query.paging(self.api.options.max_limit)?;
+        let Paging { limit, marker } = request.query.paging(self.api.options.get().max_limit)?;
         filters.query.sort = sorting(&request.query, context, request.version)?;
         if let Some(marker) = marker {
             filters.query.after = Some(self.marker(&filters.query, &marker).await?);
@@ -75,7 +75,7 @@ impl Servers {
     async fn collect(&self, filters: Filters, limit: usize) -> Result<Vec<Instance>, ApiError> {
         let mut servers = Vec::new();
         let mut query = filters.query.clone();
-        query.limit = Some(if filters.exact() { limit } else { self.api.options.max_limit });
+        query.limit = Some(if filters.exact() { limit } else { self.api.options.get().max_limit });
         loop {
             let batch = self.api.store.list_instances(&query).await?;
             let more = Some(batch.len()) == query.limit;

@@ -168,17 +168,17 @@ fn check_networks(body: &CreateBody, context: &RequestContext) -> Result<(), Api
 
 /// Limits of a single server.
 fn check_limits(api: &ComputeApi, body: &CreateBody) -> Result<(), ApiError> {
-    if let Some(allowed) = api.options.metadata_items.filter(|allowed| body.metadata.len() as u64 > *allowed) {
+    if let Some(allowed) = api.options.get().metadata_items.filter(|allowed| body.metadata.len() as u64 > *allowed) {
         return Err(ApiError::OverQuota(format!("Maximum number of metadata items exceeds {allowed}")));
     }
-    if api.options.injected_files.is_some_and(|allowed| body.personality as u64 > allowed) {
+    if api.options.get().injected_files.is_some_and(|allowed| body.personality as u64 > allowed) {
         return Err(ApiError::OverQuota("Personality file limit exceeded".to_owned()));
     }
     if body.personality > 0 {
         return Err(ApiError::bad_request("Injecting files is not supported: use user_data."));
     }
-    if body.max_count > api.options.max_servers_per_request {
-        let most = api.options.max_servers_per_request;
+    if body.max_count > api.options.get().max_servers_per_request {
+        let most = api.options.get().max_servers_per_request;
         return Err(ApiError::BadRequest(format!("max_count must be <= {most}")));
     }
     if body.hostname.is_some() && body.max_count > 1 {
@@ -204,7 +204,7 @@ async fn placement(api: &ComputeApi, context: &RequestContext, body: &CreateBody
         policy::enforce("os_compute_api:servers:create:forced_host", context)?;
     }
     let requested_host = requested_host(api, context, body, forced).await?;
-    let zone = zone.or_else(|| api.options.default_schedule_zone.clone());
+    let zone = zone.or_else(|| api.options.get().default_schedule_zone.clone());
     if let Some(zone) = zone.as_ref().filter(|_| !forced) {
         check_zone(api, zone).await?;
     }
@@ -246,7 +246,7 @@ async fn check_zone(api: &ComputeApi, zone: &ZoneName) -> Result<(), ApiError> {
         service.binary == "nova-compute"
             && service.zone == *zone
             && !service.disabled
-            && service.is_up(now, api.options.service_down_time)
+            && service.is_up(now, api.options.get().service_down_time)
     });
     if available { Ok(()) } else { Err(ApiError::bad_request("The requested availability zone is not available")) }
 }

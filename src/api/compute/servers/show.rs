@@ -82,7 +82,7 @@ impl ComputeApi {
         let Some(service) = hosts.services.get(host) else { return "UNKNOWN" };
         if service.forced_down {
             "DOWN"
-        } else if !service.is_up(self.clock.now(), self.options.service_down_time) {
+        } else if !service.is_up(self.clock.now(), self.options.get().service_down_time) {
             "UNKNOWN"
         } else if service.disabled {
             "MAINTENANCE"

@@ -176,7 +176,7 @@ impl Resource for Services {
 
 /// How services are judged now.
 pub fn liveness(api: &ComputeApi) -> Liveness {
-    Liveness { now: api.clock.now(), down_time: api.options.service_down_time }
+    Liveness { now: api.clock.now(), down_time: api.options.get().service_down_time }
 }
 
 fn only_compute(binary: &str) -> Result<(), ApiError> {

@@ -128,7 +128,7 @@ impl Bench {
             orders: told.clone(),
             clock: clock.clone(),
             entropy: Arc::new(SeededEntropy::new(1)),
-            options: Arc::new(options),
+            options: crate::live::Live::new(options),
         });
         let mut router = Router::default();
         for route in Arc::new(resource(api.clone())).routes() {
@@ -304,7 +304,7 @@ impl Bench {
             generation: 0,
         };
         let new =
-            NewInstances { instances: vec![NewInstance { instance, action, task }], limits: self.api.options.limits };
+            NewInstances { instances: vec![NewInstance { instance, action, task }], limits: self.api.options.get().limits };
         self.api.store.create_instances(new).await.unwrap().remove(0)
     }
 }
