@@ -1,0 +1,14 @@
+//! The real programs as processes: `nova-all` with the fake driver and SQLite on disk, each in a state folder of its own
+//! and on a free port; `nova-manage` and `nova-demo` beside it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends by a panic")]
+
+mod demo;
+mod input;
+mod kill;
+mod load;
+mod manage;
+mod refusal;
+mod signals;
+mod start;
+mod support;
