@@ -44,9 +44,14 @@ impl<'a> Guest<'a> {
             "name": self.name, "imageRef": image, "flavorRef": flavor, "networks": "none", "config_drive": true,
             "key_name": KEY, "user_data": STANDARD.encode(USER_DATA),
         }});
-        let id = self.client.post("/servers", &body).and_then(|a| a.text("/server/id"));
-        let id = id.with_context(|| format!("booting the server '{}'", self.name))?;
+        let doing = || format!("booting the server '{}'", self.name);
+        let made = self.client.post("/servers", &body).with_context(doing)?;
+        let id = made.text("/server/id").with_context(doing)?;
         screen.step(&format!("server {} accepted, id {id}", self.name))?;
+        // Told once, here: nobody can ask for it later.
+        if let Ok(password) = made.text("/server/adminPass") {
+            screen.step(&format!("its password, if the image takes it: {password}"))?;
+        }
         Ok(id)
     }
 

@@ -34,6 +34,7 @@ fn it_shows_a_boot_to_the_login_banner_and_finds_it_again() {
             "flavor m1.guest made",
             "key pair demo made",
             "server demo-1 accepted",
+            "its password",
             "server demo-1 is ACTIVE",
             "metadata source=config-drive",
             "login:",
