@@ -140,7 +140,8 @@ impl Control {
             };
             listeners.push((server, api));
         }
-        let settings = Settings { compute: compute_options, conductor: conductor_options, identity, images: images.clone() };
+        let settings =
+            Settings { compute: compute_options, conductor: conductor_options, identity, images: images.clone() };
         Ok(Self { public_url, first_start, images, settings, listeners, conductor, scheduler, loops, stop })
     }
 
@@ -165,9 +166,14 @@ impl Serving {
         self.settings.images.reload(&ImageOptions::from_config(config));
     }
 
+    /// Takes no more requests; those in hand are answered.
+    pub fn close(&self) {
+        self.closing.send_replace(true);
+    }
+
     /// Takes no more requests, then no more messages, and waits for what is in hand. The caller bounds the wait.
     pub async fn stop(self) {
-        self.closing.send_replace(true);
+        self.close();
         self.conductor.stop().await;
         self.scheduler.stop().await;
         self.stop.cancel();

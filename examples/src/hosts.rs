@@ -134,7 +134,11 @@ pub async fn run_alone(config: &Config) -> Result<(), StartError> {
         entropy: Arc::new(OsEntropy),
     };
     let agents = Agents::start(config, &state.path, parts::open_hypervisors(config, &state.path)?, &around);
-    while signals.next().await != Asked::Stop {}
+    loop {
+        if signals.next().await == Asked::Stop {
+            break;
+        }
+    }
     let patience = config.get(&common::GRACEFUL_SHUTDOWN_TIMEOUT);
     if tokio::time::timeout(patience, agents.stop()).await.is_err() {
         tracing::warn!("not every order was done in time; the conductor gives it again");

@@ -15,6 +15,9 @@ use nova_virt::{FakeHypervisor, FakeOptions, Hypervisor};
 
 use crate::cli::StartError;
 
+/// A hypervisor and the host that it belongs to.
+pub type NamedHypervisor = (HostName, Arc<dyn Hypervisor>);
+
 /// The state folder, ours alone for as long as this lives.
 pub struct StateFolder {
     /// Where it is.
@@ -48,9 +51,11 @@ impl StateFolder {
 
 /// Makes a folder that only its owner may read.
 pub fn make_private(path: &Path) -> Result<(), StartError> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| {
-        StartError::because(format!("DEFAULT.state_path: {} cannot be made: {error}", path.display()))
-    })
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| StartError::because(format!("DEFAULT.state_path: {} cannot be made: {error}", path.display())))
 }
 
 /// The store that `database.connection` names.
@@ -84,7 +89,7 @@ pub fn open_bus(config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Messa
 }
 
 /// The hypervisors of this process with the names of their hosts.
-pub fn open_hypervisors(config: &Config, state: &Path) -> Result<Vec<(HostName, Arc<dyn Hypervisor>)>, StartError> {
+pub fn open_hypervisors(config: &Config, state: &Path) -> Result<Vec<NamedHypervisor>, StartError> {
     let host = config.get(&common::HOST);
     match config.get(&common::COMPUTE_DRIVER).as_str() {
         "libvirt" => Ok(vec![(HostName::new(host), libvirt(config, state)?)]),
@@ -92,7 +97,7 @@ pub fn open_hypervisors(config: &Config, state: &Path) -> Result<Vec<(HostName, 
     }
 }
 
-fn fakes(config: &Config, state: &Path, host: &str) -> Result<Vec<(HostName, Arc<dyn Hypervisor>)>, StartError> {
+fn fakes(config: &Config, state: &Path, host: &str) -> Result<Vec<NamedHypervisor>, StartError> {
     let folder = state.join("fake");
     make_private(&folder)?;
     let count = config.get(&common::FAKE_HOSTS);

@@ -18,7 +18,6 @@ mod reconcile;
 mod steps;
 mod tracker;
 
-
 pub use agent::{Agent, AgentError, Parts, Running};
 pub use image_cache::{ImageCache, ImageCacheError};
 pub use options::ComputeOptions;

@@ -13,10 +13,12 @@ use nova_virt::{ErrorKind, HypervisorError, RebootKind};
 
 use crate::agent::{Agent, chain};
 use crate::instances::Admission;
-use crate::steps::{BuildContext, BuildError, STEPS};
+use crate::steps::{BuildContext, BuildError, STEPS, Step};
 
 /// Tries to tell the conductor how an order went. After them, the conductor gives the order again.
 const REPORT_TRIES: u32 = 5;
+/// Tries to remove what a failed build has left.
+const UNDO_TRIES: u32 = 4;
 
 impl Agent {
     pub(crate) fn dispatcher(&self) -> Dispatcher {
@@ -138,13 +140,8 @@ impl Agent {
         let mut cx = BuildContext { agent: self, order, claim: None, base: None };
         for (begun, step) in STEPS.iter().enumerate() {
             let Err(error) = step.run(&mut cx).await else { continue };
-            for step in STEPS[..=begun].iter().rev() {
-                if let Err(left) = step.undo(&mut cx).await {
-                    // The guest stays unassigned: comparing guests removes it.
-                    tracing::warn!(instance = %order.instance_id, "not undone: {}", chain(&left));
-                }
-            }
-            return failed(&error);
+            let clean = undo(&mut cx, &STEPS[..=begun]).await;
+            return failed_on(&error, clean);
         }
         if let Some(claim) = cx.claim.take() {
             claim.keep();
@@ -199,7 +196,32 @@ impl Agent {
 }
 
 fn failed(error: &BuildError) -> StepOutcome {
-    StepOutcome::Failed { message: error.message(), details: chain(error), retryable: error.retryable() }
+    failed_on(error, true)
+}
+
+/// A host that may still have something of the guest must not be followed by another: the guest could run twice.
+fn failed_on(error: &BuildError, clean: bool) -> StepOutcome {
+    StepOutcome::Failed { message: error.message(), details: chain(error), retryable: clean && error.retryable() }
+}
+
+/// Takes back what a failed build has begun, newest first. False: something is left; comparing guests removes it.
+async fn undo(cx: &mut BuildContext<'_>, begun: &[&dyn Step]) -> bool {
+    let mut clean = true;
+    for step in begun.iter().rev() {
+        let mut wait = Duration::from_millis(500);
+        for attempt in 1..=UNDO_TRIES {
+            match step.undo(cx).await {
+                Ok(()) => break,
+                Err(left) if attempt == UNDO_TRIES => {
+                    tracing::warn!(instance = %cx.order.instance_id, "not undone: {}", chain(&left));
+                    clean = false;
+                }
+                Err(_) => tokio::time::sleep(wait).await,
+            }
+            wait *= 2;
+        }
+    }
+    clean
 }
 
 /// The last `length` lines, as clients count them (`split('\n')`); all for `None`.

@@ -40,8 +40,8 @@ mod sql;
 pub mod conformance;
 
 pub use compute::{
-    Booking, Committed, ComputeStore, Deleted, Direction, InstanceQuery, NewInstance, NewInstances, SortKey, StateFilter,
-    TaskCommit, TaskStart,
+    Booking, Committed, ComputeStore, Deleted, Direction, InstanceQuery, NewInstance, NewInstances, SortKey,
+    StateFilter, TaskCommit, TaskStart,
 };
 pub use error::{Kind, StoreError};
 pub use hosts::{FlavorStore, HostStore, KeypairStore, ServiceBeat};

@@ -1,6 +1,8 @@
 //! What every bus must do, as tests: `bus_conformance!(open())` makes one of each, where `open()` gives an
 //! `Arc<dyn MessageBus>`. Each check uses topics of its own, so that one broker serves them all.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a check fails by panicking")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;

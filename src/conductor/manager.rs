@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use nova_core::clock::Clock;
 use nova_core::entropy::Entropy;
+use nova_core::request::RequestSpec;
 use nova_core::rpc::conductor::{
     Heartbeat, ListAssigned, Ping, ReportPowerStates, ReportStep, StartTask, StartTaskRequest,
 };
-use nova_core::request::RequestSpec;
 use nova_core::task::{Event, Task, Work};
 use nova_db::{Store, StoreError};
 use nova_queue::{BusError, Dispatcher, HandlerError, RpcClient, Serving, Subscription};

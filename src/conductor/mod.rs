@@ -20,7 +20,7 @@ pub mod steps;
 mod sweep;
 
 pub use context::{StagedOrder, TaskContext};
+pub(crate) use engine::signed;
 pub use manager::{Conductor, Parts, Running};
 pub use options::ConductorOptions;
 pub use rpcapi::BusOrders;
-pub(crate) use engine::signed;

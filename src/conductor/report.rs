@@ -1,8 +1,6 @@
 //! What hosts report of their part of a task, and what they ask about themselves.
 
-use nova_core::rpc::conductor::{
-    AssignedInstance, ListAssignedRequest, ReportStepRequest, StepOutcome, Verdict,
-};
+use nova_core::rpc::conductor::{AssignedInstance, ListAssignedRequest, ReportStepRequest, StepOutcome, Verdict};
 use nova_core::rpc::{Refusal, RefusalKind};
 use nova_core::task::{Event, Failure, Next};
 use nova_db::{InstanceQuery, StoreError};

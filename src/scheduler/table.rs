@@ -8,7 +8,9 @@ use nova_core::host::{Allocation, ComputeNode, Service};
 use nova_core::ids::{HostName, InstanceId};
 use nova_core::request::{Destination, NoValidHost, RequestSpec, Selection};
 use nova_core::rpc::scheduler::HostsChangedRequest;
-use nova_sched::{Dimensions, HostInventory, HostTable, Ratios, Request, ResourceVector, Scheduler, SchedulerError, SchedulerRng};
+use nova_sched::{
+    Dimensions, HostInventory, HostTable, Ratios, Request, ResourceVector, Scheduler, SchedulerError, SchedulerRng,
+};
 
 /// How long a promised place counts as taken though the store does not show it.
 pub const TENTATIVE: SignedDuration = SignedDuration::from_secs(60);

@@ -1,1 +1,9 @@
-//! Behaviour of the whole cloud.
+//! Behaviour of the whole cloud: every service in one process, on a paused clock, over the in-process bus and store and
+//! fake hypervisors.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod boot;
+mod check;
+mod simulation;
+mod support;

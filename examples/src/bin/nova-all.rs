@@ -40,19 +40,17 @@ async fn run(arguments: &ConfigArgs) -> Result<(), StartError> {
         asked = until_stop(&mut signals) => return asked,
         started = start(&config, &state) => started?,
     };
-    loop {
-        match signals.next().await {
-            Asked::Reload => {
-                config = process::reload(arguments, config);
-                serving.reload(&config);
-            }
-            Asked::Stop => break,
-        }
+    while signals.next().await == Asked::Reload {
+        config = process::reload(arguments, config);
+        serving.reload(&config);
     }
     let patience = config.get(&common::GRACEFUL_SHUTDOWN_TIMEOUT);
     tracing::info!("stopping: what is in hand may take {} s; guests go on running", patience.as_secs());
+    // Hosts report what they have in hand to the conductor: it goes last.
     let stopping = async {
-        tokio::join!(serving.stop(), agents.stop());
+        serving.close();
+        agents.stop().await;
+        serving.stop().await;
     };
     if tokio::time::timeout(patience, stopping).await.is_err() {
         tracing::warn!("not everything ended in time; it goes on at the next start");
@@ -62,7 +60,11 @@ async fn run(arguments: &ConfigArgs) -> Result<(), StartError> {
 
 /// While it starts, only a wish to stop counts.
 async fn until_stop(signals: &mut Signals) -> Result<(), StartError> {
-    while signals.next().await != Asked::Stop {}
+    loop {
+        if signals.next().await == Asked::Stop {
+            break;
+        }
+    }
     Err(StartError::because("stopped before it had started"))
 }
 
@@ -80,7 +82,9 @@ async fn start(config: &Config, state: &StateFolder) -> Result<(Serving, Agents)
     if tokio::time::timeout(HOSTS_READY, agents.ready()).await.is_err() {
         tracing::warn!("not every host is up yet; serving without them");
     }
-    tracing::info!("conductor and host agent run on one host: for trying and developing, not for other people's servers");
+    tracing::info!(
+        "conductor and host agent run on one host: for trying and developing, not for other people's servers"
+    );
     let (url, first) = (control.public_url.clone(), control.first_start);
     let serving = control.serve();
     announce(&url, first, state);

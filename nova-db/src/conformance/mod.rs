@@ -88,6 +88,7 @@ macro_rules! store_conformance {
             stale_start_leaves_nothing,
             superseded_task_commits_nothing,
             superseded_task_ends_its_action,
+            commit_raises_the_epoch,
             commit_writes_everything,
             done_task_is_gone,
             stale_task_commits_nothing,

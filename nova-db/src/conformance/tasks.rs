@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use nova_core::state::TaskState;
-use nova_core::task::{Event, Work};
+use nova_core::task::{Event, Task, Work};
 
 use super::fixtures::{Make, action, active, at, booking, claim, deleted};
 use crate::{Kind, Store, StoreError, TaskCommit};
@@ -37,6 +37,17 @@ pub async fn stale_start_leaves_nothing(store: &Arc<dyn Store>) {
     assert!(store.get_task(task).await.is_err());
     assert!(store.get_action(instance.id, &request).await.is_err());
     assert_eq!(store.list_tasks(Some(instance.id)).await.unwrap().len(), 1, "the other task was not superseded");
+}
+
+/// A commit may raise the task's epoch, as a claim does for each host, and never lowers it.
+pub async fn commit_raises_the_epoch(store: &Arc<dyn Store>) {
+    let make = Make::new();
+    let (_, task) = make.building(&**store).await;
+    let raised = store.commit_task(TaskCommit::of(Task { epoch: task.epoch + 3, ..task.clone() })).await.unwrap().task;
+    assert_eq!(raised.epoch, task.epoch + 3);
+    let lowered = store.commit_task(TaskCommit::of(Task { epoch: 0, ..raised.clone() })).await.unwrap().task;
+    assert_eq!(lowered.epoch, raised.epoch);
+    assert_eq!(store.get_task(task.id).await.unwrap().epoch, raised.epoch);
 }
 
 /// Deletion ends what else runs on the instance: its commits come too late.

@@ -113,7 +113,8 @@ async fn write_task(tx: &mut dyn Transaction, task: &Task, done: bool) -> Result
         return Err(lost());
     }
     let mut next = task.clone();
-    next.epoch = old.record.epoch;
+    // A claim raises it: the order to each host carries a token of its own.
+    next.epoch = old.record.epoch.max(task.epoch);
     next.generation = old.generation + 1;
     // The lease may have been renewed since the task was read; only giving up the task shortens it.
     if next.owner.is_some() && next.owner == old.record.owner {

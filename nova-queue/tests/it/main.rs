@@ -1,5 +1,7 @@
 //! The conformance suite on every bus, and what RPC adds on top.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 
 use nova_core::entropy::SeededEntropy;

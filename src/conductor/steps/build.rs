@@ -81,7 +81,10 @@ impl Step for Claim {
         if cx.task.alternates.is_empty() {
             return Err(StepError::fatal(
                 500,
-                format!("Exceeded maximum number of retries. Exhausted all hosts available for retrying build failures for instance {}.", cx.instance.id),
+                format!(
+                    "Exceeded maximum number of retries. Exhausted all hosts available for retrying build failures for instance {}.",
+                    cx.instance.id
+                ),
                 "",
             ));
         }

@@ -12,8 +12,8 @@ use nova_core::task::Failure;
 use nova_queue::{BusError, RpcClient};
 
 use super::ConductorOptions;
-use crate::live::Live;
 use super::context::{StagedOrder, TaskContext};
+use crate::live::Live;
 
 /// What the steps may use.
 #[derive(Clone)]

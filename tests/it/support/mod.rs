@@ -2,36 +2,38 @@
 
 mod recorder;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use axum::body::Body;
 use jiff::{SignedDuration, Timestamp};
-use nova::conductor::{Conductor, ConductorOptions};
+use nova::api::compute::{ComputeApi, ComputeOptions as ApiComputeOptions, compute_application};
+use nova::api::{Api, ApiOptions, EnabledApi, FilterDeps, Registry};
+use nova::conductor::{BusOrders, Conductor, ConductorOptions};
+use nova::identity::{Catalog, IdentityManager, IdentityOptions, PasswordOptions};
+use nova::live::Live;
 use nova::scheduler::{SchedulerService, ServiceOptions};
 use nova_compute::{Agent, ComputeOptions};
-use nova_core::action::ActionRecord;
 use nova_core::clock::Clock;
 use nova_core::context::RequestContext;
 use nova_core::contracts::{ImageData, ImageService, ImageServiceError};
 use nova_core::entropy::{Entropy, SeededEntropy};
 use nova_core::flavor::Flavor;
-use nova_core::ids::{FlavorId, HostName, ImageId, InstanceId, ProjectId, RequestId, ReservationId, TaskId, UserId};
+use nova_core::ids::{FlavorId, HostName, ImageId, InstanceId, ProjectId};
 use nova_core::image::ImageMeta;
 use nova_core::instance::Instance;
 use nova_core::quota::Limits;
-use nova_core::request::RequestSpec;
-use nova_core::rpc::conductor::{StartTask, StartTaskRequest};
 use nova_core::rpc::{Role, Sender};
-use nova_core::state::{Action, PowerState, TaskState, VmState, decide};
-use nova_core::task::{Task, Work};
-use nova_db::{MemoryStore, NewInstance, NewInstances, Store, StoreError, TaskStart};
+use nova_core::state::{Action, PowerState, VmState};
+use nova_db::{InstanceQuery, MemoryStore, Store, StoreError};
 use nova_queue::testing::VirtualClock;
 use nova_queue::{Chances, FaultyBus, MemoryBus, MessageBus, RpcClient};
 use nova_sched::SchedulerOptions;
 use nova_virt::{FakeHypervisor, FakeOptions, FakeWorld};
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 pub use recorder::{EventLog, RecordingBus};
@@ -64,27 +66,34 @@ pub struct Cloud {
     pub entropy: Arc<dyn Entropy>,
     pub world: FakeWorld,
     pub hosts: BTreeMap<HostName, Arc<FakeHypervisor>>,
-    pub conductor: Conductor,
-    pub api: RpcClient,
+    api: Api,
+    token: String,
+    project: ProjectId,
     agents: Vec<nova_compute::Running>,
     services: Option<(nova::conductor::Running, nova::scheduler::Running)>,
 }
 
-/// No image is ever fetched by the fake.
-struct NoImages;
+/// Every image is there; the fake fetches none.
+struct AnyImage;
 
 #[async_trait]
-impl ImageService for NoImages {
+impl ImageService for AnyImage {
     async fn bootable_image(&self, _: &RequestContext, id: ImageId) -> Result<ImageMeta, ImageServiceError> {
-        Err(ImageServiceError::NotFound { id: id.to_string() })
+        Ok(ImageMeta {
+            id,
+            name: Some("guest".into()),
+            disk_format: "qcow2".into(),
+            size: 1,
+            sha512: "00".repeat(64),
+            min_ram: 0,
+            min_disk: 0,
+            virtual_size: 1,
+            properties: BTreeMap::new(),
+        })
     }
     async fn download(&self, id: ImageId) -> Result<Box<dyn ImageData>, ImageServiceError> {
         Err(ImageServiceError::NotFound { id: id.to_string() })
     }
-}
-
-pub fn project() -> ProjectId {
-    ProjectId::new("project")
 }
 
 impl Cloud {
@@ -107,7 +116,7 @@ impl Cloud {
             rpc: client(Role::Conductor, "controller"),
             clock: clock.clone(),
             entropy: entropy.clone(),
-            options: ConductorOptions::default(),
+            options: Live::new(ConductorOptions::default()),
         });
         let scheduler = SchedulerService::new(nova::scheduler::Parts {
             algorithm: nova_sched::by_name(options.scheduler, &SchedulerOptions::default()).unwrap(),
@@ -118,15 +127,18 @@ impl Cloud {
             options: ServiceOptions::default(),
         })
         .unwrap();
-        let services = (conductor.clone().start().await.unwrap(), scheduler.start().await.unwrap());
+        let services = (conductor.start().await.unwrap(), scheduler.start().await.unwrap());
+        let orders = BusOrders::new(client(Role::Api, "controller"));
+        let (api, token, project) = door(&store, &clock, &entropy, orders).await;
         let mut cloud = Self {
-            api: client(Role::Api, "controller"),
+            api,
+            token,
+            project,
             store,
             clock,
             entropy,
             world: FakeWorld::new(),
             hosts: BTreeMap::new(),
-            conductor,
             agents: Vec::new(),
             services: Some(services),
             bus,
@@ -159,11 +171,14 @@ impl Cloud {
         let sender = Sender { role: Role::Compute, host: host.clone() };
         let agent = Agent::new(nova_compute::Parts {
             hypervisor: fake,
-            images: Arc::new(NoImages),
+            images: Arc::new(AnyImage),
             rpc: RpcClient::new(self.bus.clone(), sender, self.clock.clone(), self.entropy.clone()),
             clock: self.clock.clone(),
             entropy: self.entropy.clone(),
-            options: ComputeOptions::new(host, PathBuf::from("/nonexistent")),
+            options: ComputeOptions {
+                power_sync_interval: Duration::from_secs(120),
+                ..ComputeOptions::new(host, PathBuf::from("/nonexistent"))
+            },
         });
         self.agents.push(agent.start(CancellationToken::new()).await.unwrap());
     }
@@ -183,164 +198,64 @@ impl Cloud {
             is_public: true,
             description: None,
             extra_specs: BTreeMap::new(),
-            access: std::collections::BTreeSet::new(),
+            access: BTreeSet::new(),
             created_at: self.clock.now(),
             updated_at: None,
             generation: 0,
         }
     }
 
-    fn context(&self) -> RequestContext {
-        RequestContext {
-            request_id: RequestId::generate(&*self.entropy),
-            user_id: UserId::new("user"),
-            project_id: project(),
-            user_domain_id: None,
-            project_domain_id: None,
-            roles: vec!["member".into()],
-            trace_parent: None,
-        }
-    }
-
-    fn action(&self, id: InstanceId, context: &RequestContext, action: &str) -> ActionRecord {
-        let now = self.clock.now();
-        ActionRecord {
-            instance_id: id,
-            request_id: context.request_id.clone(),
-            action: action.into(),
-            user_id: context.user_id.clone(),
-            project_id: context.project_id.clone(),
-            started: now,
-            finished: None,
-            message: None,
-            updated: now,
-            events: Vec::new(),
-        }
-    }
-
-    fn task(&self, id: InstanceId, context: &RequestContext, work: Work) -> Task {
-        let now = self.clock.now();
-        Task {
-            id: TaskId::generate(&*self.entropy),
-            instance_id: id,
-            work,
-            context: context.clone(),
-            epoch: 0,
-            log: Vec::new(),
-            destination: None,
-            alternates: Vec::new(),
-            owner: None,
-            lease_until: now,
-            deadline: now + SignedDuration::from_mins(10),
-            created_at: now,
-            generation: 0,
-        }
-    }
-
-    /// Asks for servers as the API does: one transaction, one message.
-    pub async fn boot(&self, count: u32, flavor: Flavor) -> Result<Vec<InstanceId>, StoreError> {
-        let context = self.context();
-        let ids: Vec<_> = (0..count).map(|_| InstanceId::generate(&*self.entropy)).collect();
-        let reservation_id = ReservationId::generate(&*self.entropy);
-        let spec =
-            RequestSpec { instances: ids.clone(), resources: flavor.resources(), ..RequestSpec::default() };
-        let new = ids.iter().enumerate().map(|(n, id)| {
-            let work =
-                Work::Build { spec: spec.clone(), selection: None, admin_password: None, keys: BTreeMap::new() };
-            NewInstance {
-                instance: self.instance(*id, &context, reservation_id, n as u32, flavor.clone()),
-                action: self.action(*id, &context, "create"),
-                task: self.task(*id, &context, work),
-            }
-        });
-        let new: Vec<_> = new.collect();
-        let tasks = new.iter().map(|n| n.task.id).collect();
-        let limits = Limits { instances: None, cores: None, ram: None };
-        self.store.create_instances(NewInstances { instances: new, limits }).await?;
-        // As for the API: a lost message costs time, nothing else.
-        let _ = self.api.cast::<StartTask>(&context, &StartTaskRequest { tasks }).await;
-        Ok(ids)
-    }
-
-    fn instance(
-        &self,
-        id: InstanceId,
-        context: &RequestContext,
-        reservation_id: ReservationId,
-        launch_index: u32,
-        flavor: Flavor,
-    ) -> Instance {
-        let now = self.clock.now();
-        Instance {
-            id,
-            number: 0,
-            project_id: context.project_id.clone(),
-            user_id: context.user_id.clone(),
-            reservation_id,
-            launch_index,
-            request_id: context.request_id.clone(),
-            display_name: format!("server-{launch_index}"),
-            display_description: None,
-            hostname: format!("server-{launch_index}"),
-            image: None,
-            flavor,
-            key_name: None,
-            key_data: None,
-            user_data: None,
-            config_drive: false,
-            metadata: BTreeMap::new(),
-            tags: std::collections::BTreeSet::new(),
-            availability_zone: None,
-            pinned_availability_zone: None,
-            scheduler_hints: BTreeMap::new(),
-            host: None,
-            node: None,
-            vm_state: VmState::Building,
-            task_state: Some(TaskState::Scheduling),
-            power_state: PowerState::NoState,
-            progress: 0,
-            locked: None,
-            locked_reason: None,
-            access_ip_v4: None,
-            access_ip_v6: None,
-            auto_disk_config: false,
-            security_groups: Vec::new(),
-            fault: None,
-            created_at: now,
-            updated_at: now,
-            launched_at: None,
-            terminated_at: None,
-            deleted_at: None,
-            epoch: 0,
-            generation: 0,
-        }
-    }
-
-    /// Begins an action as the API does; false: not allowed now.
-    pub async fn act(&self, id: InstanceId, action: Action) -> bool {
-        let work = match action {
-            Action::Delete => Work::Delete,
-            Action::Start => Work::Start,
-            Action::Stop => Work::Stop,
-            Action::RebootSoft => Work::Reboot { hard: false },
-            Action::RebootHard => Work::Reboot { hard: true },
-            other => panic!("{other:?} is not built"),
-        };
-        let mut instance = self.store.get_instance(id).await.unwrap();
-        let Ok(transition) = decide(action, &instance.situation(false, true, 104)) else { return false };
-        instance.set_states(transition.apply(&instance.states()));
-        instance.updated_at = self.clock.now();
-        let context = self.context();
-        let task = self.task(id, &context, work);
-        let (action_record, tasks) = (self.action(id, &context, "x"), vec![task.id]);
-        let supersede = action == Action::Delete;
-        match self.store.start_task(TaskStart { instance, action: action_record, task, supersede }).await {
-            Ok(_) => {}
-            Err(StoreError::Conflict { .. }) => return false,
+    /// Asks for servers; their ids come when the answer is 202.
+    pub async fn boot(&self, count: u32, flavor: Flavor) -> Result<Vec<InstanceId>, String> {
+        let id = FlavorId::new(format!("{}-{}", flavor.vcpus, flavor.memory_mb));
+        match self.store.create_flavor(Flavor { name: id.to_string(), id: id.clone(), ..flavor }).await {
+            Ok(_) | Err(StoreError::Duplicate { .. }) => {}
             Err(error) => panic!("{error}"),
         }
-        let _ = self.api.cast::<StartTask>(&context, &StartTaskRequest { tasks }).await;
-        true
+        let image = ImageId::generate(&*self.entropy);
+        let server = json!({"name": "server", "flavorRef": id, "imageRef": image, "networks": "none",
+            "min_count": count, "max_count": count, "return_reservation_id": true});
+        let (status, answer) = self.call("POST", "/compute/v2.1/servers", Some(json!({"server": server}))).await;
+        if status != 202 {
+            return Err(format!("{status} {answer}"));
+        }
+        let reservation_id = Some(answer["reservation_id"].as_str().unwrap().parse().unwrap());
+        let query = InstanceQuery { reservation_id, ..InstanceQuery::default() };
+        let mut made = self.store.list_instances(&query).await.unwrap();
+        made.sort_by_key(|instance| instance.launch_index);
+        Ok(made.into_iter().map(|instance| instance.id).collect())
+    }
+
+    /// Begins an action; false: not allowed now.
+    pub async fn act(&self, id: InstanceId, action: Action) -> bool {
+        let path = format!("/compute/v2.1/servers/{id}");
+        let body = match action {
+            Action::Delete => return self.call("DELETE", &path, None).await.0 == 204,
+            Action::Start => json!({"os-start": null}),
+            Action::Stop => json!({"os-stop": null}),
+            Action::RebootSoft => json!({"reboot": {"type": "SOFT"}}),
+            Action::RebootHard => json!({"reboot": {"type": "HARD"}}),
+            other => panic!("{other:?} is not built"),
+        };
+        let (status, answer) = self.call("POST", &format!("{path}/action"), Some(body)).await;
+        assert!(matches!(status, 202 | 404 | 409), "{status} {answer}");
+        status == 202
+    }
+
+    /// A request of the demo user through the whole pipeline, without a socket.
+    pub async fn call(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        let request = http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "cloud")
+            .header("x-auth-token", &self.token)
+            .header("openstack-api-version", "compute 2.104")
+            .header("content-type", "application/json");
+        let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
+        let answer = self.api.handle(request.body(body).unwrap()).await;
+        let status = answer.status().as_u16();
+        let bytes = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+        (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
     }
 
     pub async fn get(&self, id: InstanceId) -> Instance {
@@ -375,7 +290,7 @@ impl Cloud {
         assert_eq!(self.world.violations(), vec![], "a guest ran twice");
         let all = self.store.list_instances(&nova_db::InstanceQuery::default()).await.unwrap();
         let allocations = self.store.list_allocations(None).await.unwrap();
-        let usage = self.store.usage(&project()).await.unwrap();
+        let usage = self.store.usage(&self.project).await.unwrap();
         assert_eq!(usage.instances, all.len() as u64);
         assert_eq!(usage.ram, all.iter().map(|i| i.flavor.memory_mb).sum::<u64>());
         for instance in &all {
@@ -415,6 +330,52 @@ impl Cloud {
             conductor.stop().await;
         }
     }
+}
+
+/// The API in front of the cloud, and a token of the demo user for as long as any test runs.
+async fn door(
+    store: &Arc<dyn Store>,
+    clock: &Arc<dyn Clock>,
+    entropy: &Arc<dyn Entropy>,
+    orders: BusOrders,
+) -> (Api, String, ProjectId) {
+    let options = IdentityOptions {
+        token_expiration: Duration::from_secs(10 * 86_400),
+        password: PasswordOptions::cheap(),
+        ..IdentityOptions::default()
+    };
+    let catalog = Catalog::of_this_process("http://cloud");
+    let identity = IdentityManager::open(store.clone(), clock.clone(), entropy.clone(), catalog, options);
+    let identity = Arc::new(identity.await.unwrap());
+    identity.bootstrap().await.unwrap();
+    let user = store.list_users(Some("demo")).await.unwrap().remove(0).id;
+    let project = store.list_projects(Some("demo")).await.unwrap().remove(0).id;
+    let (token, _) = identity.issue_token(&user, Some(&project)).await.unwrap();
+    let compute = ComputeApi {
+        store: store.clone(),
+        images: Arc::new(AnyImage),
+        identity: identity.clone(),
+        orders: Arc::new(orders),
+        clock: clock.clone(),
+        entropy: entropy.clone(),
+        options: Live::new(ApiComputeOptions {
+            limits: Limits { instances: None, cores: None, ram: None },
+            instance_build_timeout: Duration::from_secs(600),
+            operation_timeout: Duration::from_secs(600),
+            ..ApiComputeOptions::default()
+        }),
+    };
+    let enabled_apis = vec![EnabledApi { name: "osapi_compute".into(), address: None }];
+    let deps = FilterDeps {
+        identity,
+        clock: clock.clone(),
+        entropy: entropy.clone(),
+        options: Arc::new(ApiOptions { enabled_apis, ..ApiOptions::default() }),
+    };
+    let mut registry = Registry::new(deps);
+    registry.application(compute_application(Arc::new(compute)));
+    let (_, api) = registry.build().unwrap().remove(0);
+    (api, token, project)
 }
 
 fn add(sum: nova_core::flavor::Resources, a: &nova_core::host::Allocation) -> nova_core::flavor::Resources {

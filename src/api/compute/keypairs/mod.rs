@@ -84,8 +84,12 @@ impl Keypairs {
         enforce_on("os_compute_api:os-keypairs:create", context, target)?;
         let (keypair, private_key) = self.make(wanted, user)?;
         let name = keypair.name.clone();
-        let keypair =
-            self.api.store.create_keypair(keypair, self.api.options.get().key_pairs).await.map_err(|e| refused(e, &name))?;
+        let keypair = self
+            .api
+            .store
+            .create_keypair(keypair, self.api.options.get().key_pairs)
+            .await
+            .map_err(|e| refused(e, &name))?;
         let view = view::created(request.version, &keypair, private_key.as_deref());
         let status = if request.version.at_least(2) { StatusCode::CREATED } else { StatusCode::OK };
         Ok(Response::json(status, &json!({ "keypair": view })))

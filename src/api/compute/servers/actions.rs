@@ -104,7 +104,8 @@ impl ComputeApi {
             let now = self.clock.now();
             instance.set_states(transition.apply(&instance.states()));
             instance.updated_at = now;
-            let task = self.new_task(context, instance.id, start.work.clone(), self.options.get().operation_timeout, now);
+            let task =
+                self.new_task(context, instance.id, start.work.clone(), self.options.get().operation_timeout, now);
             let task_id = task.id;
             let action = action_record(context, instance.id, start.action, now);
             match self.store.start_task(TaskStart { instance, action, task, supersede: start.supersede }).await {

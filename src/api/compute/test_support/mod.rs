@@ -303,8 +303,10 @@ impl Bench {
             created_at: now,
             generation: 0,
         };
-        let new =
-            NewInstances { instances: vec![NewInstance { instance, action, task }], limits: self.api.options.get().limits };
+        let new = NewInstances {
+            instances: vec![NewInstance { instance, action, task }],
+            limits: self.api.options.get().limits,
+        };
         self.api.store.create_instances(new).await.unwrap().remove(0)
     }
 }
