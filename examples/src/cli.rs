@@ -73,7 +73,7 @@ impl StartError {
 
     /// Something around the program: exit code 1.
     pub fn new(doing: &str, error: &dyn std::error::Error) -> Self {
-        Self { lines: vec![format!("{doing}: {}", nova::conductor::steps::chain(error))], code: 1 }
+        Self { lines: vec![format!("{doing}: {}", nova_core::error::chain(error))], code: 1 }
     }
 
     /// A plain reason: exit code 1.

@@ -22,7 +22,7 @@ use nova_core::ids::{HostName, ZoneName};
 use nova_core::options::{Config, common};
 use nova_core::rpc::{Role, Sender};
 use nova_db::Store;
-use nova_queue::{MessageBus, RpcClient};
+use nova_queue::{MessageBus, RpcClient, RunningService};
 use nova_sched::SchedulerOptions;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -54,8 +54,8 @@ pub struct Control {
     pub images: Arc<dyn ImageService>,
     settings: Settings,
     listeners: Vec<(Server, Api)>,
-    conductor: nova::conductor::Running,
-    scheduler: nova::scheduler::Running,
+    conductor: RunningService,
+    scheduler: RunningService,
     loops: TaskTracker,
     stop: CancellationToken,
 }
@@ -71,8 +71,8 @@ struct Settings {
 /// Control services at work.
 pub struct Serving {
     settings: Settings,
-    conductor: nova::conductor::Running,
-    scheduler: nova::scheduler::Running,
+    conductor: RunningService,
+    scheduler: RunningService,
     loops: TaskTracker,
     stop: CancellationToken,
     closing: watch::Sender<bool>,
@@ -196,7 +196,7 @@ async fn start_workers(
     config: &Config,
     on: &Foundation,
     options: &Live<ConductorOptions>,
-) -> Result<(nova::conductor::Running, nova::scheduler::Running), StartError> {
+) -> Result<(RunningService, RunningService), StartError> {
     let driver = config.get(&common::SCHEDULER_DRIVER);
     let algorithm = nova_sched::by_name(&driver, &SchedulerOptions::default())
         .map_err(|e| StartError::config(vec![format!("scheduler.driver: {e}")]))?;
@@ -284,7 +284,7 @@ impl HealthCheck for StoreAnswers {
 
     async fn check(&self) -> Result<(), String> {
         match tokio::time::timeout(PATIENCE, self.0.ping()).await {
-            Ok(answer) => answer.map_err(|e| nova::conductor::steps::chain(&e)),
+            Ok(answer) => answer.map_err(|e| nova_core::error::chain(&e)),
             Err(_) => Err("no answer".into()),
         }
     }
@@ -300,7 +300,7 @@ impl HealthCheck for BusAnswers {
 
     async fn check(&self) -> Result<(), String> {
         match tokio::time::timeout(PATIENCE, self.0.ping()).await {
-            Ok(answer) => answer.map_err(|e| nova::conductor::steps::chain(&e)),
+            Ok(answer) => answer.map_err(|e| nova_core::error::chain(&e)),
             Err(_) => Err("no answer".into()),
         }
     }

@@ -49,7 +49,7 @@ pub use error::BusError;
 pub use faulty::{Chances, FaultyBus};
 pub use memory::MemoryBus;
 pub use rpc::RpcClient;
-pub use serving::Serving;
+pub use serving::{RunningService, Serving};
 
 /// Where a message goes: any one server of a topic, or that topic's server on one host.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -15,6 +15,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::{BusError, Counters, Handler, HandlerError, MessageBus, Serving, Subscription, Target};
 
+type HandlerFuture<'a> = std::pin::Pin<Box<dyn Future<Output = Result<Value, HandlerError>> + Send + 'a>>;
+
 /// Deliveries of one message before it is a dead letter.
 const MAX_DELIVERIES: u32 = 5;
 /// Messages that one queue holds.
@@ -61,6 +63,17 @@ struct Delivery {
     message: Envelope,
     reply: Option<oneshot::Sender<Result<Value, Refusal>>>,
     tries: u32,
+}
+
+/// A handler that panics has not done its work: the message is delivered again, and given up in the end.
+async fn guarded(mut work: HandlerFuture<'_>) -> Result<Value, HandlerError> {
+    std::future::poll_fn(move |cx| {
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work.as_mut().poll(cx))) {
+            Ok(polled) => polled,
+            Err(_) => std::task::Poll::Ready(Err(HandlerError::Again("the handler panicked".into()))),
+        }
+    })
+    .await
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -144,7 +157,7 @@ impl Shared {
     }
 
     async fn deliver(&self, queue: &Queue, handler: &dyn Handler, mut delivery: Delivery) {
-        match handler.handle(delivery.message.clone()).await {
+        match guarded(handler.handle(delivery.message.clone())).await {
             Ok(value) => self.answer(delivery.reply, Ok(value)),
             Err(HandlerError::Refused(refusal)) => {
                 if delivery.reply.is_none() {
@@ -207,6 +220,10 @@ impl MessageBus for MemoryBus {
         self.shared.counts.fanouts.fetch_add(1, Ordering::Relaxed);
         let listeners = lock(&self.shared.state).listeners.get(topic).cloned().unwrap_or_default();
         for queue in listeners {
+            if lock(&queue.waiting).len() >= MAX_QUEUE {
+                tracing::warn!(topic, "a listener is too slow; it misses news");
+                continue;
+            }
             queue.push_back(Delivery { message: message.clone(), reply: None, tries: 0 });
         }
         Ok(())

@@ -30,7 +30,7 @@ use nova_core::rpc::{Role, Sender};
 use nova_core::state::{Action, PowerState, VmState};
 use nova_db::{InstanceQuery, MemoryStore, Store, StoreError};
 use nova_queue::testing::VirtualClock;
-use nova_queue::{Chances, FaultyBus, MemoryBus, MessageBus, RpcClient};
+use nova_queue::{Chances, FaultyBus, MemoryBus, MessageBus, RpcClient, RunningService};
 use nova_sched::SchedulerOptions;
 use nova_virt::{FakeHypervisor, FakeOptions, FakeWorld};
 use serde_json::{Value, json};
@@ -69,8 +69,8 @@ pub struct Cloud {
     api: Api,
     token: String,
     project: ProjectId,
-    agents: Vec<nova_compute::Running>,
-    services: Option<(nova::conductor::Running, nova::scheduler::Running)>,
+    agents: Vec<RunningService>,
+    services: Option<(RunningService, RunningService)>,
 }
 
 /// Every image is there; the fake fetches none.
