@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use nova::api::compute::{ComputeApi, ComputeOptions, compute_application};
 use nova::api::health::{Health, HealthCheck};
-use nova::api::{Api, ApiOptions, EnabledApi, FilterDeps, Registry, Server, ServerOptions};
+use nova::api::{Api, ApiOptions, FilterDeps, Registry, Server, ServerOptions};
 use nova::conductor::{BusOrders, Conductor, ConductorOptions};
 use nova::identity::{Catalog, IdentityManager, IdentityOptions};
 use nova::image::{ImageManager, ImageOptions};
@@ -81,9 +81,7 @@ pub struct Serving {
 impl Control {
     /// Takes the address, makes users at the first start, and starts everything but the listening.
     pub async fn build(config: &Config, state: &Path, on: Foundation) -> Result<Self, StartError> {
-        let mut options = ApiOptions::from_config(config);
-        options.enabled_apis.push(EnabledApi { name: "health".into(), address: None });
-        let options = Arc::new(options);
+        let options = Arc::new(ApiOptions::from_config(config));
         let main = bind(&options, &options.listen).await?;
         let address = main.address().map_err(|e| StartError::new("the API cannot be served", &e))?;
         let public_url = options.public_url.clone().unwrap_or_else(|| format!("http://{address}"));
@@ -93,7 +91,7 @@ impl Control {
             on.store.clone(),
             on.clock.clone(),
             on.entropy.clone(),
-            Catalog::of_this_process(&public_url),
+            catalog(&options, &public_url),
             IdentityOptions::from_config(config),
         );
         let identity = Arc::new(identity.await.map_err(|e| StartError::new("identity cannot start", &e))?);
@@ -180,6 +178,25 @@ impl Serving {
         self.loops.close();
         self.loops.wait().await;
     }
+}
+
+/// What the catalog tells: the applications that are enabled, where they are.
+fn catalog(options: &ApiOptions, public_url: &str) -> Catalog {
+    let known = [
+        ("identity", "identity", "keystone", "/identity/v3"),
+        ("osapi_compute", "compute", "nova", "/compute/v2.1"),
+        ("image", "image", "glance", "/image"),
+    ];
+    let mut catalog = Catalog::new(public_url);
+    for (application, service_type, name, path) in known {
+        let Some(enabled) = options.enabled_apis.iter().find(|e| e.name == application) else { continue };
+        let place = match &enabled.address {
+            Some(address) => format!("http://{address}{path}"),
+            None => path.to_owned(),
+        };
+        catalog = catalog.service(service_type, name, &place);
+    }
+    catalog
 }
 
 async fn bind(options: &ApiOptions, address: &str) -> Result<Server, StartError> {

@@ -7,7 +7,7 @@ use nova_core::ids::HostName;
 use nova_core::instance::Instance;
 use nova_core::request::Destination;
 use nova_core::rpc::compute::{BuildOrder, Order, RebootOrder, StopOrder};
-use nova_core::state::PowerState;
+use nova_core::state::{PowerState, is_legal_edge};
 use nova_core::task::Task;
 use nova_db::{Booking, TaskCommit};
 
@@ -100,6 +100,8 @@ impl TaskContext {
     /// Everything that waits, as one transaction.
     pub fn commit(&self, done: bool) -> TaskCommit {
         let changed = self.instance != self.before;
+        let (from, to) = (self.before.states(), self.instance.states());
+        debug_assert!(is_legal_edge(&from, &to), "{from:?} -> {to:?} in {:?}", self.task);
         TaskCommit {
             task: self.task.clone(),
             done,

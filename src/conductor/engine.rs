@@ -257,6 +257,9 @@ fn success(cx: &mut TaskContext) {
         Work::Delete => {
             cx.instance.deleted_at = Some(cx.now);
             cx.instance.terminated_at = Some(cx.now);
+            // I10: what a guest was told at its first boot is nobody's business any more.
+            cx.instance.user_data = None;
+            cx.instance.key_data = None;
             if let Some(host) = cx.instance.host.clone() {
                 cx.stage_release(host);
             }

@@ -14,6 +14,7 @@ use nova_db::{Store, StoreError};
 use nova_queue::{BusError, Dispatcher, HandlerError, RpcClient, RunningService, Subscription};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::ConductorOptions;
 use super::context::TaskContext;
@@ -113,7 +114,7 @@ impl Conductor {
         let mut drives = JoinSet::new();
         for cx in contexts {
             let (conductor, id) = (self.clone(), cx.task.id);
-            drives.spawn(async move { (id, conductor.drive(cx).await) });
+            drives.spawn(async move { (id, conductor.drive(cx).await) }.in_current_span());
         }
         while let Some(driven) = drives.join_next().await {
             match driven {

@@ -6,6 +6,7 @@ use nova_core::task::Task;
 use nova_db::StoreError;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::engine::{DriveError, earlier, later, signed};
 use super::manager::Conductor;
@@ -60,7 +61,8 @@ impl Conductor {
         let mut drives = JoinSet::new();
         for task in due {
             let conductor = self.clone();
-            drives.spawn(async move { conductor.take_up(task).await });
+            let span = tracing::info_span!("sweep", task = %task.id, request_id = %task.context.request_id);
+            drives.spawn(async move { conductor.take_up(task).await }.instrument(span));
         }
         while let Some(done) = drives.join_next().await {
             if let Err(error) = done {

@@ -278,3 +278,33 @@ async fn a_host_that_cannot_undo_is_not_followed_by_another() {
     cloud.check().await;
     cloud.stop().await;
 }
+
+/// Through the real pipeline, with the real identity: good until its last second, and not after.
+#[tokio::test(start_paused = true)]
+async fn an_expired_token_is_refused() {
+    let token_life = std::time::Duration::from_secs(60);
+    let cloud = Cloud::start(CloudOptions { token_life, ..CloudOptions::default() }).await;
+    assert_eq!(cloud.call("GET", "/compute/v2.1/servers", None).await.0, 200);
+    cloud.pass(std::time::Duration::from_secs(61)).await;
+    let commits = cloud.store.commits();
+    let (status, answer) = cloud.call("POST", "/compute/v2.1/servers", Some(serde_json::json!({"server": {}}))).await;
+    assert_eq!((status, &answer["unauthorized"]["code"]), (401, &serde_json::json!(401)), "{answer}");
+    assert_eq!(cloud.store.commits(), commits);
+    cloud.stop().await;
+}
+
+/// I10: nothing that was secret about a server outlives it.
+#[tokio::test(start_paused = true)]
+async fn a_deleted_server_keeps_no_secrets() {
+    let cloud = Cloud::start(CloudOptions::default()).await;
+    let ids = cloud.boot(1, cloud.flavor(1, 512)).await.unwrap();
+    cloud.settle().await;
+    let mut server = cloud.get(ids[0]).await;
+    (server.user_data, server.key_data) = (Some("c2VjcmV0".into()), Some("ssh-ed25519 AAAA".into()));
+    cloud.store.update_instance(server).await.unwrap();
+    assert!(cloud.act(ids[0], Action::Delete).await);
+    cloud.settle().await;
+    let server = cloud.get(ids[0]).await;
+    assert_eq!((server.is_deleted(), server.user_data, server.key_data), (true, None, None));
+    cloud.stop().await;
+}

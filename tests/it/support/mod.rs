@@ -47,12 +47,22 @@ pub struct CloudOptions {
     pub vcpus: u32,
     pub memory_mb: u64,
     pub disk_gb: u64,
+    pub token_life: Duration,
 }
 
 impl Default for CloudOptions {
     fn default() -> Self {
         let chances = Chances::default();
-        Self { seed: 1, hosts: 3, scheduler: "least_load", chances, vcpus: 8, memory_mb: 8192, disk_gb: 100 }
+        Self {
+            seed: 1,
+            hosts: 3,
+            scheduler: "least_load",
+            chances,
+            vcpus: 8,
+            memory_mb: 8192,
+            disk_gb: 100,
+            token_life: Duration::from_secs(10 * 86_400),
+        }
     }
 }
 
@@ -129,7 +139,7 @@ impl Cloud {
         .unwrap();
         let services = (conductor.start().await.unwrap(), scheduler.start().await.unwrap());
         let orders = BusOrders::new(client(Role::Api, "controller"));
-        let (api, token, project) = door(&store, &clock, &entropy, orders).await;
+        let (api, token, project) = door(&store, &clock, &entropy, orders, options.token_life).await;
         let mut cloud = Self {
             api,
             token,
@@ -338,12 +348,10 @@ async fn door(
     clock: &Arc<dyn Clock>,
     entropy: &Arc<dyn Entropy>,
     orders: BusOrders,
+    token_expiration: Duration,
 ) -> (Api, String, ProjectId) {
-    let options = IdentityOptions {
-        token_expiration: Duration::from_secs(10 * 86_400),
-        password: PasswordOptions::cheap(),
-        ..IdentityOptions::default()
-    };
+    let options =
+        IdentityOptions { token_expiration, password: PasswordOptions::cheap(), ..IdentityOptions::default() };
     let catalog = Catalog::of_this_process("http://cloud");
     let identity = IdentityManager::open(store.clone(), clock.clone(), entropy.clone(), catalog, options);
     let identity = Arc::new(identity.await.unwrap());
