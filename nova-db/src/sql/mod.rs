@@ -17,8 +17,6 @@ mod migrations;
 mod readers;
 mod sqlite;
 mod statements;
-#[cfg(all(test, feature = "conformance"))]
-mod tests;
 mod transaction;
 mod writer;
 
