@@ -310,6 +310,38 @@ async fn survives_the_end_of_its_broker(target: Target, name: &str) {
     assert!(in_time.is_ok(), "of {} confirmed casts these did not arrive: {:?}", confirmed.len(), missing());
 }
 
+/// A connection that looks healthy and carries nothing: only signs of life and pings tell.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs NOVA_TEST_AMQP_RESTART"]
+async fn a_frozen_broker_is_noticed_and_found_again() {
+    let broker = Broker::start("frozen").await;
+    let url = format!("{}?heartbeat=2", broker.url);
+    let (client, server) = (connect(&url).await, connect(&url).await);
+    let target = Target::shared("conductor");
+    let (_serving, mut arrivals) = serve(&server, &target, Mood::Echo).await;
+    client.call(&target, message(json!(1)), PATIENCE).await.unwrap();
+    let pid = std::fs::read_to_string(broker.folder.join("rabbitmq.pid")).unwrap();
+    let signal = async |name: &str| {
+        let done = tokio::process::Command::new("kill").args([name, pid.trim()]).status().await.unwrap();
+        assert!(done.success());
+    };
+    signal("-STOP").await;
+    let error = client.ping().await.unwrap_err();
+    assert!(matches!(error, BusError::Unavailable { .. }), "{error:?}");
+    // Longer than the broker's silence may last: both sides have given their connections up by now.
+    let error = client.call(&target, message(json!(1)), Duration::from_secs(5)).await.unwrap_err();
+    assert!(matches!(error, BusError::Unavailable { .. }), "{error:?}");
+    signal("-CONT").await;
+    let seen = Arc::new(Mutex::new(BTreeSet::new()));
+    let noted = seen.clone();
+    tokio::spawn(async move {
+        while let Some(number) = arrivals.recv().await {
+            noted.lock().unwrap().insert(number);
+        }
+    });
+    all_works_again(&client, &target, &seen, 900_000_000).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs NOVA_TEST_AMQP_RESTART"]
 async fn a_shared_queue_survives_the_end_of_its_broker() {
