@@ -225,7 +225,12 @@ impl Broker {
     }
 
     async fn run(&self, verb: &str) -> String {
-        let output = tokio::process::Command::new(&self.script).arg(verb).arg(&self.folder).output().await.unwrap();
+        self.run_with(verb, &[]).await
+    }
+
+    async fn run_with(&self, verb: &str, arguments: &[&str]) -> String {
+        let mut command = tokio::process::Command::new(&self.script);
+        let output = command.arg(verb).arg(&self.folder).args(arguments).output().await.unwrap();
         assert!(output.status.success(), "{verb}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
@@ -275,14 +280,8 @@ async fn all_works_again(client: &AmqpBus, target: &Target, seen: &Mutex<BTreeSe
 async fn survives_the_end_of_its_broker(target: Target, name: &str) {
     let broker = Broker::start(name).await;
     let (client, server) = (connect(&broker.url).await, connect(&broker.url).await);
-    let (_serving, mut arrivals) = serve(&server, &target, Mood::Echo).await;
-    let seen = Arc::new(Mutex::new(BTreeSet::new()));
-    let noted = seen.clone();
-    tokio::spawn(async move {
-        while let Some(number) = arrivals.recv().await {
-            noted.lock().unwrap().insert(number);
-        }
-    });
+    let (_serving, arrivals) = serve(&server, &target, Mood::Echo).await;
+    let seen = noted(arrivals);
     let (confirmed, stop) = (Arc::new(Mutex::new(BTreeSet::new())), Arc::new(AtomicU64::new(0)));
     let traffic = tokio::spawn(keep_casting(client.clone(), target.clone(), confirmed.clone(), stop.clone()));
     for (round, end) in ["stop", "kill"].into_iter().enumerate() {
@@ -310,6 +309,39 @@ async fn survives_the_end_of_its_broker(target: Target, name: &str) {
     assert!(in_time.is_ok(), "of {} confirmed casts these did not arrive: {:?}", confirmed.len(), missing());
 }
 
+fn noted(mut arrivals: mpsc::UnboundedReceiver<u64>) -> Arc<Mutex<BTreeSet<u64>>> {
+    let seen = Arc::new(Mutex::new(BTreeSet::new()));
+    let notes = seen.clone();
+    tokio::spawn(async move {
+        while let Some(number) = arrivals.recv().await {
+            notes.lock().unwrap().insert(number);
+        }
+    });
+    seen
+}
+
+/// What an operator, or a policy of the broker, may take away while everything runs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs NOVA_TEST_AMQP_RESTART"]
+async fn queues_and_connections_that_are_taken_away_come_back() {
+    let broker = Broker::start("taken").await;
+    let (client, server) = (connect(&broker.url).await, connect(&broker.url).await);
+    let target = Target::shared("conductor");
+    let (_serving, arrivals) = serve(&server, &target, Mood::Echo).await;
+    let seen = noted(arrivals);
+    all_works_again(&client, &target, &seen, 1).await;
+    broker.run_with("ctl", &["delete_queue", "conductor"]).await;
+    all_works_again(&client, &target, &seen, 2).await;
+    broker.run_with("ctl", &["close_all_connections", "as ordered"]).await;
+    all_works_again(&client, &target, &seen, 3).await;
+    // Queues of answers and of fanouts: exclusive ones have no name that is known outside.
+    let delete = "Pids = [amqqueue:get_pid(Q) || Q <- rabbit_amqqueue:list(), amqqueue:get_exclusive_owner(Q) =/= none], \
+                  rabbit_amqqueue:delete_immediately(Pids), timer:sleep(200), \
+                  {length(Pids), lists:any(fun erlang:is_process_alive/1, Pids)}.";
+    assert_eq!(broker.run_with("ctl", &["eval", delete]).await, "{3,false}", "not taken away");
+    all_works_again(&client, &target, &seen, 4).await;
+}
+
 /// A connection that looks healthy and carries nothing: only signs of life and pings tell.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs NOVA_TEST_AMQP_RESTART"]
@@ -318,7 +350,7 @@ async fn a_frozen_broker_is_noticed_and_found_again() {
     let url = format!("{}?heartbeat=2", broker.url);
     let (client, server) = (connect(&url).await, connect(&url).await);
     let target = Target::shared("conductor");
-    let (_serving, mut arrivals) = serve(&server, &target, Mood::Echo).await;
+    let (_serving, arrivals) = serve(&server, &target, Mood::Echo).await;
     client.call(&target, message(json!(1)), PATIENCE).await.unwrap();
     let pid = std::fs::read_to_string(broker.folder.join("rabbitmq.pid")).unwrap();
     let signal = async |name: &str| {
@@ -332,13 +364,7 @@ async fn a_frozen_broker_is_noticed_and_found_again() {
     let error = client.call(&target, message(json!(1)), Duration::from_secs(5)).await.unwrap_err();
     assert!(matches!(error, BusError::Unavailable { .. }), "{error:?}");
     signal("-CONT").await;
-    let seen = Arc::new(Mutex::new(BTreeSet::new()));
-    let noted = seen.clone();
-    tokio::spawn(async move {
-        while let Some(number) = arrivals.recv().await {
-            noted.lock().unwrap().insert(number);
-        }
-    });
+    let seen = noted(arrivals);
     all_works_again(&client, &target, &seen, 900_000_000).await;
 }
 
