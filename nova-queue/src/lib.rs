@@ -8,6 +8,7 @@
 //! | implementation | for |
 //! |---|---|
 //! | [`MemoryBus`] | services in one process, and tests |
+//! | `amqp::AmqpBus` (feature `amqp`) | services in processes of their own, over RabbitMQ |
 //! | [`FaultyBus`] | a wrapper that loses, repeats and delays by a seed |
 //!
 //! ```
@@ -26,6 +27,9 @@
 //! # Ok::<(), nova_queue::BusError>(()) }).unwrap();
 //! ```
 
+#[cfg(feature = "amqp")]
+pub mod amqp;
+mod counts;
 mod dispatch;
 mod error;
 mod faulty;
@@ -44,6 +48,8 @@ use async_trait::async_trait;
 use nova_core::ids::HostName;
 use nova_core::rpc::{Envelope, Refusal};
 
+#[cfg(feature = "amqp")]
+pub use amqp::{AmqpBus, AmqpOptions};
 pub use dispatch::{Dispatcher, Incoming};
 pub use error::BusError;
 pub use faulty::{Chances, FaultyBus};
