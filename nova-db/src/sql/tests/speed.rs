@@ -1,10 +1,10 @@
-//! How fast SQLite is on this machine's disk.
+//! How fast a database is on this machine's disk.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::Store;
 use crate::conformance::fixtures::{FREE, Make, claim};
-use crate::{ComputeStore, HostStore, Maintenance, OpenOptions, SqliteStore};
 
 fn shown(mut times: Vec<Duration>) -> String {
     times.sort();
@@ -12,15 +12,10 @@ fn shown(mut times: Vec<Duration>) -> String {
     format!("p50 {:?}, p99 {:?}", at(50), at(99))
 }
 
-/// `cargo test -p nova-db speed -- --ignored --nocapture`
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures, and asserts nothing"]
-async fn speed() {
-    const MANY: usize = 1000;
-    let folder = tempfile::TempDir::new().unwrap();
-    let store = SqliteStore::open(&folder.path().join("nova.db"), &OpenOptions::default()).await.unwrap();
-    store.migrate().await.unwrap();
-    let store = Arc::new(store);
+const MANY: usize = 1000;
+
+/// Prints it, and asserts nothing. The store is empty and migrated.
+pub(super) async fn measure(store: Arc<dyn Store>) {
     let make = Make::new();
     store.put_node(make.node("h1", 1 << 30)).await.unwrap();
 
