@@ -119,7 +119,9 @@ mod tests {
 
     #[tokio::test]
     async fn urls_that_cannot_be_used_are_refused_by_name() {
-        for url in ["", "nova.db", "memory:x", "sqlite:", "sqlite::memory:", "postgresql:x", "mysql:x", "redis://u:geheim@h"] {
+        for url in
+            ["", "nova.db", "memory:x", "sqlite:", "sqlite::memory:", "postgresql:x", "mysql:x", "redis://u:geheim@h"]
+        {
             let error = open(url, &OpenOptions::default()).await.err().unwrap();
             assert!(matches!(error, StoreError::Connection { .. }), "{url}: {error:?}");
             assert!(!error.to_string().contains("geheim"), "{error}");

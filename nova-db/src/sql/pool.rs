@@ -119,8 +119,8 @@ impl<S: Server> Loan<'_, S> {
     /// Begins a transaction.
     pub(super) async fn begin(&mut self) -> Result<(), sqlx::Error> {
         let mut connection = self.take().await?;
-        self.open = true;
         let begun = in_time(ANSWER, connection.execute(S::DIALECT.begin().to_owned(), nothing())).await;
+        self.open = begun.is_ok();
         self.put_back(connection, begun).map(|_| ())
     }
 
@@ -150,11 +150,7 @@ impl<S: Server> Loan<'_, S> {
     }
 
     /// Keeps the connection unless that answer says that it is dead: then all that are idle are suspects.
-    fn put_back<T>(
-        &mut self,
-        connection: S::Connection,
-        answer: Result<T, sqlx::Error>,
-    ) -> Result<T, sqlx::Error> {
+    fn put_back<T>(&mut self, connection: S::Connection, answer: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
         match &answer {
             Err(error) if S::DIALECT.trouble(error) == Trouble::Lost => self.pool.idle().clear(),
             _ => self.connection = Some(connection),

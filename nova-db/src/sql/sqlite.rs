@@ -48,11 +48,10 @@ impl SqliteBackend {
             .busy_timeout(options.lock_timeout)
             .statement_cache_capacity(256)
             .disable_statement_logging();
-        let connection =
-            connect(&options_of_file).await.map_err(|error| match Dialect::Sqlite.trouble(&error) {
-                Trouble::Hopeless => refused(&url, &error.to_string()),
-                _ => Dialect::Sqlite.unavailable(error),
-            })?;
+        let connection = connect(&options_of_file).await.map_err(|error| match Dialect::Sqlite.trouble(&error) {
+            Trouble::Hopeless => refused(&url, &error.to_string()),
+            _ => Dialect::Sqlite.unavailable(error),
+        })?;
         let readers = Readers::new(options_of_file.clone(), options.readers);
         let writer = Writer::start(options_of_file.clone(), connection);
         Ok(Self { options: options_of_file, readers, writer })

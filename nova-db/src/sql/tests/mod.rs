@@ -2,6 +2,8 @@
 //!
 //! `cargo test -p nova-db speed -- --ignored --nocapture`
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod checks;
 #[cfg(feature = "mysql")]

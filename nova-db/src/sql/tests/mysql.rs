@@ -36,7 +36,12 @@ macro_rules! on_a_place {
     )+ };
 }
 
-on_a_place!(two_stores_share_a_database, many_programs_migrate_at_once, empty_database_has_no_schema, callers_may_leave);
+on_a_place!(
+    two_stores_share_a_database,
+    many_programs_migrate_at_once,
+    empty_database_has_no_schema,
+    callers_may_leave
+);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[ignore = "needs NOVA_TEST_MYSQL_URL"]
