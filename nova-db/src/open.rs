@@ -51,10 +51,10 @@ pub async fn open(url: &str, options: &OpenOptions) -> Result<Arc<dyn Store>, St
         "postgresql" | "postgres" => Ok(Arc::new(crate::PostgresStore::connect(url, options).await?)),
         #[cfg(feature = "mysql")]
         "mysql" | "mariadb" => Ok(Arc::new(crate::MysqlStore::connect(url, options).await?)),
-        #[cfg(not(all(feature = "postgres", feature = "mysql")))]
-        "postgresql" | "postgres" | "mysql" | "mariadb" => {
-            Err(refused(url, &format!("support for {database} is not built in")))
-        }
+        #[cfg(not(feature = "postgres"))]
+        "postgresql" | "postgres" => Err(refused(url, "support for postgresql is not built in")),
+        #[cfg(not(feature = "mysql"))]
+        "mysql" | "mariadb" => Err(refused(url, "support for mysql is not built in")),
         _ => Err(refused(url, "the scheme is unknown: known are memory:, sqlite:, postgresql://, mysql://")),
     }
 }

@@ -63,8 +63,7 @@ pub(super) async fn newer_schema_is_refused(tampered: &str) {
 
 /// A caller that leaves while its operation runs leaves the store whole, and its connections to others.
 pub(super) async fn callers_may_leave(place: Place) {
-    let mut options = OpenOptions::default();
-    options.connections = 4;
+    let options = OpenOptions { connections: 4, ..OpenOptions::default() };
     let store = open(&place.url, &options).await.unwrap();
     store.migrate().await.unwrap();
     for n in 0..64 {
@@ -111,8 +110,7 @@ pub(super) async fn what_cannot_work_is_told(url: &str) {
 /// fails only where the answer to its COMMIT was lost.
 pub(super) async fn restarts_lose_nothing(name: &str) {
     let (server, url) = Private::start(name);
-    let mut options = OpenOptions::default();
-    options.patience = Duration::from_secs(60);
+    let options = OpenOptions { patience: Duration::from_secs(60), ..OpenOptions::default() };
     let store = open(&url, &options).await.unwrap();
     store.migrate().await.unwrap();
     let make = Make::new();

@@ -16,6 +16,9 @@ pub(super) fn unique_name() -> String {
     format!("t_{}_{}_{nanos}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// Runs a statement at a URL.
+type Remove = fn(String, String);
+
 /// An empty place on a server: what is opened there meets no other test. It is removed at the end.
 pub(super) struct Place {
     /// For [`open`].
@@ -23,7 +26,7 @@ pub(super) struct Place {
     /// For whoever does things behind the store's back.
     pub(super) admin: String,
     /// What removes it.
-    pub(super) removal: Option<(fn(String, String), String)>,
+    pub(super) removal: Option<(Remove, String)>,
 }
 
 impl Drop for Place {
