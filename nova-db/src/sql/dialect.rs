@@ -28,6 +28,7 @@ pub(super) enum Trouble {
     /// The table does not exist.
     MissingTable,
     /// A deadlock, or a transaction that another one overtook: rolled back, and worth another try.
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
     Busy,
     /// The connection is gone, or the server is about to go.
     Lost,
