@@ -26,9 +26,9 @@ fmt: ## format the Rust code
 bench: ## measure: benchmarks and the speed floors, optimised build
 	@dev/bench
 
-soak: ## the long tests, optimised build
+soak: ## the long tests, optimised build (SEEDS=1000)
 	@dev/packages build
-	cargo test --release --workspace --features nova-examples/libvirt -- --ignored soak
+	NOVA_TEST_SOAK_SEEDS=$(or $(SEEDS),1000) cargo test --release --workspace --features nova-examples/libvirt -- --ignored soak
 
 doc: ## the documentation of all crates, in target/doc
 	@dev/packages build

@@ -1,3 +1,4 @@
-//! Shared pieces of the benchmarks: fleets, and streams of requests, from a seed.
+//! Shared pieces of the benchmarks: fleets, streams of requests, and rows of the store, from a seed.
 
 pub mod fleet;
+pub mod rows;

@@ -10,7 +10,7 @@ use nova_core::ids::{HostName, ServiceId, ZoneName};
 use nova_db::{ServiceBeat, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
-use crate::conductor::steps::chain;
+use nova_core::error::chain;
 
 /// The services of one process.
 pub struct Membership {

@@ -9,10 +9,10 @@ use nova_core::options::{Config, Registry, Source, common};
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct ConfigArgs {
     /// A configuration file in INI form; may be given several times, later ones win
-    #[arg(long = "config-file", value_name = "FILE")]
+    #[arg(long = "config-file", value_name = "FILE", global = true)]
     pub config_files: Vec<PathBuf>,
     /// Sets one option; any option may also be given as NOVA_GROUP__OPTION in the environment
-    #[arg(long = "set", value_name = "GROUP.OPTION=VALUE")]
+    #[arg(long = "set", value_name = "GROUP.OPTION=VALUE", global = true)]
     pub set: Vec<String>,
 }
 
@@ -73,7 +73,7 @@ impl StartError {
 
     /// Something around the program: exit code 1.
     pub fn new(doing: &str, error: &dyn std::error::Error) -> Self {
-        Self { lines: vec![format!("{doing}: {}", nova::conductor::steps::chain(error))], code: 1 }
+        Self { lines: vec![format!("{doing}: {}", nova_core::error::chain(error))], code: 1 }
     }
 
     /// A plain reason: exit code 1.

@@ -28,8 +28,9 @@ pub async fn write_at_first_start(
         File::create(&unfinished).map_err(|e| failed(&e))?;
     }
     let mut made = identity.bootstrap().await.map_err(|e| failed(&e))?;
-    if made.accounts.is_empty() && resumed && !path(state).exists() {
-        for name in ["admin", "demo"] {
+    if resumed && !path(state).exists() {
+        let lost = ["admin", "demo"].into_iter().filter(|name| made.accounts.iter().all(|a| a.user != *name));
+        for name in lost.collect::<Vec<_>>() {
             if let Some(password) = identity.reset_password(name).await.map_err(|e| failed(&e))? {
                 let domain = "Default".to_owned();
                 made.accounts.push(Account { user: name.into(), project: name.into(), domain, password });

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use nova::api::compute::{ComputeApi, ComputeOptions, compute_application};
 use nova::api::health::{Health, HealthCheck};
-use nova::api::{Api, ApiOptions, EnabledApi, FilterDeps, Registry, Server, ServerOptions};
+use nova::api::{Api, ApiOptions, FilterDeps, Registry, Server, ServerOptions};
 use nova::conductor::{BusOrders, Conductor, ConductorOptions};
 use nova::identity::{Catalog, IdentityManager, IdentityOptions};
 use nova::image::{ImageManager, ImageOptions};
@@ -22,7 +22,7 @@ use nova_core::ids::{HostName, ZoneName};
 use nova_core::options::{Config, common};
 use nova_core::rpc::{Role, Sender};
 use nova_db::Store;
-use nova_queue::{MessageBus, RpcClient};
+use nova_queue::{MessageBus, RpcClient, RunningService};
 use nova_sched::SchedulerOptions;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -54,8 +54,8 @@ pub struct Control {
     pub images: Arc<dyn ImageService>,
     settings: Settings,
     listeners: Vec<(Server, Api)>,
-    conductor: nova::conductor::Running,
-    scheduler: nova::scheduler::Running,
+    conductor: RunningService,
+    scheduler: RunningService,
     loops: TaskTracker,
     stop: CancellationToken,
 }
@@ -71,8 +71,8 @@ struct Settings {
 /// Control services at work.
 pub struct Serving {
     settings: Settings,
-    conductor: nova::conductor::Running,
-    scheduler: nova::scheduler::Running,
+    conductor: RunningService,
+    scheduler: RunningService,
     loops: TaskTracker,
     stop: CancellationToken,
     closing: watch::Sender<bool>,
@@ -81,9 +81,7 @@ pub struct Serving {
 impl Control {
     /// Takes the address, makes users at the first start, and starts everything but the listening.
     pub async fn build(config: &Config, state: &Path, on: Foundation) -> Result<Self, StartError> {
-        let mut options = ApiOptions::from_config(config);
-        options.enabled_apis.push(EnabledApi { name: "health".into(), address: None });
-        let options = Arc::new(options);
+        let options = Arc::new(ApiOptions::from_config(config));
         let main = bind(&options, &options.listen).await?;
         let address = main.address().map_err(|e| StartError::new("the API cannot be served", &e))?;
         let public_url = options.public_url.clone().unwrap_or_else(|| format!("http://{address}"));
@@ -93,7 +91,7 @@ impl Control {
             on.store.clone(),
             on.clock.clone(),
             on.entropy.clone(),
-            Catalog::of_this_process(&public_url),
+            catalog(&options, &public_url),
             IdentityOptions::from_config(config),
         );
         let identity = Arc::new(identity.await.map_err(|e| StartError::new("identity cannot start", &e))?);
@@ -182,6 +180,25 @@ impl Serving {
     }
 }
 
+/// What the catalog tells: the applications that are enabled, where they are.
+fn catalog(options: &ApiOptions, public_url: &str) -> Catalog {
+    let known = [
+        ("identity", "identity", "keystone", "/identity/v3"),
+        ("osapi_compute", "compute", "nova", "/compute/v2.1"),
+        ("image", "image", "glance", "/image"),
+    ];
+    let mut catalog = Catalog::new(public_url);
+    for (application, service_type, name, path) in known {
+        let Some(enabled) = options.enabled_apis.iter().find(|e| e.name == application) else { continue };
+        let place = match &enabled.address {
+            Some(address) => format!("http://{address}{path}"),
+            None => path.to_owned(),
+        };
+        catalog = catalog.service(service_type, name, &place);
+    }
+    catalog
+}
+
 async fn bind(options: &ApiOptions, address: &str) -> Result<Server, StartError> {
     let server = Server::bind(address, ServerOptions::from(options)).await;
     server.map_err(|e| StartError::new("the API cannot be served", &e))
@@ -196,7 +213,7 @@ async fn start_workers(
     config: &Config,
     on: &Foundation,
     options: &Live<ConductorOptions>,
-) -> Result<(nova::conductor::Running, nova::scheduler::Running), StartError> {
+) -> Result<(RunningService, RunningService), StartError> {
     let driver = config.get(&common::SCHEDULER_DRIVER);
     let algorithm = nova_sched::by_name(&driver, &SchedulerOptions::default())
         .map_err(|e| StartError::config(vec![format!("scheduler.driver: {e}")]))?;
@@ -284,7 +301,7 @@ impl HealthCheck for StoreAnswers {
 
     async fn check(&self) -> Result<(), String> {
         match tokio::time::timeout(PATIENCE, self.0.ping()).await {
-            Ok(answer) => answer.map_err(|e| nova::conductor::steps::chain(&e)),
+            Ok(answer) => answer.map_err(|e| nova_core::error::chain(&e)),
             Err(_) => Err("no answer".into()),
         }
     }
@@ -300,7 +317,7 @@ impl HealthCheck for BusAnswers {
 
     async fn check(&self) -> Result<(), String> {
         match tokio::time::timeout(PATIENCE, self.0.ping()).await {
-            Ok(answer) => answer.map_err(|e| nova::conductor::steps::chain(&e)),
+            Ok(answer) => answer.map_err(|e| nova_core::error::chain(&e)),
             Err(_) => Err("no answer".into()),
         }
     }

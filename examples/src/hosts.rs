@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use nova_compute::{Agent, ComputeOptions, Parts, Running};
+use nova_compute::{Agent, ComputeOptions, Parts};
 use nova_core::clock::Clock;
 use nova_core::context::RequestContext;
 use nova_core::contracts::{ImageData, ImageService, ImageServiceError};
@@ -13,7 +13,7 @@ use nova_core::ids::{HostName, ImageId};
 use nova_core::image::ImageMeta;
 use nova_core::options::{Config, common};
 use nova_core::rpc::{Role, Sender};
-use nova_queue::{MessageBus, RpcClient};
+use nova_queue::{MessageBus, RpcClient, RunningService};
 use nova_virt::Hypervisor;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -38,7 +38,7 @@ pub struct Surroundings {
 
 /// Agents that are starting or at work.
 pub struct Agents {
-    starting: JoinSet<Option<Running>>,
+    starting: JoinSet<Option<RunningService>>,
     stop: CancellationToken,
     ready: watch::Receiver<usize>,
     count: usize,
@@ -94,7 +94,7 @@ async fn start_until(
     host: HostName,
     stop: CancellationToken,
     told: Arc<watch::Sender<usize>>,
-) -> Option<Running> {
+) -> Option<RunningService> {
     loop {
         match agent.clone().start(stop.clone()).await {
             Ok(running) => {
@@ -102,7 +102,7 @@ async fn start_until(
                 return Some(running);
             }
             Err(nova_compute::AgentError::Stopped) => return None,
-            Err(error) => tracing::warn!(%host, "not yet: {}", nova::conductor::steps::chain(&error)),
+            Err(error) => tracing::warn!(%host, "not yet: {}", nova_core::error::chain(&error)),
         }
         tokio::select! {
             biased;

@@ -3,22 +3,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use nova_core::clock::Clock;
 use nova_core::context::RequestContext;
 use nova_core::contracts::ImageService;
 use nova_core::entropy::Entropy;
 use nova_core::ids::RequestId;
 use nova_core::rpc::conductor::Ping;
-use nova_queue::{BusError, RpcClient, Serving, Subscription};
+use nova_queue::{BusError, RpcClient, RunningService, Subscription};
 use nova_virt::{Hypervisor, HypervisorError};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::ComputeOptions;
 use crate::image_cache::ImageCache;
 use crate::instances::Instances;
 use crate::tracker::ResourceTracker;
+
+/// Orders in hand at once. Builds and the driver have bounds of their own; those that wait must not keep out a deletion.
+const PREFETCH: usize = 4096;
 
 /// Why the agent could not begin.
 #[derive(Debug, thiserror::Error)]
@@ -63,23 +66,7 @@ pub struct Agent {
     pub(crate) tracker: ResourceTracker,
     pub(crate) instances: Instances,
     pub(crate) builds: Arc<Semaphore>,
-}
-
-/// An agent at work.
-pub struct Running {
-    serving: Serving,
-    stop: CancellationToken,
-    loops: TaskTracker,
-}
-
-impl Running {
-    /// Takes no more orders and waits for those in hand. The caller bounds the wait; guests go on running.
-    pub async fn stop(self) {
-        self.stop.cancel();
-        self.serving.stop().await;
-        self.loops.close();
-        self.loops.wait().await;
-    }
+    pub(crate) started: Timestamp,
 }
 
 impl Agent {
@@ -88,6 +75,7 @@ impl Agent {
         let builds = parts.options.max_concurrent_builds.max(1);
         Self {
             images: Arc::new(ImageCache::new(&parts.options.image_cache, parts.images)),
+            started: parts.clock.now(),
             hypervisor: parts.hypervisor,
             rpc: parts.rpc,
             clock: parts.clock,
@@ -100,25 +88,23 @@ impl Agent {
     }
 
     /// Waits for a conductor, tells what the host has, compares what is here with what should be, and then takes orders.
-    pub async fn start(self, stop: CancellationToken) -> Result<Running, AgentError> {
+    pub async fn start(self, stop: CancellationToken) -> Result<RunningService, AgentError> {
         tokio::select! {
             biased;
             () = stop.cancelled() => return Err(AgentError::Stopped),
             () = self.wait_for_conductor() => {}
         }
         self.report_node().await?;
-        self.reconcile().await;
-        let subscription = Subscription::on("compute", self.options.host.clone());
+        self.reconcile().await?;
+        let subscription =
+            Subscription { prefetch: PREFETCH, ..Subscription::on("compute", self.options.host.clone()) };
         let serving = self.rpc.bus().serve(subscription, Arc::new(self.dispatcher())).await?;
-        let (stop, loops) = (stop.child_token(), TaskTracker::new());
-        let (beating, stopped) = (self.clone(), stop.clone());
-        loops.spawn(async move { beating.beat_until(stopped).await });
-        let (reconciling, stopped) = (self.clone(), stop.clone());
-        loops.spawn(async move { reconciling.reconcile_until(stopped).await });
-        let (watching, stopped) = (self.clone(), stop.clone());
-        loops.spawn(async move { watching.watch_until(stopped).await });
         tracing::info!(host = %self.options.host, "the host takes orders");
-        Ok(Running { serving, stop, loops })
+        let (beating, watching) = (self.clone(), self.clone());
+        Ok(RunningService::new(serving, &stop)
+            .with(|stop| async move { beating.beat_until(stop).await })
+            .with(|stop| async move { watching.watch_until(stop).await })
+            .with(|stop| async move { self.reconcile_until(stop).await }))
     }
 
     async fn wait_for_conductor(&self) {
@@ -135,18 +121,4 @@ impl Agent {
     pub(crate) fn context(&self) -> RequestContext {
         RequestContext::internal(RequestId::generate(&*self.entropy))
     }
-}
-
-/// An error with all its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }

@@ -6,7 +6,8 @@ use nova_core::rpc::conductor::{Heartbeat, HeartbeatRequest, NodeReport};
 use nova_virt::HypervisorError;
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::{Agent, AgentError, chain};
+use crate::agent::{Agent, AgentError};
+use nova_core::error::chain;
 
 impl Agent {
     /// Says that the host lives until told to stop; sends its inventory when asked for it.

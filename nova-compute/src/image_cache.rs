@@ -58,11 +58,13 @@ impl ImageCache {
             fetching.entry(name.clone()).or_default().clone()
         };
         let _turn = turn.lock().await;
-        if !tokio::fs::try_exists(&path).await.map_err(|e| disk(&path, e))? {
-            self.fetch(image, &path).await?;
-        }
+        let there = match tokio::fs::try_exists(&path).await {
+            Ok(true) => Ok(()),
+            Ok(false) => self.fetch(image, &path).await,
+            Err(error) => Err(disk(&path, error)),
+        };
         self.fetching.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
-        Ok(path)
+        there.map(|()| path)
     }
 
     async fn fetch(&self, image: &ImageMeta, path: &Path) -> Result<(), ImageCacheError> {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use nova_core::ids::{InstanceId, TaskId};
+use nova_core::rpc::conductor::StepOutcome;
 
 /// How long a removed guest's token is remembered: longer than any order lives on the bus.
 const REMEMBER: SignedDuration = SignedDuration::from_hours(2);
@@ -13,13 +14,21 @@ const REMEMBER: SignedDuration = SignedDuration::from_hours(2);
 struct Entry {
     turn: Arc<tokio::sync::Mutex<()>>,
     epoch: u64,
+    ended: Option<Ended>,
     gone: Option<Timestamp>,
+}
+
+/// How the newest order ended: a copy of it that comes later is answered with that, and not carried out again.
+struct Ended {
+    task: TaskId,
+    epoch: u64,
+    outcome: StepOutcome,
 }
 
 #[derive(Default)]
 struct State {
     instances: BTreeMap<InstanceId, Entry>,
-    working: BTreeMap<TaskId, (InstanceId, u64)>,
+    working: BTreeMap<(TaskId, u64), InstanceId>,
 }
 
 /// Tokens, turns and work in hand.
@@ -34,6 +43,8 @@ pub(crate) enum Admission {
     Work(InHand),
     /// It is being done.
     Doubled,
+    /// It was done, with this outcome.
+    Ended(StepOutcome),
     /// A later order came before it.
     Late,
 }
@@ -41,13 +52,24 @@ pub(crate) enum Admission {
 /// An order in hand: dropped when it is done.
 pub(crate) struct InHand {
     instances: Instances,
-    task: TaskId,
+    key: (TaskId, u64),
+    instance: InstanceId,
     pub(crate) turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl InHand {
+    /// Writes down how it ended, for copies that come later.
+    pub(crate) fn ended(&self, outcome: &StepOutcome) {
+        let (task, epoch) = self.key;
+        if let Some(entry) = self.instances.state().instances.get_mut(&self.instance) {
+            entry.ended = Some(Ended { task, epoch, outcome: outcome.clone() });
+        }
+    }
 }
 
 impl Drop for InHand {
     fn drop(&mut self) {
-        self.instances.state().working.remove(&self.task);
+        self.instances.state().working.remove(&self.key);
     }
 }
 
@@ -63,13 +85,34 @@ impl Instances {
         if epoch < entry.epoch {
             return Admission::Late;
         }
+        if let Some(ended) = entry.ended.as_ref().filter(|e| e.task == task && e.epoch == epoch) {
+            return Admission::Ended(ended.outcome.clone());
+        }
         entry.epoch = epoch;
-        let turn = entry.turn.clone();
-        if state.working.get(&task).is_some_and(|(_, at)| *at == epoch) {
+        entry.gone = None;
+        let (key, turn) = ((task, epoch), entry.turn.clone());
+        if state.working.contains_key(&key) {
             return Admission::Doubled;
         }
-        state.working.insert(task, (instance, epoch));
-        Admission::Work(InHand { instances: self.clone(), task, turn })
+        state.working.insert(key, instance);
+        Admission::Work(InHand { instances: self.clone(), key, instance, turn })
+    }
+
+    /// The newest token that is known of an instance.
+    pub(crate) fn epoch(&self, instance: InstanceId) -> Option<u64> {
+        self.state().instances.get(&instance).map(|entry| entry.epoch)
+    }
+
+    /// Begins to forget what is neither assigned to this host nor being worked on.
+    pub(crate) fn forget_others(&self, assigned: impl Fn(InstanceId) -> bool, now: Timestamp) {
+        let mut state = self.state();
+        let State { instances, working } = &mut *state;
+        for (id, entry) in instances.iter_mut() {
+            if entry.gone.is_none() && !assigned(*id) && !working.values().any(|w| w == id) {
+                entry.gone = Some(now);
+            }
+        }
+        instances.retain(|_, entry| entry.gone.is_none_or(|gone| now.duration_since(gone) < REMEMBER));
     }
 
     /// Is a later order known than this one?
@@ -88,12 +131,12 @@ impl Instances {
 
     /// Is any order about this instance in hand?
     pub(crate) fn busy(&self, instance: InstanceId) -> bool {
-        self.state().working.values().any(|(id, _)| *id == instance)
+        self.state().working.values().any(|id| *id == instance)
     }
 
     /// Tasks in hand.
     pub(crate) fn working_on(&self) -> Vec<TaskId> {
-        self.state().working.keys().copied().collect()
+        self.state().working.keys().map(|(task, _)| *task).collect()
     }
 
     /// The token that the conductor has; never lowers what this host has seen.
@@ -123,11 +166,14 @@ mod tests {
         let Admission::Work(in_hand) = instances.admit(build, id, 1) else { panic!("refused") };
         assert!(matches!(instances.admit(build, id, 1), Admission::Doubled));
         assert!(instances.busy(id));
+        in_hand.ended(&StepOutcome::Done { power_state: None });
         drop(in_hand);
+        assert!(matches!(instances.admit(build, id, 1), Admission::Ended(StepOutcome::Done { .. })));
+        assert!(matches!(instances.admit(build, id, 2), Admission::Work(_)), "the same task, but another order");
         assert!(!instances.busy(id));
-        let Admission::Work(_in_hand) = instances.admit(delete, id, 2) else { panic!("refused") };
+        let Admission::Work(_in_hand) = instances.admit(delete, id, 3) else { panic!("refused") };
         assert!(matches!(instances.admit(build, id, 1), Admission::Late));
-        assert!(instances.overtaken(id, 1) && !instances.overtaken(id, 2));
+        assert!(instances.overtaken(id, 2) && !instances.overtaken(id, 3));
     }
 
     #[test]

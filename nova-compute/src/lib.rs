@@ -18,7 +18,7 @@ mod reconcile;
 mod steps;
 mod tracker;
 
-pub use agent::{Agent, AgentError, Parts, Running};
+pub use agent::{Agent, AgentError, Parts};
 pub use image_cache::{ImageCache, ImageCacheError};
 pub use options::ComputeOptions;
 pub use tracker::{Claim, ClaimError, ResourceTracker};

@@ -10,10 +10,12 @@ use nova_core::rpc::conductor::{ReportStep, ReportStepRequest, StepOutcome, Verd
 use nova_core::rpc::{Refusal, RefusalKind};
 use nova_queue::{Dispatcher, HandlerError, Incoming};
 use nova_virt::{ErrorKind, HypervisorError, RebootKind};
+use tokio::sync::Semaphore;
 
-use crate::agent::{Agent, chain};
+use crate::agent::Agent;
 use crate::instances::Admission;
-use crate::steps::{BuildContext, BuildError, STEPS, Step};
+use crate::steps::{BuildContext, BuildError, Found, STEPS, Step};
+use nova_core::error::chain;
 
 /// Tries to tell the conductor how an order went. After them, the conductor gives the order again.
 const REPORT_TRIES: u32 = 5;
@@ -26,18 +28,18 @@ impl Agent {
         Dispatcher::new("compute")
             .method::<BuildAndRunInstance, _, _>(move |incoming, order| {
                 let agent = a.clone();
-                async move { agent.carry_out(incoming, &order, agent.build(&order)).await }
+                async move { agent.carry_out(incoming, &order, Some(&agent.builds), agent.build(&order)).await }
             })
             .method::<TerminateInstance, _, _>(move |incoming, order| {
                 let agent = b.clone();
-                async move { agent.carry_out(incoming, &order, agent.terminate(&order)).await }
+                async move { agent.carry_out(incoming, &order, None, agent.terminate(&order)).await }
             })
             .method::<StartInstance, _, _>(move |incoming, order| {
                 let agent = c.clone();
                 async move {
                     let work = agent.hypervisor.power_on(order.instance_id);
                     let work = agent.then_power(&order, work, "The server could not be started.");
-                    agent.carry_out(incoming, &order, work).await
+                    agent.carry_out(incoming, &order, None, work).await
                 }
             })
             .method::<StopInstance, _, _>(move |incoming, order| {
@@ -45,7 +47,7 @@ impl Agent {
                 async move {
                     let work = agent.hypervisor.power_off(order.instance_id, order.body.graceful);
                     let work = agent.then_power(&order, work, "The server could not be stopped.");
-                    agent.carry_out(incoming, &order, work).await
+                    agent.carry_out(incoming, &order, None, work).await
                 }
             })
             .method::<RebootInstance, _, _>(move |incoming, order| {
@@ -54,7 +56,7 @@ impl Agent {
                     let kind = if order.body.hard { RebootKind::Hard } else { RebootKind::Soft };
                     let work = agent.hypervisor.reboot(order.instance_id, kind);
                     let work = agent.then_power(&order, work, "The server could not be rebooted.");
-                    agent.carry_out(incoming, &order, work).await
+                    agent.carry_out(incoming, &order, None, work).await
                 }
             })
             .method::<GetConsoleOutput, _, _>(move |_, request| {
@@ -68,27 +70,55 @@ impl Agent {
         &self,
         incoming: Incoming,
         order: &Order<T>,
+        slots: Option<&Semaphore>,
         work: impl Future<Output = StepOutcome>,
     ) -> Result<(), HandlerError> {
-        let in_hand = match self.instances.admit(order.task_id, order.instance_id, order.epoch) {
+        let (id, epoch) = (order.instance_id, order.epoch);
+        let in_hand = match self.instances.admit(order.task_id, id, epoch) {
             Admission::Work(in_hand) => in_hand,
             Admission::Doubled => return Ok(()),
+            Admission::Ended(outcome) => {
+                self.report(&incoming, order, outcome).await;
+                return Ok(());
+            }
             Admission::Late => {
-                tracing::info!(instance = %order.instance_id, epoch = order.epoch, "an order came too late");
+                tracing::info!(instance = %id, epoch, "an order came too late");
                 return Ok(());
             }
         };
+        if order.given < self.started && !self.still_wanted(order).await? {
+            return Ok(());
+        }
+        // The slot before the turn: an order that waits for a slot must not keep the instance's other orders waiting.
+        let _slot = match slots {
+            Some(slots) => slots.acquire().await.ok(),
+            None => None,
+        };
         let turn = in_hand.turn.clone();
         let _turn = turn.lock().await;
-        if self.instances.overtaken(order.instance_id, order.epoch) {
+        if self.instances.overtaken(id, epoch) {
             return Ok(());
         }
         let outcome = work.await;
         if let StepOutcome::Failed { message, details, .. } = &outcome {
-            tracing::warn!(instance = %order.instance_id, task = %order.task_id, "{message} ({details})");
+            tracing::warn!(instance = %id, task = %order.task_id, "{message} ({details})");
         }
+        in_hand.ended(&outcome);
         self.report(&incoming, order, outcome).await;
         Ok(())
+    }
+
+    /// An order from before this process started may be a copy of one that ended then: the conductor knows.
+    async fn still_wanted<T>(&self, order: &Order<T>) -> Result<bool, HandlerError> {
+        use nova_core::rpc::conductor::{ListAssigned, ListAssignedRequest};
+        let request = ListAssignedRequest { host: self.options.host.clone() };
+        let assigned = self.rpc.call::<ListAssigned>(&self.context(), &request).await;
+        let assigned = assigned.map_err(|error| HandlerError::Again(chain(&error)))?;
+        let wanted = assigned.iter().any(|a| a.instance_id == order.instance_id && a.epoch == order.epoch);
+        if !wanted {
+            tracing::info!(instance = %order.instance_id, "an order of before the start is no longer wanted");
+        }
+        Ok(wanted)
     }
 
     async fn report<T>(&self, incoming: &Incoming, order: &Order<T>, outcome: StepOutcome) {
@@ -133,15 +163,12 @@ impl Agent {
     }
 
     async fn build(&self, order: &Order<BuildOrder>) -> StepOutcome {
-        // Closed only at the end of the process.
-        let Ok(_slot) = self.builds.acquire().await else {
-            return failed(&BuildError::Overtaken);
-        };
-        let mut cx = BuildContext { agent: self, order, claim: None, base: None };
+        let mut cx = BuildContext { agent: self, order, claim: None, base: None, guest: Found::Unknown };
         for (begun, step) in STEPS.iter().enumerate() {
             let Err(error) = step.run(&mut cx).await else { continue };
             let clean = undo(&mut cx, &STEPS[..=begun]).await;
-            return failed_on(&error, clean);
+            // A guest that was here before is not ours to remove, and must not be followed by another one.
+            return failed(&error, clean && cx.guest != Found::Guest);
         }
         if let Some(claim) = cx.claim.take() {
             claim.keep();
@@ -195,12 +222,8 @@ impl Agent {
     }
 }
 
-fn failed(error: &BuildError) -> StepOutcome {
-    failed_on(error, true)
-}
-
 /// A host that may still have something of the guest must not be followed by another: the guest could run twice.
-fn failed_on(error: &BuildError, clean: bool) -> StepOutcome {
+fn failed(error: &BuildError, clean: bool) -> StepOutcome {
     StepOutcome::Failed { message: error.message(), details: chain(error), retryable: clean && error.retryable() }
 }
 

@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 
 use nova_core::ids::InstanceId;
 use nova_core::rpc::conductor::{
-    AssignedInstance, ListAssigned, ListAssignedRequest, ObservedPower, ReportPowerStates, ReportPowerStatesRequest,
+    AssignedInstance, ConfirmStrays, ConfirmStraysRequest, ListAssigned, ListAssignedRequest, ObservedPower,
+    ReportPowerStates, ReportPowerStatesRequest,
 };
 use nova_core::state::PowerState;
-use nova_virt::{GuestEventKind, GuestInfo};
+use nova_virt::{ErrorKind, GuestInfo};
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::{Agent, chain};
+use crate::agent::{Agent, AgentError};
+use nova_core::error::chain;
 
 impl Agent {
     pub(crate) async fn reconcile_until(&self, stop: CancellationToken) {
@@ -31,45 +33,62 @@ impl Agent {
             if power {
                 since_power = std::time::Duration::ZERO;
             }
-            self.compare(power).await;
+            if let Err(error) = self.compare(power).await {
+                tracing::warn!("guests were not compared: {}", chain(&error));
+            }
         }
     }
 
     /// Compares guests and power states now.
-    pub(crate) async fn reconcile(&self) {
-        self.compare(true).await;
+    pub(crate) async fn reconcile(&self) -> Result<(), AgentError> {
+        self.compare(true).await
     }
 
-    async fn compare(&self, power: bool) {
+    async fn compare(&self, power: bool) -> Result<(), AgentError> {
         let request = ListAssignedRequest { host: self.options.host.clone() };
         // The guests first: one that is assigned after they were listed is then not taken for a stray.
-        let guests = match self.hypervisor.list().await {
-            Ok(guests) => guests,
-            Err(error) => return tracing::warn!("guests were not compared: {}", chain(&error)),
-        };
-        let assigned = match self.rpc.call::<ListAssigned>(&self.context(), &request).await {
-            Ok(assigned) => assigned,
-            Err(error) => return tracing::warn!("guests were not compared: {}", chain(&error)),
-        };
+        let guests = self.hypervisor.list().await?;
+        let assigned = self.rpc.call::<ListAssigned>(&self.context(), &request).await?;
         let assigned: BTreeMap<InstanceId, AssignedInstance> =
             assigned.into_iter().map(|a| (a.instance_id, a)).collect();
         for (id, a) in &assigned {
             self.instances.learn(*id, a.epoch);
         }
+        self.instances.forget_others(|id| assigned.contains_key(&id), self.clock.now());
         let holds = assigned.iter().map(|(id, a)| (*id, a.resources)).collect();
         self.tracker.replace(holds, |id| self.instances.busy(id));
-        for guest in guests.iter().filter(|g| !assigned.contains_key(&g.instance)) {
-            self.remove_stray(guest).await;
-        }
+        let strays: Vec<_> = guests.iter().filter(|g| !assigned.contains_key(&g.instance)).collect();
+        self.remove_strays(&strays).await?;
         if power {
             self.report_power(&guests, &assigned).await;
         }
+        Ok(())
     }
 
-    /// A guest that the cloud does not have here: deleted while the host was away, or moved.
+    /// Guests that the cloud does not have here: deleted while the host was away, or moved. One that the conductor never
+    /// heard of is left alone: it may be another cloud's, or the store a wrong one.
+    async fn remove_strays(&self, strays: &[&GuestInfo]) -> Result<(), AgentError> {
+        if strays.is_empty() {
+            return Ok(());
+        }
+        let instances = strays.iter().map(|g| g.instance).collect();
+        let request = ConfirmStraysRequest { host: self.options.host.clone(), instances };
+        let confirmed = self.rpc.call::<ConfirmStrays>(&self.context(), &request).await?;
+        for guest in strays {
+            if confirmed.contains(&guest.instance) {
+                self.remove_stray(guest).await;
+            } else {
+                tracing::warn!(instance = %guest.instance, name = %guest.name, "a guest that the cloud does not know; \
+                    'nova-manage check' tells more");
+            }
+        }
+        Ok(())
+    }
+
     async fn remove_stray(&self, guest: &GuestInfo) {
         let turn = self.instances.turn(guest.instance);
-        let _turn = turn.lock().await;
+        // An order is at work on it: it will be looked at again.
+        let Ok(_turn) = turn.try_lock() else { return };
         if self.instances.busy(guest.instance) {
             return;
         }
@@ -85,11 +104,28 @@ impl Agent {
 
     async fn report_power(&self, guests: &[GuestInfo], assigned: &BTreeMap<InstanceId, AssignedInstance>) {
         let seen: BTreeMap<InstanceId, PowerState> = guests.iter().map(|g| (g.instance, g.power_state)).collect();
-        let differs = assigned.values().filter(|a| !a.busy && !self.instances.busy(a.instance_id)).filter_map(|a| {
-            let power_state = seen.get(&a.instance_id).copied().unwrap_or(PowerState::NoState);
-            (power_state != a.power_state).then_some(ObservedPower { instance_id: a.instance_id, power_state })
-        });
-        self.tell_power(differs.collect()).await;
+        let mut differ = Vec::new();
+        for a in assigned.values() {
+            let listed = seen.get(&a.instance_id).copied().unwrap_or(PowerState::NoState);
+            if listed != a.power_state && !a.busy {
+                // The guests were listed before the records: only a reading from after them can be told.
+                differ.extend(
+                    self.reading(a.instance_id, a.epoch).await.filter(|seen| seen.power_state != a.power_state),
+                );
+            }
+        }
+        self.tell_power(differ).await;
+    }
+
+    /// What the hypervisor says of a guest that nobody is at work on.
+    async fn reading(&self, instance_id: InstanceId, epoch: u64) -> Option<ObservedPower> {
+        let power_state = match self.hypervisor.info(instance_id).await {
+            Ok(guest) => guest.power_state,
+            Err(error) if error.kind() == ErrorKind::NotFound => PowerState::NoState,
+            Err(_) => return None,
+        };
+        let still = self.instances.epoch(instance_id) == Some(epoch) && !self.instances.busy(instance_id);
+        still.then_some(ObservedPower { instance_id, epoch, power_state })
     }
 
     async fn tell_power(&self, states: Vec<ObservedPower>) {
@@ -112,27 +148,20 @@ impl Agent {
                 event = events.recv() => event,
             };
             match event {
-                Ok(event) if self.instances.busy(event.instance) => {}
+                // The event only says that something happened; what holds now is read.
                 Ok(event) => {
-                    if let Some(power_state) = power_of(event.kind) {
-                        let instance_id = event.instance;
-                        self.tell_power(vec![ObservedPower { instance_id, power_state }]).await;
+                    if let Some(epoch) = self.instances.epoch(event.instance) {
+                        let reading = self.reading(event.instance, epoch).await;
+                        self.tell_power(reading.into_iter().collect()).await;
                     }
                 }
-                Err(RecvError::Lagged(_)) => self.reconcile().await,
+                Err(RecvError::Lagged(_)) => {
+                    if let Err(error) = self.reconcile().await {
+                        tracing::warn!("guests were not compared: {}", chain(&error));
+                    }
+                }
                 Err(RecvError::Closed) => return,
             }
         }
-    }
-}
-
-fn power_of(event: GuestEventKind) -> Option<PowerState> {
-    match event {
-        GuestEventKind::Started | GuestEventKind::Resumed => Some(PowerState::Running),
-        GuestEventKind::Stopped => Some(PowerState::Shutdown),
-        GuestEventKind::Paused => Some(PowerState::Paused),
-        GuestEventKind::Suspended => Some(PowerState::Suspended),
-        GuestEventKind::Crashed => Some(PowerState::Crashed),
-        _ => None,
     }
 }

@@ -60,6 +60,19 @@ pub(crate) struct BuildContext<'a> {
     pub(crate) order: &'a Order<BuildOrder>,
     pub(crate) claim: Option<Claim>,
     pub(crate) base: Option<PathBuf>,
+    /// What was here before this build; only a guest that it made itself is its own to remove.
+    pub(crate) guest: Found,
+}
+
+/// Was there a guest before?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// Not looked yet: nothing was touched.
+    Unknown,
+    /// None: what is there now is this build's.
+    Nothing,
+    /// One, of an earlier copy of this order or of an earlier order.
+    Guest,
 }
 
 /// One step of a build; either half may run twice.
@@ -120,12 +133,20 @@ impl Step for Spawn {
         if cx.agent.instances.overtaken(cx.order.instance_id, cx.order.epoch) {
             return Err(BuildError::Overtaken);
         }
+        cx.guest = match cx.agent.hypervisor.info(cx.order.instance_id).await {
+            Ok(_) => Found::Guest,
+            Err(error) if error.kind() == ErrorKind::NotFound => Found::Nothing,
+            Err(error) => return Err(error.into()),
+        };
         let guest = guest(cx.order, cx.base.clone());
         Ok(cx.agent.hypervisor.spawn(&guest).await?)
     }
 
     async fn undo(&self, cx: &mut BuildContext<'_>) -> Result<(), BuildError> {
-        Ok(cx.agent.hypervisor.destroy(cx.order.instance_id).await?)
+        match cx.guest {
+            Found::Nothing => Ok(cx.agent.hypervisor.destroy(cx.order.instance_id).await?),
+            Found::Unknown | Found::Guest => Ok(()),
+        }
     }
 }
 

@@ -27,11 +27,12 @@ pub struct ResourceTracker {
     held: Arc<Mutex<Held>>,
 }
 
-/// A hold on resources that is given back unless it is kept.
+/// A hold on resources that is given back unless it is kept: what was held before holds again.
 #[derive(Debug)]
 pub struct Claim {
     tracker: ResourceTracker,
     instance: InstanceId,
+    before: Option<Resources>,
     keep: bool,
 }
 
@@ -44,8 +45,10 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if !self.keep {
-            self.tracker.release(self.instance);
+        match self.before {
+            _ if self.keep => {}
+            Some(before) => drop(self.tracker.held().guests.insert(self.instance, before)),
+            None => self.tracker.release(self.instance),
         }
     }
 }
@@ -72,8 +75,8 @@ impl ResourceTracker {
         if let Some(resource) = inventory.shortage(used, wanted) {
             return Err(ClaimError { resource });
         }
-        held.guests.insert(instance, wanted);
-        Ok(Claim { tracker: self.clone(), instance, keep: false })
+        let before = held.guests.insert(instance, wanted);
+        Ok(Claim { tracker: self.clone(), instance, before, keep: false })
     }
 
     /// Gives back what a guest holds.

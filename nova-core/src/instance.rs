@@ -161,6 +161,16 @@ impl Instance {
     }
 }
 
+/// The hypervisor's name for an instance (`DEFAULT.instance_name_template`): `%08x`, `%x` and `%d` stand for its number,
+/// `%(uuid)s` for its id.
+pub fn hypervisor_name(template: &str, number: i64, id: InstanceId) -> String {
+    template
+        .replace("%(uuid)s", &id.to_string())
+        .replace("%08x", &format!("{number:08x}"))
+        .replace("%x", &format!("{number:x}"))
+        .replace("%d", &number.to_string())
+}
+
 /// A host name that a guest may take, made of a display name (nova/utils.py, `sanitize_hostname`).
 pub fn sanitize_hostname(name: &str, fallback: &str) -> String {
     let mapped: String = name
@@ -179,6 +189,13 @@ pub fn sanitize_hostname(name: &str, fallback: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hypervisor_names_follow_the_template() {
+        let id = InstanceId::from_uuid(uuid::Uuid::nil());
+        assert_eq!(hypervisor_name("instance-%08x", 255, id), "instance-000000ff");
+        assert_eq!(hypervisor_name("vm-%d-%(uuid)s", 7, id), "vm-7-00000000-0000-0000-0000-000000000000");
+    }
 
     #[test]
     fn host_names_keep_what_dns_takes() {

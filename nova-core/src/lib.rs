@@ -15,6 +15,7 @@ pub mod clock;
 pub mod context;
 pub mod contracts;
 pub mod entropy;
+pub mod error;
 pub mod fault;
 pub mod flavor;
 pub mod host;

@@ -199,18 +199,26 @@ pub async fn stopping_loses_nothing(bus: Arc<dyn MessageBus>) {
     assert_eq!(received(&mut seen).await, json!(2));
 }
 
-/// Makes a test of every check.
+/// Makes a test of every check. With a second argument, the tests are ignored for that reason unless asked for.
 #[macro_export]
 macro_rules! bus_conformance {
-    ($open:expr) => {
-        $crate::bus_conformance!($open =>
+    ($open:expr) => { $crate::bus_conformance!(@all [] $open); };
+    ($open:expr, ignore = $reason:literal) => {
+        $crate::bus_conformance!(@all [#[ignore = $reason]] $open);
+    };
+    (@all $ignore:tt $open:expr) => {
+        $crate::bus_conformance!(@each $ignore $open =>
             cast_reaches_one_server, call_brings_the_answer, concurrent_calls_do_not_mix, refusals_come_back,
             a_missing_queue_is_an_error, hosts_are_told_apart_and_fanouts_reach_all,
             unfinished_work_is_delivered_again, poison_becomes_a_dead_letter, late_messages_are_dropped,
             stopping_loses_nothing);
     };
-    ($open:expr => $($check:ident),+) => { $(
+    (@each $ignore:tt $open:expr => $($check:ident),+) => {
+        $( $crate::bus_conformance!(@one $ignore $open, $check); )+
+    };
+    (@one [$($ignore:tt)*] $open:expr, $check:ident) => {
         #[tokio::test]
+        $($ignore)*
         async fn $check() { $crate::conformance::$check($open).await }
-    )+ };
+    };
 }

@@ -10,6 +10,7 @@ use nova_core::context::RequestContext;
 use nova_core::ids::MessageId;
 use nova_core::rpc::{Envelope, Method, Refusal, RefusalKind, Role, Sender, VERSION};
 use serde_json::Value;
+use tracing::Instrument;
 
 use crate::{Handler, HandlerError};
 
@@ -83,6 +84,7 @@ impl Handler for Dispatcher {
             return Err(Refusal::new(RefusalKind::Forbidden, text).into());
         }
         let incoming = Incoming { id: message.id, sender: message.sender, context: message.context };
-        entry(incoming, message.payload).await
+        let span = tracing::info_span!("rpc", method = %message.method, request_id = %incoming.context.request_id);
+        entry(incoming, message.payload).instrument(span).await
     }
 }

@@ -49,6 +49,14 @@ pub enum BusError {
         #[source]
         source: BoxError,
     },
+    /// A setting of the bus, or a name on it, cannot be.
+    #[error("{what}: {why}")]
+    Misconfigured {
+        /// Which.
+        what: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The broker does not answer.
     #[error("the message bus is unavailable")]
     Unavailable {
@@ -66,7 +74,7 @@ impl BusError {
                 true
             }
             Self::Refused { refusal, .. } => refusal.kind == nova_core::rpc::RefusalKind::Unavailable,
-            Self::Malformed { .. } => false,
+            Self::Malformed { .. } | Self::Misconfigured { .. } => false,
         }
     }
 

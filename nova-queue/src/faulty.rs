@@ -51,6 +51,17 @@ impl FaultyBus {
         thousandths > 0 && self.entropy.below(1000) < thousandths
     }
 
+    /// Another copy, at some time within ten times the longest delay: long after the first was done, perhaps.
+    fn copy_later(&self, target: Target, message: Envelope) {
+        let bound = u64::try_from(self.chances().longest_delay.as_millis()).unwrap_or(u64::MAX);
+        let (inner, wait) = (self.inner.clone(), Duration::from_millis(self.entropy.below(bound.saturating_mul(10))));
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            // It is a copy: nobody misses it.
+            let _ = inner.cast(&target, message).await;
+        });
+    }
+
     async fn maybe_delay(&self) {
         if self.hits(self.chances().delay) {
             let bound = u64::try_from(self.chances().longest_delay.as_millis()).unwrap_or(u64::MAX);
@@ -70,7 +81,7 @@ impl MessageBus for FaultyBus {
         }
         self.maybe_delay().await;
         if self.hits(self.chances().repeat) {
-            self.inner.cast(target, message.clone()).await?;
+            self.copy_later(target.clone(), message.clone());
         }
         self.inner.cast(target, message).await
     }

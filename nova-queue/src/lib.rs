@@ -8,6 +8,7 @@
 //! | implementation | for |
 //! |---|---|
 //! | [`MemoryBus`] | services in one process, and tests |
+//! | `amqp::AmqpBus` (feature `amqp`) | services in processes of their own, over RabbitMQ |
 //! | [`FaultyBus`] | a wrapper that loses, repeats and delays by a seed |
 //!
 //! ```
@@ -26,6 +27,9 @@
 //! # Ok::<(), nova_queue::BusError>(()) }).unwrap();
 //! ```
 
+#[cfg(feature = "amqp")]
+pub mod amqp;
+mod counts;
 mod dispatch;
 mod error;
 mod faulty;
@@ -44,12 +48,14 @@ use async_trait::async_trait;
 use nova_core::ids::HostName;
 use nova_core::rpc::{Envelope, Refusal};
 
+#[cfg(feature = "amqp")]
+pub use amqp::{AmqpBus, AmqpOptions};
 pub use dispatch::{Dispatcher, Incoming};
 pub use error::BusError;
 pub use faulty::{Chances, FaultyBus};
 pub use memory::MemoryBus;
 pub use rpc::RpcClient;
-pub use serving::Serving;
+pub use serving::{RunningService, Serving};
 
 /// Where a message goes: any one server of a topic, or that topic's server on one host.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,7 +1,6 @@
 //! The bus inside one process: queues in memory, consumers as tasks.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +12,10 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::counts::{Counts, add};
 use crate::{BusError, Counters, Handler, HandlerError, MessageBus, Serving, Subscription, Target};
+
+type HandlerFuture<'a> = std::pin::Pin<Box<dyn Future<Output = Result<Value, HandlerError>> + Send + 'a>>;
 
 /// Deliveries of one message before it is a dead letter.
 const MAX_DELIVERIES: u32 = 5;
@@ -42,16 +44,6 @@ struct State {
 }
 
 #[derive(Default)]
-struct Counts {
-    messages: AtomicU64,
-    replies: AtomicU64,
-    fanouts: AtomicU64,
-    redelivered: AtomicU64,
-    expired: AtomicU64,
-    dead_letters: AtomicU64,
-}
-
-#[derive(Default)]
 struct Queue {
     waiting: Mutex<VecDeque<Delivery>>,
     arrived: Notify,
@@ -61,6 +53,17 @@ struct Delivery {
     message: Envelope,
     reply: Option<oneshot::Sender<Result<Value, Refusal>>>,
     tries: u32,
+}
+
+/// A handler that panics has not done its work: the message is delivered again, and given up in the end.
+async fn guarded(mut work: HandlerFuture<'_>) -> Result<Value, HandlerError> {
+    std::future::poll_fn(move |cx| {
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work.as_mut().poll(cx))) {
+            Ok(polled) => polled,
+            Err(_) => std::task::Poll::Ready(Err(HandlerError::Again("the handler panicked".into()))),
+        }
+    })
+    .await
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -87,7 +90,7 @@ impl MemoryBus {
         if lock(&queue.waiting).len() >= MAX_QUEUE {
             return Err(BusError::Overloaded { what: format!("queue {name}") });
         }
-        self.shared.counts.messages.fetch_add(1, Ordering::Relaxed);
+        add(&self.shared.counts.messages);
         queue.push_back(delivery);
         Ok(())
     }
@@ -132,7 +135,7 @@ impl Shared {
                 delivery = queue.pop() => delivery,
             };
             if delivery.message.deadline < self.clock.now() {
-                self.counts.expired.fetch_add(1, Ordering::Relaxed);
+                add(&self.counts.expired);
                 continue;
             }
             let (shared, queue, handler) = (self.clone(), queue.clone(), handler.clone());
@@ -144,7 +147,7 @@ impl Shared {
     }
 
     async fn deliver(&self, queue: &Queue, handler: &dyn Handler, mut delivery: Delivery) {
-        match handler.handle(delivery.message.clone()).await {
+        match guarded(handler.handle(delivery.message.clone())).await {
             Ok(value) => self.answer(delivery.reply, Ok(value)),
             Err(HandlerError::Refused(refusal)) => {
                 if delivery.reply.is_none() {
@@ -155,7 +158,7 @@ impl Shared {
             Err(HandlerError::Again(why)) => {
                 delivery.tries += 1;
                 if delivery.tries < MAX_DELIVERIES {
-                    self.counts.redelivered.fetch_add(1, Ordering::Relaxed);
+                    add(&self.counts.redelivered);
                     tokio::time::sleep(Duration::from_millis(50 << delivery.tries)).await;
                     queue.push_back(delivery);
                 } else {
@@ -168,14 +171,14 @@ impl Shared {
 
     fn answer(&self, reply: Option<oneshot::Sender<Result<Value, Refusal>>>, answer: Result<Value, Refusal>) {
         if let Some(reply) = reply {
-            self.counts.replies.fetch_add(1, Ordering::Relaxed);
+            add(&self.counts.replies);
             // The caller may have stopped waiting; that is its right.
             let _ = reply.send(answer);
         }
     }
 
     fn bury(&self, message: Envelope) {
-        self.counts.dead_letters.fetch_add(1, Ordering::Relaxed);
+        add(&self.counts.dead_letters);
         let mut state = lock(&self.state);
         if state.dead.len() == 1000 {
             state.dead.pop_front();
@@ -204,9 +207,13 @@ impl MessageBus for MemoryBus {
     }
 
     async fn fanout(&self, topic: &str, message: Envelope) -> Result<(), BusError> {
-        self.shared.counts.fanouts.fetch_add(1, Ordering::Relaxed);
+        add(&self.shared.counts.fanouts);
         let listeners = lock(&self.shared.state).listeners.get(topic).cloned().unwrap_or_default();
         for queue in listeners {
+            if lock(&queue.waiting).len() >= MAX_QUEUE {
+                tracing::warn!(topic, "a listener is too slow; it misses news");
+                continue;
+            }
             queue.push_back(Delivery { message: message.clone(), reply: None, tries: 0 });
         }
         Ok(())
@@ -241,15 +248,6 @@ impl MessageBus for MemoryBus {
     }
 
     fn counters(&self) -> Counters {
-        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let counts = &self.shared.counts;
-        Counters {
-            messages: read(&counts.messages),
-            replies: read(&counts.replies),
-            fanouts: read(&counts.fanouts),
-            redelivered: read(&counts.redelivered),
-            expired: read(&counts.expired),
-            dead_letters: read(&counts.dead_letters),
-        }
+        self.shared.counts.read()
     }
 }

@@ -1,5 +1,7 @@
 //! The hold on a server's consumption: stopping it lets what is in hand end.
 
+use std::future::Future;
+
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -27,5 +29,35 @@ impl Serving {
 impl Drop for Serving {
     fn drop(&mut self) {
         self.stop.cancel();
+    }
+}
+
+/// A service at work: what it receives, and what it does by itself.
+#[derive(Debug)]
+pub struct RunningService {
+    serving: Serving,
+    stop: CancellationToken,
+    loops: TaskTracker,
+}
+
+impl RunningService {
+    /// A service that receives and, so far, does nothing by itself. Its loops also end when `stop` does.
+    pub fn new(serving: Serving, stop: &CancellationToken) -> Self {
+        Self { serving, stop: stop.child_token(), loops: TaskTracker::new() }
+    }
+
+    /// Adds something that it does until it is told to stop.
+    #[must_use]
+    pub fn with<F: Future<Output = ()> + Send + 'static>(self, work: impl FnOnce(CancellationToken) -> F) -> Self {
+        self.loops.spawn(work(self.stop.clone()));
+        self
+    }
+
+    /// Takes no more messages and waits for what is in hand. The caller bounds the wait.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.serving.stop().await;
+        self.loops.close();
+        self.loops.wait().await;
     }
 }

@@ -27,6 +27,12 @@ pub struct FilterDeps {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PipelineError {
+    /// One application cannot be served twice.
+    #[error("DEFAULT.enabled_apis names '{name}' more than once")]
+    Twice {
+        /// The entry.
+        name: String,
+    },
     /// `enabled_apis` names a pipeline that is not there.
     #[error("DEFAULT.enabled_apis: there is no [pipeline:{name}]; there are {known}")]
     UnknownPipeline {
@@ -106,7 +112,10 @@ impl Registry {
     pub fn build(mut self) -> Result<Vec<(String, Api)>, PipelineError> {
         let options = Arc::clone(&self.deps.options);
         let mut addresses: Vec<(String, Vec<Served>)> = vec![(options.listen.clone(), Vec::new())];
-        for enabled in &options.enabled_apis {
+        for (place, enabled) in options.enabled_apis.iter().enumerate() {
+            if options.enabled_apis.iter().take(place).any(|before| before.name == enabled.name) {
+                return Err(PipelineError::Twice { name: enabled.name.clone() });
+            }
             let served = self.served(&enabled.name)?;
             let address = enabled.address.as_ref().unwrap_or(&options.listen);
             match addresses.iter_mut().find(|(known, _)| known == address) {

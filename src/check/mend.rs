@@ -7,7 +7,7 @@ use nova_core::state::{PowerState, VmState};
 use nova_db::{StoreError, TaskCommit};
 
 use super::{Checker, Outcome, Repair};
-use crate::conductor::steps::chain;
+use nova_core::error::chain;
 
 /// What the owner of a server reads that nothing works on any more.
 const INTERRUPTED: &str = "The operation was interrupted and can't be resumed.";

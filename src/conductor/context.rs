@@ -6,8 +6,8 @@ use nova_core::host::Allocation;
 use nova_core::ids::HostName;
 use nova_core::instance::Instance;
 use nova_core::request::Destination;
-use nova_core::rpc::compute::{BuildOrder, RebootOrder, StopOrder};
-use nova_core::state::PowerState;
+use nova_core::rpc::compute::{BuildOrder, Order, RebootOrder, StopOrder};
+use nova_core::state::{PowerState, is_legal_edge};
 use nova_core::task::Task;
 use nova_db::{Booking, TaskCommit};
 
@@ -41,6 +41,7 @@ pub struct TaskContext {
     before: Instance,
     book: Option<Booking>,
     release: Vec<HostName>,
+    removals: Vec<(HostName, Order<()>)>,
 }
 
 impl TaskContext {
@@ -55,6 +56,7 @@ impl TaskContext {
             reported_power: None,
             book: None,
             release: Vec::new(),
+            removals: Vec::new(),
         }
     }
 
@@ -79,6 +81,17 @@ impl TaskContext {
         }
     }
 
+    /// Has a host remove the guest, once the next commit is durable: what it makes true must be true first.
+    pub fn stage_removal(&mut self, host: HostName) {
+        let (task_id, instance_id, epoch) = (self.task.id, self.instance.id, self.instance.epoch);
+        self.removals.push((host, Order { task_id, instance_id, epoch, given: self.now, body: () }));
+    }
+
+    /// Removals that are due now that the commit is durable.
+    pub fn take_removals(&mut self) -> Vec<(HostName, Order<()>)> {
+        std::mem::take(&mut self.removals)
+    }
+
     /// Hosts whose allocation goes with the next commit.
     pub fn releases(&self) -> &[HostName] {
         &self.release
@@ -87,6 +100,8 @@ impl TaskContext {
     /// Everything that waits, as one transaction.
     pub fn commit(&self, done: bool) -> TaskCommit {
         let changed = self.instance != self.before;
+        let (from, to) = (self.before.states(), self.instance.states());
+        debug_assert!(is_legal_edge(&from, &to), "{from:?} -> {to:?} in {:?}", self.task);
         TaskCommit {
             task: self.task.clone(),
             done,

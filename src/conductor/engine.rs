@@ -13,7 +13,8 @@ use nova_queue::BusError;
 
 use super::context::{StagedOrder, TaskContext};
 use super::manager::Conductor;
-use super::steps::{self, Ran, StepError, chain};
+use super::steps::{self, Ran, StepError};
+use nova_core::error::chain;
 
 /// Why a drive stopped before the task's next durable point.
 #[derive(Debug, thiserror::Error)]
@@ -121,7 +122,7 @@ impl Conductor {
     /// Makes what is staged durable and takes the lease. False: the booked host has no room, the next one is due.
     async fn commit_and_wait(&self, cx: &mut TaskContext) -> Result<bool, DriveError> {
         cx.task.owner = Some(self.services.options.get().name.clone());
-        cx.task.lease_until = later(cx.now, self.services.options.get().task_lease);
+        cx.task.lease_until = later(self.clock.now(), self.services.options.get().task_lease);
         match self.store.commit_task(cx.commit(false)).await {
             Ok(committed) => {
                 cx.task = committed.task;
@@ -129,6 +130,7 @@ impl Conductor {
                     cx.instance = instance;
                 }
                 self.tell_releases(cx).await;
+                self.send_removals(cx).await;
                 Ok(true)
             }
             Err(StoreError::NoRoom { host, resource }) => {
@@ -136,7 +138,11 @@ impl Conductor {
                 while cx.task.log.last().is_some_and(|last| last.step != "claim" || last.event != Event::Begun) {
                     cx.task.log.pop();
                 }
-                cx.task.record("claim", Event::Failed(steps::no_room(&host, resource)));
+                let failure = steps::no_room(&host, resource);
+                if let Some(action) = &mut cx.action {
+                    action.finish_event(steps::BUILD_EVENT, Some(failure.details.clone()), cx.now);
+                }
+                cx.task.record("claim", Event::Failed(failure));
                 Ok(false)
             }
             Err(error) => Err(error.into()),
@@ -193,10 +199,21 @@ impl Conductor {
         }
         self.store.commit_task(cx.commit(true)).await?;
         self.tell_releases(&cx).await;
+        self.send_removals(&mut cx).await;
         let took = cx.now.duration_since(cx.task.created_at);
         tracing::info!(task = %cx.task.id, instance = %cx.instance.id, kind = cx.task.work.kind(),
             ok = failure.is_none(), seconds = took.as_secs_f64(), request_id = %cx.task.context.request_id, "task over");
         Ok(())
+    }
+
+    /// Hosts that are not told find out by themselves: the guest is no longer assigned to them.
+    async fn send_removals(&self, cx: &mut TaskContext) {
+        for (host, order) in cx.take_removals() {
+            let rpc = &self.services.rpc;
+            if let Err(error) = rpc.cast_to::<orders::TerminateInstance>(&host, &cx.task.context, &order).await {
+                tracing::info!(instance = %order.instance_id, %host, "it will find the guest by itself: {}", chain(&error));
+            }
+        }
     }
 
     /// Schedulers forget what was given back. Only news: they read the store anyway.
@@ -224,7 +241,7 @@ impl Conductor {
 }
 
 fn addressed<T>(cx: &TaskContext, body: T) -> orders::Order<T> {
-    orders::Order { task_id: cx.task.id, instance_id: cx.instance.id, epoch: cx.task.epoch, body }
+    orders::Order { task_id: cx.task.id, instance_id: cx.instance.id, epoch: cx.task.epoch, given: cx.now, body }
 }
 
 fn success(cx: &mut TaskContext) {
@@ -240,6 +257,9 @@ fn success(cx: &mut TaskContext) {
         Work::Delete => {
             cx.instance.deleted_at = Some(cx.now);
             cx.instance.terminated_at = Some(cx.now);
+            // I10: what a guest was told at its first boot is nobody's business any more.
+            cx.instance.user_data = None;
+            cx.instance.key_data = None;
             if let Some(host) = cx.instance.host.clone() {
                 cx.stage_release(host);
             }

@@ -11,7 +11,7 @@ use nova_queue::{HandlerError, Incoming};
 
 use super::manager::Conductor;
 use super::report::{speaks_of_itself, unavailable};
-use super::steps::chain;
+use nova_core::error::chain;
 
 impl Conductor {
     pub(super) async fn heartbeat(
@@ -40,9 +40,10 @@ impl Conductor {
         };
         let node = self.node(&request, report, now);
         let node = self.store.put_node(node).await.map_err(|e| unavailable(&e))?;
-        let disabled = services.first().is_some_and(|s| s.disabled);
+        let service = services.first();
+        let (disabled, up) = (service.is_some_and(|s| s.disabled), service.is_none_or(|s| !s.forced_down));
         let news = HostsChangedRequest {
-            services: vec![ServiceNews { host: request.host, disabled, up: true }],
+            services: vec![ServiceNews { host: request.host, disabled, up }],
             nodes: vec![NodeNews { node }],
             allocations: Vec::new(),
         };

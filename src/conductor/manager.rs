@@ -4,22 +4,26 @@ use std::sync::Arc;
 
 use nova_core::clock::Clock;
 use nova_core::entropy::Entropy;
+use nova_core::error::chain;
 use nova_core::request::RequestSpec;
 use nova_core::rpc::conductor::{
-    Heartbeat, ListAssigned, Ping, ReportPowerStates, ReportStep, StartTask, StartTaskRequest,
+    ConfirmStrays, Heartbeat, ListAssigned, Ping, ReportPowerStates, ReportStep, StartTask, StartTaskRequest,
 };
 use nova_core::task::{Event, Task, Work};
 use nova_db::{Store, StoreError};
-use nova_queue::{BusError, Dispatcher, HandlerError, RpcClient, Serving, Subscription};
+use nova_queue::{BusError, Dispatcher, HandlerError, RpcClient, RunningService, Subscription};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use super::ConductorOptions;
 use super::context::TaskContext;
 use super::engine::DriveError;
 use super::steps::{self, Services, StepError};
 use crate::live::Live;
+
+/// Messages in hand at once. Some wait for a scheduler or a slow store, and must not keep heartbeats out.
+const PREFETCH: usize = 1024;
 
 /// What a conductor is built from.
 pub struct Parts {
@@ -44,24 +48,6 @@ pub struct Conductor {
     pub(super) services: Services,
 }
 
-/// A conductor at work.
-pub struct Running {
-    serving: Serving,
-    stop: CancellationToken,
-    loops: TaskTracker,
-}
-
-impl Running {
-    /// Takes no more messages and waits for what is in hand. The caller bounds the wait; what is left is leased and
-    /// taken up by another.
-    pub async fn stop(self) {
-        self.stop.cancel();
-        self.serving.stop().await;
-        self.loops.close();
-        self.loops.wait().await;
-    }
-}
-
 impl Conductor {
     /// A conductor that does nothing yet.
     pub fn new(parts: Parts) -> Self {
@@ -70,17 +56,15 @@ impl Conductor {
     }
 
     /// Listens on the bus and looks for tasks that nobody works on.
-    pub async fn start(self) -> Result<Running, BusError> {
-        let serving =
-            self.services.rpc.bus().serve(Subscription::shared("conductor"), Arc::new(self.dispatcher())).await?;
-        let (stop, loops) = (CancellationToken::new(), TaskTracker::new());
-        let (sweeper, stopped) = (self.clone(), stop.clone());
-        loops.spawn(async move { sweeper.sweep_until(stopped).await });
-        Ok(Running { serving, stop, loops })
+    pub async fn start(self) -> Result<RunningService, BusError> {
+        let subscription = Subscription { prefetch: PREFETCH, ..Subscription::shared("conductor") };
+        let serving = self.services.rpc.bus().serve(subscription, Arc::new(self.dispatcher())).await?;
+        let running = RunningService::new(serving, &CancellationToken::new());
+        Ok(running.with(|stop| async move { self.sweep_until(stop).await }))
     }
 
     fn dispatcher(&self) -> Dispatcher {
-        let (a, b, c, d, e) = (self.clone(), self.clone(), self.clone(), self.clone(), self.clone());
+        let [a, b, c, d, e, f] = std::array::from_fn(|_| self.clone());
         Dispatcher::new("conductor")
             .method::<StartTask, _, _>(move |_, request| {
                 let conductor = a.clone();
@@ -102,6 +86,10 @@ impl Conductor {
                 let conductor = e.clone();
                 async move { conductor.report_power_states(incoming, request).await }
             })
+            .method::<ConfirmStrays, _, _>(move |incoming, request| {
+                let conductor = f.clone();
+                async move { conductor.confirm_strays(incoming, request).await }
+            })
             .method::<Ping, _, _>(|_, ()| async { Ok(()) })
     }
 
@@ -117,7 +105,7 @@ impl Conductor {
                     Err(error) => tracing::warn!(task = %id, "not taken up now: {error}"),
                 },
                 Err(StoreError::NotFound { .. }) => {}
-                Err(error) => return Err(HandlerError::Again(steps::chain(&error))),
+                Err(error) => return Err(HandlerError::Again(chain(&error))),
             }
         }
         if contexts.len() > 1 {
@@ -126,7 +114,7 @@ impl Conductor {
         let mut drives = JoinSet::new();
         for cx in contexts {
             let (conductor, id) = (self.clone(), cx.task.id);
-            drives.spawn(async move { (id, conductor.drive(cx).await) });
+            drives.spawn(async move { (id, conductor.drive(cx).await) }.in_current_span());
         }
         while let Some(driven) = drives.join_next().await {
             match driven {

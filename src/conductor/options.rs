@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use nova_core::ids::InstanceId;
+use nova_core::instance::hypervisor_name;
 use nova_core::options::{Config, common};
 
 /// The conductor's settings, read from the configuration in one place.
@@ -57,11 +58,6 @@ impl ConductorOptions {
 
     /// The hypervisor's name for an instance: `%08x`, `%x` and `%d` stand for its number, `%(uuid)s` for its id.
     pub fn instance_name(&self, number: i64, id: InstanceId) -> String {
-        let template = &self.instance_name_template;
-        template
-            .replace("%(uuid)s", &id.to_string())
-            .replace("%08x", &format!("{number:08x}"))
-            .replace("%x", &format!("{number:x}"))
-            .replace("%d", &number.to_string())
+        hypervisor_name(&self.instance_name_template, number, id)
     }
 }

@@ -15,7 +15,7 @@ use nova_queue::{HandlerError, Incoming};
 use super::engine::later;
 use super::manager::Conductor;
 use super::report::speaks_of_itself;
-use super::steps::chain;
+use nova_core::error::chain;
 
 impl Conductor {
     pub(super) async fn report_power_states(
@@ -43,6 +43,10 @@ impl Conductor {
     }
 
     async fn sync(&self, mut instance: Instance, seen: &ObservedPower) -> Result<(), StoreError> {
+        // Something was begun since the host looked; its outcome counts.
+        if seen.epoch != instance.epoch {
+            return Ok(());
+        }
         let sync = sync_power_state(&instance.states(), seen.power_state);
         if let Some(power) = sync.record {
             instance.power_state = power;

@@ -1,6 +1,9 @@
 //! What hosts report of their part of a task, and what they ask about themselves.
 
-use nova_core::rpc::conductor::{AssignedInstance, ListAssignedRequest, ReportStepRequest, StepOutcome, Verdict};
+use nova_core::ids::InstanceId;
+use nova_core::rpc::conductor::{
+    AssignedInstance, ConfirmStraysRequest, ListAssignedRequest, ReportStepRequest, StepOutcome, Verdict,
+};
 use nova_core::rpc::{Refusal, RefusalKind};
 use nova_core::task::{Event, Failure, Next};
 use nova_db::{InstanceQuery, StoreError};
@@ -8,7 +11,7 @@ use nova_queue::{HandlerError, Incoming};
 
 use super::engine::DriveError;
 use super::manager::Conductor;
-use super::steps::chain;
+use nova_core::error::chain;
 
 /// Tries to write a report past other writers.
 const TRIES: usize = 5;
@@ -85,6 +88,29 @@ impl Conductor {
                 busy: instance.task_state.is_some(),
             })
             .collect())
+    }
+}
+
+impl Conductor {
+    /// Only what is known to be deleted or elsewhere is confirmed: a store that knows nothing of a guest may be the wrong
+    /// store, and a removed guest does not come back.
+    pub(super) async fn confirm_strays(
+        &self,
+        incoming: Incoming,
+        request: ConfirmStraysRequest,
+    ) -> Result<Vec<InstanceId>, HandlerError> {
+        speaks_of_itself(&incoming, &request.host)?;
+        let mut strays = Vec::new();
+        for id in request.instances {
+            match self.store.get_instance(id).await {
+                Ok(instance) if instance.is_deleted() || instance.host.as_ref() != Some(&request.host) => {
+                    strays.push(id)
+                }
+                Ok(_) | Err(StoreError::NotFound { .. }) => {}
+                Err(error) => return Err(unavailable(&error)),
+            }
+        }
+        Ok(strays)
     }
 }
 

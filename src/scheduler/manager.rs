@@ -3,20 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use nova_core::clock::Clock;
 use nova_core::entropy::Entropy;
 use nova_core::request::{NoValidHost, RequestSpec, Selection};
 use nova_core::rpc::scheduler::{HostsChanged, SelectDestinations};
 use nova_core::rpc::{Refusal, RefusalKind};
 use nova_db::{Store, StoreError};
-use nova_queue::{BusError, Dispatcher, HandlerError, MessageBus, Serving, Subscription};
+use nova_queue::{BusError, Dispatcher, HandlerError, MessageBus, RunningService, Subscription};
 use nova_sched::{Scheduler, SchedulerError, SchedulerRng};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::Hosts;
-use crate::conductor::steps::chain;
+use nova_core::error::chain;
 
 /// What an operator may set.
 #[derive(Debug, Clone)]
@@ -67,24 +67,8 @@ struct Inner {
 struct State {
     hosts: Hosts,
     rng: SchedulerRng,
-    read: bool,
-}
-
-/// A scheduler at work.
-pub struct Running {
-    serving: Serving,
-    stop: CancellationToken,
-    loops: TaskTracker,
-}
-
-impl Running {
-    /// Takes no more requests and waits for those in hand.
-    pub async fn stop(self) {
-        self.stop.cancel();
-        self.serving.stop().await;
-        self.loops.close();
-        self.loops.wait().await;
-    }
+    /// When the last reading began.
+    read: Option<Timestamp>,
 }
 
 impl SchedulerService {
@@ -101,13 +85,13 @@ impl SchedulerService {
             bus: parts.bus,
             clock: parts.clock,
             options: parts.options,
-            state: Mutex::new(State { hosts, rng, read: false }),
+            state: Mutex::new(State { hosts, rng, read: None }),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Listens on the bus and keeps the table current.
-    pub async fn start(self) -> Result<Running, BusError> {
+    pub async fn start(self) -> Result<RunningService, BusError> {
         let (selecting, listening) = (self.clone(), self.clone());
         let dispatcher = Dispatcher::new("scheduler")
             .method::<SelectDestinations, _, _>(move |_, spec| {
@@ -122,10 +106,8 @@ impl SchedulerService {
                 }
             });
         let serving = self.inner.bus.serve(Subscription::shared("scheduler"), Arc::new(dispatcher)).await?;
-        let (stop, loops) = (CancellationToken::new(), TaskTracker::new());
-        let stopped = stop.clone();
-        loops.spawn(async move { self.refresh_until(stopped).await });
-        Ok(Running { serving, stop, loops })
+        let running = RunningService::new(serving, &CancellationToken::new());
+        Ok(running.with(|stop| async move { self.refresh_until(stop).await }))
     }
 
     async fn refresh_until(&self, stop: CancellationToken) {
@@ -142,22 +124,23 @@ impl SchedulerService {
     }
 
     async fn refresh(&self, state: &mut State) -> Result<(), StoreError> {
-        let store = &self.inner.store;
+        let (store, began) = (&self.inner.store, self.inner.clock.now());
         let (nodes, services) = (store.list_nodes().await?, store.list_services().await?);
         let allocations = store.list_allocations(None).await?;
         let down_time = crate::conductor::signed(self.inner.options.service_down_time);
         state.hosts.read_from(&nodes, &services, &allocations, self.inner.clock.now(), down_time);
-        state.read = true;
+        state.read = Some(began);
         Ok(())
     }
 
     async fn select_destinations(&self, spec: &RequestSpec) -> Result<Vec<Selection>, HandlerError> {
+        // A reading that begins after a request came is fresh for it: one serves all who wait.
+        let arrived = self.inner.clock.now();
         let mut state = self.inner.state.lock().await;
-        let mut fresh = false;
-        if !state.read {
+        if state.read.is_none() {
             self.refresh(&mut state).await.map_err(|e| unavailable(&e))?;
-            fresh = true;
         }
+        let mut fresh = state.read.is_some_and(|began| began >= arrived);
         loop {
             let State { hosts, rng, .. } = &mut *state;
             match hosts.select(&*self.inner.algorithm, spec, rng, self.inner.clock.now()) {

@@ -8,5 +8,5 @@
 mod manager;
 mod table;
 
-pub use manager::{Parts, Running, SchedulerService, ServiceOptions};
+pub use manager::{Parts, SchedulerService, ServiceOptions};
 pub use table::{Hosts, TENTATIVE};

@@ -152,6 +152,17 @@ impl Hosts {
         }
     }
 
+    /// An instance that is asked for again has no use for what it was promised before.
+    fn take_back(&mut self, instance: InstanceId) {
+        let from = (instance, HostName::new(""));
+        let earlier = self.promised.range(from..).take_while(|((id, _), _)| *id == instance);
+        let hosts: Vec<HostName> = earlier.map(|((_, host), _)| host.clone()).collect();
+        for host in hosts {
+            self.table.release_on(instance.as_u128(), host.as_str());
+            self.promised.remove(&(instance, host));
+        }
+    }
+
     /// Asks the algorithm, and counts what it chose as taken.
     pub fn select(
         &mut self,
@@ -160,6 +171,9 @@ impl Hosts {
         rng: &mut SchedulerRng,
         now: Timestamp,
     ) -> Result<Vec<Selection>, NoValidHost> {
+        for instance in &spec.instances {
+            self.take_back(*instance);
+        }
         let request = request(spec);
         let chosen = algorithm.select_destinations(&self.table, &request, rng).map_err(|no| told(&no))?;
         let mut selections = Vec::with_capacity(chosen.len());

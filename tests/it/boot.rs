@@ -191,11 +191,73 @@ async fn a_guest_that_shuts_down_by_itself_is_a_stopped_server() {
     cloud.stop().await;
 }
 
+/// A host that missed a deletion removes the guest when it finds it; one that the cloud never heard of it leaves alone.
 #[tokio::test(start_paused = true)]
-async fn a_guest_that_belongs_to_nobody_is_removed() {
+async fn a_guest_of_a_deleted_server_is_removed_and_a_strangers_is_not() {
+    use nova_virt::Hypervisor;
     let cloud = Cloud::start(CloudOptions { hosts: 1, ..CloudOptions::default() }).await;
-    cloud.hosts.values().next().unwrap().plant_leftover(nova_core::ids::InstanceId::generate(&*cloud.entropy));
+    let host = cloud.hosts.values().next().unwrap().clone();
+    let ids = cloud.boot(1, cloud.flavor(1, 512)).await.unwrap();
+    cloud.settle().await;
+    assert!(cloud.act(ids[0], Action::Delete).await);
+    cloud.settle().await;
+    let stranger = nova_core::ids::InstanceId::generate(&*cloud.entropy);
+    host.plant_leftover(ids[0]);
+    host.plant_leftover(stranger);
     cloud.pass(std::time::Duration::from_secs(120)).await;
+    let left: Vec<_> = host.list().await.unwrap().into_iter().map(|guest| guest.instance).collect();
+    assert_eq!(left, [stranger]);
+    cloud.stop().await;
+}
+
+/// A copy of an order that comes after it was done changes nothing, whatever happens then.
+#[tokio::test(start_paused = true)]
+async fn late_copies_of_orders_change_nothing() {
+    let chances = Chances { repeat: 1000, longest_delay: std::time::Duration::from_secs(5), ..Chances::default() };
+    let cloud = Cloud::start(CloudOptions { chances, hosts: 6, ..CloudOptions::default() }).await;
+    let host = cloud.hosts.values().next().unwrap().clone();
+    host.fail_next(Operation::Spawn, 1, ErrorKind::Failed);
+    let ids = cloud.boot(3, cloud.flavor(1, 512)).await.unwrap();
+    cloud.settle().await;
+    for host in cloud.hosts.values() {
+        host.fail_next(Operation::Spawn, 9, ErrorKind::Failed);
+    }
+    cloud.pass(std::time::Duration::from_secs(300)).await;
+    for id in ids {
+        let server = cloud.get(id).await;
+        assert_eq!(server.vm_state, VmState::Active, "{:?} {:?}", server.fault, cloud.store.list_actions(id).await);
+    }
+    cloud.check().await;
+    cloud.stop().await;
+}
+
+/// One that waits for a slot behind hung builds is deleted at once.
+#[tokio::test(start_paused = true)]
+async fn deletion_passes_builds_that_hang() {
+    let cloud = Cloud::start(CloudOptions { hosts: 1, vcpus: 64, memory_mb: 65536, ..CloudOptions::default() }).await;
+    let host = cloud.hosts.values().next().unwrap().clone();
+    host.hang(Operation::Spawn);
+    let ids = cloud.boot(100, cloud.flavor(1, 512)).await.unwrap();
+    cloud.pass(std::time::Duration::from_secs(2)).await;
+    assert!(cloud.act(ids[99], Action::Delete).await);
+    cloud.pass(std::time::Duration::from_secs(2)).await;
+    assert!(cloud.get(ids[99]).await.is_deleted());
+    host.release(Operation::Spawn);
+    cloud.settle().await;
+    cloud.check().await;
+    cloud.stop().await;
+}
+
+/// A place that was promised and not used does not stand in the way of the next try.
+#[tokio::test(start_paused = true)]
+async fn the_last_place_is_found_again_after_a_lost_answer() {
+    let cloud = Cloud::start(CloudOptions { hosts: 1, memory_mb: 1024, ..CloudOptions::default() }).await;
+    cloud.set_chances(Chances { lose: 400, ..Chances::default() });
+    let ids = cloud.boot(1, cloud.flavor(1, 512)).await.unwrap();
+    cloud.pass(std::time::Duration::from_secs(60)).await;
+    cloud.set_chances(Chances::default());
+    cloud.settle().await;
+    assert_eq!(cloud.get(ids[0]).await.vm_state, VmState::Active);
     cloud.check().await;
     cloud.stop().await;
 }
@@ -214,5 +276,35 @@ async fn a_host_that_cannot_undo_is_not_followed_by_another() {
     assert_eq!(cloud.world.violations(), vec![]);
     cloud.pass(std::time::Duration::from_secs(900)).await;
     cloud.check().await;
+    cloud.stop().await;
+}
+
+/// Through the real pipeline, with the real identity: good until its last second, and not after.
+#[tokio::test(start_paused = true)]
+async fn an_expired_token_is_refused() {
+    let token_life = std::time::Duration::from_secs(60);
+    let cloud = Cloud::start(CloudOptions { token_life, ..CloudOptions::default() }).await;
+    assert_eq!(cloud.call("GET", "/compute/v2.1/servers", None).await.0, 200);
+    cloud.pass(std::time::Duration::from_secs(61)).await;
+    let commits = cloud.store.commits();
+    let (status, answer) = cloud.call("POST", "/compute/v2.1/servers", Some(serde_json::json!({"server": {}}))).await;
+    assert_eq!((status, &answer["unauthorized"]["code"]), (401, &serde_json::json!(401)), "{answer}");
+    assert_eq!(cloud.store.commits(), commits);
+    cloud.stop().await;
+}
+
+/// I10: nothing that was secret about a server outlives it.
+#[tokio::test(start_paused = true)]
+async fn a_deleted_server_keeps_no_secrets() {
+    let cloud = Cloud::start(CloudOptions::default()).await;
+    let ids = cloud.boot(1, cloud.flavor(1, 512)).await.unwrap();
+    cloud.settle().await;
+    let mut server = cloud.get(ids[0]).await;
+    (server.user_data, server.key_data) = (Some("c2VjcmV0".into()), Some("ssh-ed25519 AAAA".into()));
+    cloud.store.update_instance(server).await.unwrap();
+    assert!(cloud.act(ids[0], Action::Delete).await);
+    cloud.settle().await;
+    let server = cloud.get(ids[0]).await;
+    assert_eq!((server.is_deleted(), server.user_data, server.key_data), (true, None, None));
     cloud.stop().await;
 }

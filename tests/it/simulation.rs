@@ -144,3 +144,13 @@ fn every_seed_ends_well_and_the_same_twice() {
     }
     assert_eq!(digests.len(), seeds.len(), "the seed does not matter");
 }
+
+/// The long run: seeds that CI does not see.
+#[test]
+#[ignore = "needs NOVA_TEST_SOAK_SEEDS, the number of seeds; `make soak` sets it"]
+fn soak_many_seeds() {
+    let count: u64 = std::env::var("NOVA_TEST_SOAK_SEEDS").expect("NOVA_TEST_SOAK_SEEDS").parse().unwrap();
+    for seed in SEEDS.end..SEEDS.end + count {
+        assert_eq!(run_named(seed), run_named(seed), "seed {seed} went two ways");
+    }
+}

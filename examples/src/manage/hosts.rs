@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use nova::check::{GuestFacts, HostFacts, Hosts};
-use nova::conductor::steps::chain;
 use nova_core::contracts::BoxError;
+use nova_core::error::chain;
 use nova_core::ids::{HostName, InstanceId};
 use nova_core::options::{Config, common};
 use nova_virt::Hypervisor;

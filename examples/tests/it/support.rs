@@ -1,5 +1,6 @@
 //! A `nova-all` of a test's own: its configuration, start, health, end and log, and what every test asks of it.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -173,12 +174,18 @@ impl Cloud {
         command.output().unwrap()
     }
 
-    /// The guests that the fake hypervisor keeps, by the server that each belongs to, with the number of its boots.
+    /// The guests that the fake hypervisors keep, host by host: the server that each belongs to, and the number of its
+    /// boots.
     pub fn guests(&self) -> Vec<(String, u64)> {
-        let Ok(text) = fs::read_to_string(self.state().join("fake/host-1.json")) else { return Vec::new() };
-        let kept: Value = serde_json::from_str(&text).expect("the fake keeps JSON");
-        let guests = kept.as_object().expect("guests by id");
-        guests.iter().map(|(id, guest)| (id.clone(), guest["boots"].as_u64().expect("boots"))).collect()
+        let Ok(folder) = fs::read_dir(self.state().join("fake")) else { return Vec::new() };
+        let mut hosts: Vec<PathBuf> = folder.map(|file| file.unwrap().path()).collect();
+        hosts.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
+        hosts.sort();
+        let guests = hosts.iter().flat_map(|host| {
+            let kept: BTreeMap<String, Value> = serde_json::from_slice(&fs::read(host).unwrap()).expect("guests by id");
+            kept.into_iter().map(|(id, guest)| (id, guest["boots"].as_u64().expect("boots")))
+        });
+        guests.collect()
     }
 
     /// `nova-manage check` finds nothing.
@@ -249,6 +256,12 @@ impl Project {
     #[track_caller]
     pub fn servers(&self) -> Vec<Value> {
         self.demo.get("/servers/detail").unwrap().list("servers").unwrap()
+    }
+
+    /// The servers that were made last, so many at most.
+    #[track_caller]
+    pub fn newest(&self, limit: usize) -> Vec<Value> {
+        self.demo.get(&format!("/servers/detail?limit={limit}")).unwrap().list("servers").unwrap()
     }
 
     #[track_caller]

@@ -193,8 +193,8 @@ pub const SCHEDULER_DRIVER: Opt<String> = Opt::choice(
 .default("least_load")
 .roles(&["nova-scheduler"])
 .help(
-    "How a host is picked: at random over all zones, at random inside the zone asked for, the one with the least \
-             load, or by filters and weighers.",
+    "How a host is picked: at random over all zones, at random inside the zone asked for, or the one with the least \
+             load. ('filter', by filters and weighers, is not built yet and is refused at the start.)",
 );
 /// `scheduler.max_attempts`
 pub const SCHEDULER_MAX_ATTEMPTS: Opt<i64> = Opt::integer("scheduler", "max_attempts", 1, 100)
@@ -207,7 +207,8 @@ pub const SCHEDULER_MAX_ATTEMPTS: Opt<i64> = Opt::integer("scheduler", "max_atte
 pub const TASK_LEASE: Opt<Duration> = Opt::seconds("conductor", "task_lease", 1, 3600)
     .default("30")
     .roles(CONDUCTOR)
-    .help("How long a conductor owns a task without renewing it. When it dies, another takes over after this time.");
+    .help("How long an order to a host is waited for before it is given again, and after how long another conductor takes over \
+         the tasks of one that died.");
 /// `conductor.task_deadline`
 pub const TASK_DEADLINE: Opt<Duration> = Opt::seconds("conductor", "task_deadline", 10, 604_800)
     .default("3600")

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{InstanceId, TaskId};
@@ -48,6 +49,8 @@ pub struct Order<T> {
     pub instance_id: InstanceId,
     /// The fencing token: lower than one seen before means that the order is late.
     pub epoch: u64,
+    /// When the conductor gave it. A host that has started since may not know how the order ended.
+    pub given: Timestamp,
     /// What to do.
     pub body: T,
 }

@@ -30,6 +30,11 @@ rpc_method! {
 }
 
 rpc_method! {
+    /// These guests are here and not assigned: which of them are known to be deleted or elsewhere, and must go?
+    ConfirmStrays = "conductor"."confirm_strays": Call from [Compute], ConfirmStraysRequest => Vec<InstanceId>
+}
+
+rpc_method! {
     /// Guests whose power state is another than the store's.
     ReportPowerStates = "conductor"."report_power_states": Cast from [Compute], ReportPowerStatesRequest => ()
 }
@@ -144,6 +149,15 @@ pub struct ListAssignedRequest {
     pub host: HostName,
 }
 
+/// Guests that nobody seems to own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfirmStraysRequest {
+    /// The host; must be the sender.
+    pub host: HostName,
+    /// Which.
+    pub instances: Vec<InstanceId>,
+}
+
 /// An instance that the store has on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AssignedInstance {
@@ -173,6 +187,8 @@ pub struct ReportPowerStatesRequest {
 pub struct ObservedPower {
     /// Which.
     pub instance_id: InstanceId,
+    /// The newest fencing token that the host knew: of an older one, the reading is worth nothing any more.
+    pub epoch: u64,
     /// What the hypervisor says.
     pub power_state: PowerState,
 }

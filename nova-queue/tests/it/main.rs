@@ -1,6 +1,6 @@
 //! The conformance suite on every bus, and what RPC adds on top.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
 
@@ -11,6 +11,9 @@ use nova_core::rpc::{Method, RefusalKind, Role, Sender};
 use nova_queue::{
     BusError, Chances, Dispatcher, FaultyBus, HandlerError, MemoryBus, MessageBus, RpcClient, Subscription, testing,
 };
+
+#[cfg(feature = "amqp")]
+mod amqp;
 
 mod memory {
     use super::*;

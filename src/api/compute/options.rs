@@ -48,6 +48,8 @@ pub struct ComputeOptions {
     pub max_attempts: usize,
     /// Servers that one request may ask for.
     pub max_servers_per_request: u32,
+    /// The hypervisor's name for a server (`DEFAULT.instance_name_template`).
+    pub instance_name_template: String,
 }
 
 impl Default for ComputeOptions {
@@ -72,6 +74,7 @@ impl Default for ComputeOptions {
             operation_timeout: Duration::from_secs(900),
             max_attempts: 3,
             max_servers_per_request: 1000,
+            instance_name_template: "instance-%08x".to_owned(),
         }
     }
 }
@@ -146,6 +149,7 @@ impl ComputeOptions {
             operation_timeout: deadline,
             max_attempts: count(&common::SCHEDULER_MAX_ATTEMPTS),
             max_servers_per_request: u32::try_from(config.get(&MAX_SERVERS_PER_REQUEST)).unwrap_or(u32::MAX),
+            instance_name_template: config.get(&common::INSTANCE_NAME_TEMPLATE),
         }
     }
 }

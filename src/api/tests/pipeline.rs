@@ -256,3 +256,13 @@ async fn the_rate_limit_counts_by_project() {
     world.pass(1);
     assert_eq!(world.get("demo", 1, "/servers").await.status, 200);
 }
+
+#[test]
+fn an_application_is_not_served_twice() {
+    let options = ApiOptions { enabled_apis: vec![named("identity"), named("identity")], ..ApiOptions::default() };
+    let mut registry = registry(options);
+    let dialect = Arc::new(crate::api::NovaDialect);
+    registry.application(crate::api::Application::new("identity", "/identity", dialect));
+    let Err(error) = registry.build() else { panic!("it was built") };
+    assert!(matches!(error, PipelineError::Twice { .. }), "{error}");
+}

@@ -1,11 +1,13 @@
 //! Building an instance: find a host, book it, have the guest made there (nova/conductor/manager.py,
 //! `schedule_and_build_instances`).
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use nova_core::instance::Instance;
 use nova_core::request::{NoValidHost, RequestSpec, Selection};
 use nova_core::rpc::RefusalKind;
-use nova_core::rpc::compute::{BuildOrder, TerminateInstance};
+use nova_core::rpc::compute::BuildOrder;
 use nova_core::rpc::scheduler::SelectDestinations;
 use nova_core::state::TaskState;
 use nova_core::task::{Failure, Work};
@@ -13,12 +15,19 @@ use nova_core::task::{Failure, Work};
 use super::{Ran, Services, Step, StepError};
 use crate::conductor::context::{StagedOrder, TaskContext};
 
+/// What `os-instance-actions` calls a host's part of a build.
+pub const BUILD_EVENT: &str = "compute__do_build_and_run_instance";
+
+/// A decision takes microseconds; a scheduler that does not answer is asked again by a later sweep.
+const SCHEDULER_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Asks the scheduler, unless the whole request was scheduled together already.
 pub struct Schedule;
 
 /// Asks for destinations of the given instances of a request.
 pub async fn select(services: &Services, cx: &TaskContext, spec: &RequestSpec) -> Result<Vec<Selection>, StepError> {
-    let answer = services.rpc.call::<SelectDestinations>(&cx.task.context, spec).await;
+    let asking = services.rpc.clone().with_call_timeout(SCHEDULER_TIMEOUT);
+    let answer = asking.call::<SelectDestinations>(&cx.task.context, spec).await;
     answer.map_err(|error| match error.refusal() {
         Some(refusal) if refusal.kind == RefusalKind::NoValidHost => no_valid_host(&refusal.message),
         _ => StepError::of_bus(&error),
@@ -107,7 +116,7 @@ impl Step for Claim {
         }
         cx.instance.host = None;
         cx.instance.node = None;
-        cx.instance.availability_zone = None;
+        cx.instance.availability_zone = cx.instance.pinned_availability_zone.clone();
         cx.instance.task_state = Some(TaskState::Scheduling);
         Ok(())
     }
@@ -124,16 +133,16 @@ impl Step for Spawn {
 
     async fn run(&self, services: &Services, cx: &mut TaskContext) -> Result<Ran, StepError> {
         if let (Some(action), Some(host)) = (&mut cx.action, cx.instance.host.as_ref()) {
-            action.begin_event("compute__do_build_and_run_instance", Some(host.as_str()), cx.now);
+            action.begin_event(BUILD_EVENT, Some(host.as_str()), cx.now);
         }
         Ok(Ran::Ordered(StagedOrder::Build(Box::new(order(services, &cx.instance, &cx.task.work)))))
     }
 
-    async fn undo(&self, services: &Services, cx: &mut TaskContext) -> Result<(), StepError> {
+    async fn undo(&self, _services: &Services, cx: &mut TaskContext) -> Result<(), StepError> {
         let failure = nova_core::task::outcome_of(&cx.task.work.plan(), &cx.task.log);
         if let Some(action) = &mut cx.action {
             let error = failure.as_ref().map_or_else(|| "undone".to_owned(), |f| f.details.clone());
-            action.finish_event("compute__do_build_and_run_instance", Some(error), cx.now);
+            action.finish_event(BUILD_EVENT, Some(error), cx.now);
         }
         // A host that reported its failure has nothing left of the guest. One that was given up may have: it is told,
         // and finds out by itself otherwise, since the guest is no longer assigned to it.
@@ -141,15 +150,7 @@ impl Step for Spawn {
             && let Some(host) = cx.task.host().cloned()
         {
             cx.instance.epoch += 1;
-            let order = nova_core::rpc::compute::Order {
-                task_id: cx.task.id,
-                instance_id: cx.instance.id,
-                epoch: cx.instance.epoch,
-                body: (),
-            };
-            if let Err(error) = services.rpc.cast_to::<TerminateInstance>(&host, &cx.task.context, &order).await {
-                tracing::info!(instance = %cx.instance.id, %host, "the host will find the guest by itself: {error}");
-            }
+            cx.stage_removal(host);
         }
         Ok(())
     }

@@ -5,9 +5,10 @@ mod build;
 mod power;
 mod terminate;
 
-pub(super) use build::{no_room, select};
+pub(super) use build::{BUILD_EVENT, no_room, select};
 
 use async_trait::async_trait;
+use nova_core::error::chain;
 use nova_core::task::Failure;
 use nova_queue::{BusError, RpcClient};
 
@@ -78,20 +79,6 @@ const STEPS: [&dyn Step; 7] = [
 /// The step of that name.
 pub fn find(name: &str) -> Option<&'static dyn Step> {
     STEPS.into_iter().find(|step| step.name() == name)
-}
-
-/// An error with all its causes in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ use nova_core::rpc::{Role, Sender};
 use nova_core::state::{Action, PowerState, VmState};
 use nova_db::{InstanceQuery, MemoryStore, Store, StoreError};
 use nova_queue::testing::VirtualClock;
-use nova_queue::{Chances, FaultyBus, MemoryBus, MessageBus, RpcClient};
+use nova_queue::{Chances, FaultyBus, MemoryBus, MessageBus, RpcClient, RunningService};
 use nova_sched::SchedulerOptions;
 use nova_virt::{FakeHypervisor, FakeOptions, FakeWorld};
 use serde_json::{Value, json};
@@ -47,12 +47,22 @@ pub struct CloudOptions {
     pub vcpus: u32,
     pub memory_mb: u64,
     pub disk_gb: u64,
+    pub token_life: Duration,
 }
 
 impl Default for CloudOptions {
     fn default() -> Self {
         let chances = Chances::default();
-        Self { seed: 1, hosts: 3, scheduler: "least_load", chances, vcpus: 8, memory_mb: 8192, disk_gb: 100 }
+        Self {
+            seed: 1,
+            hosts: 3,
+            scheduler: "least_load",
+            chances,
+            vcpus: 8,
+            memory_mb: 8192,
+            disk_gb: 100,
+            token_life: Duration::from_secs(10 * 86_400),
+        }
     }
 }
 
@@ -69,8 +79,8 @@ pub struct Cloud {
     api: Api,
     token: String,
     project: ProjectId,
-    agents: Vec<nova_compute::Running>,
-    services: Option<(nova::conductor::Running, nova::scheduler::Running)>,
+    agents: Vec<RunningService>,
+    services: Option<(RunningService, RunningService)>,
 }
 
 /// Every image is there; the fake fetches none.
@@ -129,7 +139,7 @@ impl Cloud {
         .unwrap();
         let services = (conductor.start().await.unwrap(), scheduler.start().await.unwrap());
         let orders = BusOrders::new(client(Role::Api, "controller"));
-        let (api, token, project) = door(&store, &clock, &entropy, orders).await;
+        let (api, token, project) = door(&store, &clock, &entropy, orders, options.token_life).await;
         let mut cloud = Self {
             api,
             token,
@@ -338,12 +348,10 @@ async fn door(
     clock: &Arc<dyn Clock>,
     entropy: &Arc<dyn Entropy>,
     orders: BusOrders,
+    token_expiration: Duration,
 ) -> (Api, String, ProjectId) {
-    let options = IdentityOptions {
-        token_expiration: Duration::from_secs(10 * 86_400),
-        password: PasswordOptions::cheap(),
-        ..IdentityOptions::default()
-    };
+    let options =
+        IdentityOptions { token_expiration, password: PasswordOptions::cheap(), ..IdentityOptions::default() };
     let catalog = Catalog::of_this_process("http://cloud");
     let identity = IdentityManager::open(store.clone(), clock.clone(), entropy.clone(), catalog, options);
     let identity = Arc::new(identity.await.unwrap());

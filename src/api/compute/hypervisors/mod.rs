@@ -43,6 +43,7 @@ struct Row {
     node: ComputeNode,
     service: Service,
     servers: Option<Vec<Instance>>,
+    name_template: String,
 }
 
 impl Hypervisors {
@@ -159,11 +160,12 @@ impl Hypervisors {
         let services = self.api.store.list_services().await?;
         let by_host: BTreeMap<&str, &Service> =
             services.iter().filter(|s| s.binary == COMPUTE).map(|s| (s.host.as_str(), s)).collect();
+        let name_template = self.api.options.get().instance_name_template.clone();
         let mut rows = Vec::with_capacity(nodes.len());
         for node in nodes {
             let Some(service) = by_host.get(node.host.as_str()) else { continue };
             let servers = if with_servers { Some(self.servers_on(&node).await?) } else { None };
-            rows.push(Row { service: (*service).clone(), node, servers });
+            rows.push(Row { service: (*service).clone(), node, servers, name_template: name_template.clone() });
         }
         Ok(rows)
     }
@@ -211,7 +213,8 @@ impl Hypervisors {
 
 impl Row {
     fn hypervisor(&self) -> Hypervisor<'_> {
-        Hypervisor { node: &self.node, service: &self.service, servers: self.servers.as_deref() }
+        let (servers, name_template) = (self.servers.as_deref(), self.name_template.as_str());
+        Hypervisor { node: &self.node, service: &self.service, servers, name_template }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Compute nodes as administrators see them (nova/api/openstack/compute/hypervisors.py, `_view_hypervisor`).
 
 use nova_core::host::{ComputeNode, Service};
-use nova_core::instance::Instance;
+use nova_core::instance::{Instance, hypervisor_name};
 use serde_json::{Map, Value, json};
 
 use crate::api::Microversion;
@@ -17,6 +17,8 @@ pub struct Hypervisor<'a> {
     pub service: &'a Service,
     /// The servers on it, where they were asked for.
     pub servers: Option<&'a [Instance]>,
+    /// From a server's number to the hypervisor's name for it.
+    pub name_template: &'a str,
 }
 
 /// The id that this version shows: a number before 2.53, a UUID from then on.
@@ -32,7 +34,8 @@ pub fn brief(version: Microversion, liveness: &Liveness, hypervisor: &Hypervisor
     view.insert("state".into(), json!(liveness.state(hypervisor.service)));
     view.insert("status".into(), json!(service_view::status(hypervisor.service)));
     if let Some(servers) = hypervisor.servers.filter(|s| !s.is_empty() || version.at_least(75)) {
-        let servers: Vec<Value> = servers.iter().map(|s| json!({"uuid": s.id, "name": instance_name(s)})).collect();
+        let name = |s: &Instance| hypervisor_name(hypervisor.name_template, s.number, s.id);
+        let servers: Vec<Value> = servers.iter().map(|s| json!({"uuid": s.id, "name": name(s)})).collect();
         view.insert("servers".into(), json!(servers));
     }
     view
@@ -75,11 +78,6 @@ pub fn statistics<'a>(nodes: impl Iterator<Item = &'a ComputeNode>) -> Value {
     sum.write(&mut sums);
     sums.insert("count".into(), json!(count));
     Value::Object(sums)
-}
-
-/// The name under which the hypervisor knows a server (`instance_name_template`).
-pub fn instance_name(instance: &Instance) -> String {
-    format!("instance-{:08x}", instance.number)
 }
 
 fn numbers(view: &mut Map<String, Value>, node: &ComputeNode) {

@@ -72,8 +72,9 @@ impl ComputeApi {
             admin: context.is_admin(),
         };
         let host_status = hosts.map(|hosts| self.host_status(hosts, instance));
-        let (version, base_url) = (request.version, request.base_url.as_str());
-        view::server(instance, &View { version, base_url, sight, place, host_status })
+        let (version, base_url, options) = (request.version, request.base_url.as_str(), self.options.get());
+        let name_template = options.instance_name_template.as_str();
+        view::server(instance, &View { version, base_url, name_template, sight, place, host_status })
     }
 
     /// nova/compute/api.py, `get_instance_host_status`.

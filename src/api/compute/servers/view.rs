@@ -2,7 +2,7 @@
 
 use nova_core::clock::{api_time, api_time_micros};
 use nova_core::fault::Fault;
-use nova_core::instance::Instance;
+use nova_core::instance::{Instance, hypervisor_name};
 use nova_core::state::{ServerStatus, shows_fault, shows_progress, status};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha224};
@@ -39,6 +39,8 @@ pub struct View<'a> {
     pub version: Microversion,
     /// Where links begin.
     pub base_url: &'a str,
+    /// From a server's number to the hypervisor's name for it.
+    pub name_template: &'a str,
     /// What the caller may see.
     pub sight: Sight,
     /// Which answer it is.
@@ -61,7 +63,7 @@ pub fn server(instance: &Instance, view: &View<'_>) -> Value {
         extended(&mut out, instance, view);
     }
     if whole && view.sight.extended_attributes {
-        attributes(&mut out, instance, view.version);
+        attributes(&mut out, instance, view);
     }
     versioned(&mut out, instance, view, whole);
     Value::Object(out)
@@ -125,11 +127,12 @@ fn extended(out: &mut Map<String, Value>, instance: &Instance, view: &View<'_>) 
 }
 
 /// `OS-EXT-SRV-ATTR:*`, for administrators.
-fn attributes(out: &mut Map<String, Value>, instance: &Instance, version: Microversion) {
+fn attributes(out: &mut Map<String, Value>, instance: &Instance, view: &View<'_>) {
+    let version = view.version;
     let mut put = |key: &str, value: Value| out.insert(format!("OS-EXT-SRV-ATTR:{key}"), value);
     put("host", json!(instance.host));
     put("hypervisor_hostname", json!(instance.node));
-    put("instance_name", json!(instance_name(instance)));
+    put("instance_name", json!(hypervisor_name(view.name_template, instance.number, instance.id)));
     if version.at_least(3) {
         put("hostname", json!(instance.hostname));
         put("kernel_id", json!(""));
@@ -214,11 +217,6 @@ fn shown_fault(fault: &Fault, admin: bool) -> Value {
 /// `AUTO` or `MANUAL`.
 pub fn disk_config(instance: &Instance) -> &'static str {
     if instance.auto_disk_config { "AUTO" } else { "MANUAL" }
-}
-
-/// The hypervisor's name for it (`DEFAULT.instance_name_template`).
-pub fn instance_name(instance: &Instance) -> String {
-    format!("instance-{:08x}", instance.number)
 }
 
 /// Tells hosts apart without naming them: the same host is another id to another project (nova/utils.py,
