@@ -71,6 +71,19 @@ port_owner() { # PORT
   printf '? ?\n'
 }
 
+# Note a free port of this machine in FILE. One that is noted already stays as long as nobody else took it.
+pick_port() { # FILE
+  local port i
+  port=$(cat "$1" 2>/dev/null) || port=''
+  for ((i = 0; i < 200; i++)); do
+    # Below the range from which the kernel gives ports to clients.
+    [ -n "$port" ] || port=$((15000 + RANDOM % 15000))
+    if ! port_owner "$port" >/dev/null; then printf '%s\n' "$port" >"$1"; return 0; fi
+    port=''
+  done
+  die 1 'found no free port'
+}
+
 # Value of an option in an INI file; empty if it is not there.
 ini_get() { # FILE GROUP OPTION
   awk -F ' *= *' -v g="[$2]" -v o="$3" '/^\[/ { in_group = ($0 == g) } in_group && $1 == o { sub(/^[^=]*= */, ""); print; exit }' "$1"

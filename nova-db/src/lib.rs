@@ -22,6 +22,8 @@
 //! |---|---|---|
 //! | [`MemoryStore`] | `memory:` | – |
 //! | [`SqliteStore`] | `sqlite:/path/nova.db` | `sqlite` |
+//! | `PostgresStore` | `postgresql://user:password@host/name` | `postgres` |
+//! | `MysqlStore` | `mysql://user:password@host/name`, MariaDB or MySQL | `mysql` |
 
 mod compute;
 mod error;
@@ -33,7 +35,7 @@ mod open;
 mod ops;
 mod records;
 mod rows;
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod sql;
 
 #[cfg(feature = "conformance")]
@@ -50,6 +52,10 @@ pub use images::ImageStore;
 pub use memory::MemoryBackend;
 pub use open::{OpenOptions, open};
 pub use ops::RowStore;
+#[cfg(feature = "mysql")]
+pub use sql::MysqlBackend;
+#[cfg(feature = "postgres")]
+pub use sql::PostgresBackend;
 #[cfg(feature = "sqlite")]
 pub use sql::SqliteBackend;
 
@@ -61,6 +67,14 @@ pub type MemoryStore = RowStore<MemoryBackend>;
 /// Everything in one SQLite file.
 #[cfg(feature = "sqlite")]
 pub type SqliteStore = RowStore<SqliteBackend>;
+
+/// Everything in a PostgreSQL database.
+#[cfg(feature = "postgres")]
+pub type PostgresStore = RowStore<PostgresBackend>;
+
+/// Everything in a MariaDB or MySQL database.
+#[cfg(feature = "mysql")]
+pub type MysqlStore = RowStore<MysqlBackend>;
 
 /// What the whole store must be able to do besides keeping things.
 #[async_trait]

@@ -9,20 +9,27 @@ use crate::{MemoryStore, Store, StoreError};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct OpenOptions {
-    /// How many connections read at the same time.
+    /// How many connections read a SQLite file at the same time.
     pub readers: u32,
-    /// How long to wait for another process's lock on the database.
+    /// How many connections to a database server are open at most; what needs one more waits in line.
+    pub connections: u32,
+    /// How long to wait for another's lock: on a SQLite file, or on a row of a server.
     pub lock_timeout: Duration,
+    /// How long an operation goes on trying while a database server is away, so that its restart is no error. Opening
+    /// and `ping` do not wait.
+    pub patience: Duration,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { readers: 4, lock_timeout: Duration::from_secs(10) }
+        let (lock_timeout, patience) = (Duration::from_secs(10), Duration::from_secs(5));
+        Self { readers: 4, connections: 16, lock_timeout, patience }
     }
 }
 
-/// Opens the store that `database.connection` names: `memory:`, `sqlite:PATH`. The schema is left as it is; see
-/// [`crate::Maintenance::migrate`]. A SQLite file is created if its folder exists, readable by its owner only.
+/// Opens the store that `database.connection` names: `memory:`, `sqlite:PATH`, `postgresql://…`, `mysql://…`, as far as
+/// the features of that name are on. The schema is left as it is; see [`crate::Maintenance::migrate`]. A SQLite file is
+/// created if its folder exists, readable by its owner only; a server's database must exist.
 ///
 /// # Errors
 /// [`StoreError::Connection`] for a text that cannot be used or a path that cannot be written,
@@ -31,13 +38,23 @@ pub async fn open(url: &str, options: &OpenOptions) -> Result<Arc<dyn Store>, St
     let Some((scheme, rest)) = url.split_once(':') else {
         return Err(refused(url, "it is no URL: it begins with none of memory:, sqlite:, postgresql://, mysql://"));
     };
-    match scheme {
+    // SQLAlchemy's name of a driver, as in `mysql+pymysql`, says nothing here.
+    let database = scheme.split_once('+').map_or(scheme, |(database, _)| database);
+    match database {
         "memory" if rest.is_empty() => Ok(Arc::new(MemoryStore::new())),
         "memory" => Err(refused(url, "nothing can follow 'memory:'")),
         "sqlite" => open_sqlite(url, rest, options).await,
-        "postgresql" | "postgres" | "mysql" | "mariadb" => {
-            Err(refused(url, &format!("support for {scheme} is not built in")))
+        "postgresql" | "postgres" | "mysql" | "mariadb" if !rest.starts_with("//") => {
+            Err(refused(url, &format!("it must begin with {database}://")))
         }
+        #[cfg(feature = "postgres")]
+        "postgresql" | "postgres" => Ok(Arc::new(crate::PostgresStore::connect(url, options).await?)),
+        #[cfg(feature = "mysql")]
+        "mysql" | "mariadb" => Ok(Arc::new(crate::MysqlStore::connect(url, options).await?)),
+        #[cfg(not(feature = "postgres"))]
+        "postgresql" | "postgres" => Err(refused(url, "support for postgresql is not built in")),
+        #[cfg(not(feature = "mysql"))]
+        "mysql" | "mariadb" => Err(refused(url, "support for mysql is not built in")),
         _ => Err(refused(url, "the scheme is unknown: known are memory:, sqlite:, postgresql://, mysql://")),
     }
 }
@@ -102,7 +119,9 @@ mod tests {
 
     #[tokio::test]
     async fn urls_that_cannot_be_used_are_refused_by_name() {
-        for url in ["", "nova.db", "memory:x", "sqlite:", "sqlite::memory:", "postgresql://u:geheim@h/d", "redis://h"] {
+        for url in
+            ["", "nova.db", "memory:x", "sqlite:", "sqlite::memory:", "postgresql:x", "mysql:x", "redis://u:geheim@h"]
+        {
             let error = open(url, &OpenOptions::default()).await.err().unwrap();
             assert!(matches!(error, StoreError::Connection { .. }), "{url}: {error:?}");
             assert!(!error.to_string().contains("geheim"), "{error}");

@@ -34,6 +34,11 @@ impl Make {
     pub(crate) fn new() -> Self {
         Self(SeededEntropy::new(7))
     }
+    /// Other ids than those of another seed.
+    #[cfg(all(test, any(feature = "postgres", feature = "mysql")))]
+    pub(crate) fn seeded(seed: u64) -> Self {
+        Self(SeededEntropy::new(1000 + seed))
+    }
     pub(crate) fn request(&self) -> RequestId {
         RequestId::generate(&self.0)
     }

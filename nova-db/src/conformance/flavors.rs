@@ -93,3 +93,22 @@ pub async fn keypairs_are_limited(store: &Arc<dyn Store>) {
     assert_eq!((over.0[0].resource.as_str(), over.0[0].used, over.0[0].limit), ("key_pairs", 2, 2));
     store.create_keypair(keypair("v", "c"), Some(2)).await.unwrap();
 }
+
+/// Texts are what their bytes are: no folding of case or accents, no padding, and lists are in the order of bytes.
+pub async fn texts_are_compared_byte_by_byte(store: &Arc<dyn Store>) {
+    let user = UserId::from("u");
+    let mut names = ["a", "A", "a ", " a", "ab", "B", "b", "ä", "Ä", "aͤ", "ß", "ss", "a\u{1f600}", "a_b", "a-b", "a%"];
+    for name in names {
+        store.create_keypair(keypair("u", name), None).await.unwrap();
+    }
+    names.sort_unstable();
+    let listed: Vec<_> = store.list_keypairs(&user).await.unwrap().into_iter().map(|k| k.name).collect();
+    assert_eq!(listed, names);
+    for name in names {
+        assert_eq!(store.get_keypair(&user, name).await.unwrap().name, name);
+    }
+    for name in ["a  ", "Ss", "á", "", "_"] {
+        assert!(matches!(store.get_keypair(&user, name).await, Err(StoreError::NotFound { .. })), "{name}");
+    }
+    assert!(store.list_keypairs(&UserId::from("U")).await.unwrap().is_empty());
+}

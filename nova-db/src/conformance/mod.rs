@@ -62,11 +62,25 @@ impl From<Arc<dyn Store>> for Opened {
 }
 
 /// Runs the whole list by name, each check on a store that the expression opens: a future of an `Arc<dyn Store>` or of
-/// an [`Opened`]. With a list of names, only those.
+/// an [`Opened`]. With a list of names, only those. With `ignore = "why";` in front, tests are ignored unless asked for.
 #[macro_export]
 macro_rules! store_conformance {
-    ($open:expr) => {
-        $crate::store_conformance!($open =>
+    (ignore = $why:literal; $open:expr) => {
+        $crate::store_conformance!(@all [#[ignore = $why]] $open);
+    };
+    (@one [$($attribute:tt)*] $open:expr, $check:ident) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+        $($attribute)*
+        async fn $check() {
+            let opened = $crate::conformance::Opened::from($open.await);
+            $crate::conformance::$check(&opened.store).await;
+        }
+    };
+    (@some $attributes:tt $open:expr => $($check:ident),+ $(,)?) => {
+        $( $crate::store_conformance!(@one $attributes $open, $check); )+
+    };
+    (@all $attributes:tt $open:expr) => {
+        $crate::store_conformance!(@some $attributes $open =>
             created_instance_is_read_back,
             unknown_instance_is_not_found,
             request_makes_everything,
@@ -117,6 +131,7 @@ macro_rules! store_conformance {
             flavor_names_are_unique,
             keypairs_belong_to_users,
             keypairs_are_limited,
+            texts_are_compared_byte_by_byte,
             identity_is_read_back,
             names_are_unique_in_their_domain,
             identity_is_changed,
@@ -140,14 +155,14 @@ macro_rules! store_conformance {
             one_action_begins,
             all_get_the_same_secret,
             first_beats_make_one_service,
-            own_writes_are_read
+            own_writes_are_read,
+            repair_and_creates_add_up
         );
     };
-    ($open:expr => $($check:ident),+ $(,)?) => { $(
-        #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-        async fn $check() {
-            let opened = $crate::conformance::Opened::from($open.await);
-            $crate::conformance::$check(&opened.store).await;
-        }
-    )+ };
+    ($open:expr) => {
+        $crate::store_conformance!(@all [] $open);
+    };
+    ($open:expr => $($check:ident),+ $(,)?) => {
+        $crate::store_conformance!(@some [] $open => $($check),+);
+    };
 }

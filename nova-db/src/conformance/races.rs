@@ -239,3 +239,34 @@ pub async fn own_writes_are_read(store: &Arc<dyn Store>) {
     })
     .await;
 }
+
+/// A repair of the accounts in the middle of creates and deletes finds nothing wrong and breaks nothing.
+pub async fn repair_and_creates_add_up(store: &Arc<dyn Store>) {
+    let make = Make::new();
+    let mut old = Vec::new();
+    for _ in 0..8 {
+        old.push(make.created(&**store, make.instance("p")).await);
+    }
+    let projects = ["p", "q", "r", "s"];
+    let mut work: Vec<_> =
+        (0..32).map(|n| (Some(make.request_of(vec![make.instance(projects[n % 4])], FREE)), None)).collect();
+    work.extend(old.iter().map(|instance| (None, Some(deleted(instance, 5)))));
+    let every_fifth = (0..8).map(|_| (None, None));
+    for (n, repair) in every_fifth.enumerate() {
+        work.insert(n * 5, repair);
+    }
+    all_at_once(work, |(create, delete)| {
+        let store = Arc::clone(store);
+        async move {
+            match (create, delete) {
+                (Some(create), _) => drop(store.create_instances(create).await.unwrap()),
+                (_, Some(delete)) => drop(store.update_instance(delete).await.unwrap()),
+                _ => assert_eq!(store.rebuild_accounts().await.unwrap(), Vec::<String>::new()),
+            }
+        }
+    })
+    .await;
+    for project in projects {
+        assert_eq!(store.usage(&ProjectId::from(project)).await.unwrap().instances, 8, "{project}");
+    }
+}

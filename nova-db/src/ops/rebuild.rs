@@ -13,21 +13,28 @@ use nova_core::task::Task;
 use super::accounts::{share, sum, write_usage};
 use super::{add, list, put, remove, replace_or_race};
 use crate::records::ProjectUsage;
-use crate::rows::{Condition, Fail, Lock, Record, Select, Transaction, Value, decode};
+use crate::rows::{Condition, Fail, Lock, Record, Row, Select, Transaction, Value, decode};
 
 pub(super) async fn rebuild_accounts(tx: &mut dyn Transaction) -> Result<Vec<String>, Fail> {
-    let live = Condition::Is("deleted", false.into());
-    let instances: Vec<Instance> = list(tx, &Select::new(live).by(&["id"])).await?;
+    // Where rows have locks: whoever creates, books or writes an instance goes through one of these, so from here on
+    // what is read below is one moment. A project's first usage that is written meanwhile is a lost race.
+    let usages = tx.select(ProjectUsage::TABLE, &Select::all().by(&["project_id"]), Lock::ForUpdate).await?;
+    let order = Select::all().by(&["host", "hypervisor_hostname"]);
+    let nodes = tx.select(ComputeNode::TABLE, &order, Lock::ForUpdate).await?;
+    let live = Select::new(Condition::Is("deleted", false.into())).by(&["id"]);
+    let rows = tx.select(Instance::TABLE, &live, Lock::ForUpdate).await?;
+    let instances = rows.iter().map(|row| decode(row).map(|found| found.record)).collect::<Result<Vec<_>, _>>()?;
     let mut changes = Vec::new();
-    rebuild_usage(tx, &instances, &mut changes).await?;
+    rebuild_usage(tx, &instances, &usages, &mut changes).await?;
     rebuild_allocations(tx, &instances, &mut changes).await?;
-    rebuild_nodes(tx, &mut changes).await?;
+    rebuild_nodes(tx, &nodes, &mut changes).await?;
     Ok(changes)
 }
 
 async fn rebuild_usage(
     tx: &mut dyn Transaction,
     instances: &[Instance],
+    rows: &[Row],
     changes: &mut Vec<String>,
 ) -> Result<(), Fail> {
     let mut truth: BTreeMap<ProjectId, Usage> = BTreeMap::new();
@@ -35,9 +42,8 @@ async fn rebuild_usage(
         let usage = truth.entry(instance.project_id.clone()).or_default();
         *usage = sum(*usage, share(instance));
     }
-    let rows = tx.select(ProjectUsage::TABLE, &Select::all().by(&["project_id"]), Lock::ForUpdate).await?;
     let mut known = BTreeMap::new();
-    for row in &rows {
+    for row in rows {
         let found = decode::<ProjectUsage>(row)?;
         truth.entry(found.record.project_id.clone()).or_default();
         known.insert(found.record.project_id, (found.record.usage, found.generation));
@@ -106,7 +112,7 @@ fn needs(instance: &Instance, host: &HostName, busy: bool) -> bool {
     !settled(instance, busy) || instance.host.as_ref() == Some(host)
 }
 
-async fn rebuild_nodes(tx: &mut dyn Transaction, changes: &mut Vec<String>) -> Result<(), Fail> {
+async fn rebuild_nodes(tx: &mut dyn Transaction, rows: &[Row], changes: &mut Vec<String>) -> Result<(), Fail> {
     let allocations: Vec<Allocation> = list(tx, &Select::all()).await?;
     let mut truth: BTreeMap<HostName, (Resources, u64)> = BTreeMap::new();
     for allocation in allocations {
@@ -114,9 +120,8 @@ async fn rebuild_nodes(tx: &mut dyn Transaction, changes: &mut Vec<String>) -> R
         *used = used.plus(allocation.resources);
         *count += 1;
     }
-    let order = Select::all().by(&["host", "hypervisor_hostname"]);
-    for row in tx.select(ComputeNode::TABLE, &order, Lock::ForUpdate).await? {
-        let found = decode::<ComputeNode>(&row)?;
+    for row in rows {
+        let found = decode::<ComputeNode>(row)?;
         let mut node = found.record;
         // Of several nodes of a host, the first carries its allocations.
         let (used, count) = truth.remove(&node.host).unwrap_or_default();

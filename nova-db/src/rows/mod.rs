@@ -19,7 +19,7 @@ use async_trait::async_trait;
 
 pub(crate) use record::{Found, Record, decode, row_of};
 pub(crate) use select::{Condition, Select};
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 pub(crate) use table::ColumnType;
 pub(crate) use table::{Column, Row, Sequence, Table, Value, micros};
 

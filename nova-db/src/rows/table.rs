@@ -205,6 +205,7 @@ pub(crate) enum Sequence {
 
 impl Sequence {
     /// The key of its row.
+    #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Instance => "instance",

@@ -1,8 +1,8 @@
 //! Bringing the schema up to date.
 
-use sea_query::{ColumnDef, Index, Query, Table as Create};
+use sea_query::{ColumnDef, ExprTrait as _, Index, IndexCreateStatement, Query, Table as Create, TableCreateStatement};
 
-use super::dialect::Dialect;
+use super::dialect::{Dialect, Trouble};
 use super::link::{Link, nothing};
 use super::migrations::{MIGRATIONS, Migration, NewTable, Step, newest};
 use super::statements::{BODY, GENERATION, SEQUENCES};
@@ -17,22 +17,67 @@ pub(super) async fn version(link: &mut dyn Link) -> Result<u32, StoreError> {
     let dialect = link.dialect();
     match link.number(format!("SELECT COALESCE(MAX(version), 0) FROM {VERSIONS}"), nothing()).await {
         Ok(version) => Ok(version.and_then(|version| u32::try_from(version).ok()).unwrap_or(0)),
-        Err(error) if dialect.is_missing_table(&error) => Ok(0),
+        Err(error) if dialect.trouble(&error) == Trouble::MissingTable => Ok(0),
         Err(error) => Err(dialect.unavailable(error)),
     }
 }
 
-/// Carries out what is missing, in one transaction. Two programs that do it at once wait for each other: the second
-/// finds nothing left to do.
+/// Carries out what is missing. Two programs that do it at once wait for each other: the second finds nothing left to
+/// do. One transaction where the database can take a schema back; elsewhere steps that may be repeated after one that
+/// was cut off.
 pub(super) async fn migrate(link: &mut dyn Link) -> Result<(), StoreError> {
-    let begin = link.dialect().begin();
-    run(link, begin.to_owned()).await?;
-    match missing(link).await {
-        Ok(()) => run(link, "COMMIT".to_owned()).await,
-        Err(error) => {
-            // The connection is not used any further; its end rolls back too.
-            let _ = run(link, "ROLLBACK".to_owned()).await;
-            Err(error)
+    lock(link).await?;
+    let done = missing(link).await;
+    // After an error the connection is not used any further; its end rolls back and unlocks too.
+    let unlocked = unlock(link, done.is_ok()).await;
+    done.and(unlocked)
+}
+
+/// For PostgreSQL's advisory lock: a number of our own. It is the database's, so stores in two schemas of one wait for
+/// each other, which harms nobody.
+#[cfg(feature = "postgres")]
+const LOCK: i64 = 0x6e6f_7661_6462;
+
+/// MariaDB's named locks are the server's: the name has the database in it, shortened to the 64 characters allowed.
+#[cfg(feature = "mysql")]
+const LOCK_NAME: &str = "CONCAT('nova-schema-', MD5(DATABASE()))";
+
+async fn lock(link: &mut dyn Link) -> Result<(), StoreError> {
+    let dialect = link.dialect();
+    match dialect {
+        #[cfg(feature = "sqlite")]
+        Dialect::Sqlite => run(link, dialect.begin().to_owned()).await,
+        #[cfg(feature = "postgres")]
+        Dialect::Postgres => {
+            run(link, dialect.begin().to_owned()).await?;
+            run(link, "SET LOCAL lock_timeout = '10min'".to_owned()).await?;
+            run(link, format!("SELECT pg_advisory_xact_lock({LOCK})")).await
+        }
+        #[cfg(feature = "mysql")]
+        Dialect::Mysql => {
+            let locked = link.number(format!("SELECT COALESCE(GET_LOCK({LOCK_NAME}, 600), 0)"), nothing()).await;
+            match locked.map_err(|error| dialect.unavailable(error))? {
+                Some(1) => Ok(()),
+                _ => Err(StoreError::Unavailable {
+                    backend: dialect.name(),
+                    source: "another program has been migrating the schema for ten minutes".into(),
+                }),
+            }
+        }
+    }
+}
+
+async fn unlock(link: &mut dyn Link, commit: bool) -> Result<(), StoreError> {
+    let end = if commit { "COMMIT" } else { "ROLLBACK" };
+    match link.dialect() {
+        #[cfg(feature = "sqlite")]
+        Dialect::Sqlite => run(link, end.to_owned()).await,
+        #[cfg(feature = "postgres")]
+        Dialect::Postgres => run(link, end.to_owned()).await,
+        #[cfg(feature = "mysql")]
+        Dialect::Mysql => {
+            run(link, end.to_owned()).await?;
+            run(link, format!("DO RELEASE_LOCK({LOCK_NAME})")).await
         }
     }
 }
@@ -64,7 +109,31 @@ async fn apply(link: &mut dyn Link, migration: &Migration) -> Result<(), StoreEr
 fn column(dialect: Dialect, column: &Column) -> ColumnDef {
     let mut definition = ColumnDef::new_with_type(column.name, dialect.column_type(column.ty));
     definition.not_null();
+    if let (ColumnType::Text(_), Some(collation)) = (column.ty, dialect.text_collation()) {
+        definition.extra(collation);
+    }
     definition
+}
+
+/// What is said of a whole table. MariaDB and MySQL compare texts byte by byte, trailing spaces included, under a name
+/// that the other does not know.
+async fn table_options(link: &mut dyn Link, create: &mut TableCreateStatement) -> Result<(), StoreError> {
+    let dialect = link.dialect();
+    match dialect {
+        #[cfg(feature = "sqlite")]
+        Dialect::Sqlite => {}
+        #[cfg(feature = "postgres")]
+        Dialect::Postgres => {}
+        #[cfg(feature = "mysql")]
+        Dialect::Mysql => {
+            let mariadb = link.number("SELECT VERSION() LIKE '%MariaDB%'".to_owned(), nothing()).await;
+            let mariadb = mariadb.map_err(|error| dialect.unavailable(error))? == Some(1);
+            let collation = if mariadb { "utf8mb4_nopad_bin" } else { "utf8mb4_0900_bin" };
+            create.engine("InnoDB").character_set("utf8mb4").collate(collation);
+        }
+    }
+    let _ = (link, create);
+    Ok(())
 }
 
 async fn create_table(link: &mut dyn Link, table: &NewTable) -> Result<(), StoreError> {
@@ -82,22 +151,24 @@ async fn create_table(link: &mut dyn Link, table: &NewTable) -> Result<(), Store
         key.col(declared.name);
     }
     create.primary_key(&mut key);
-    run(link, dialect.build_table(&create)).await?;
-    for columns in table.unique {
-        create_index(link, table.name, columns, true).await?;
+    table_options(link, &mut create).await?;
+    let unique = table.unique.iter().map(|columns| index(table.name, columns, true));
+    let mut indexes: Vec<_> =
+        unique.chain(table.indexes.iter().map(|columns| index(table.name, columns, false))).collect();
+    if dialect.indexes_with_table() {
+        for index in &mut indexes {
+            create.index(index);
+        }
+        return run(link, dialect.build_table(&create)).await;
     }
-    for columns in table.indexes {
-        create_index(link, table.name, columns, false).await?;
+    run(link, dialect.build_table(&create)).await?;
+    for index in &indexes {
+        run(link, dialect.build_index(index)).await?;
     }
     Ok(())
 }
 
-async fn create_index(
-    link: &mut dyn Link,
-    table: &'static str,
-    columns: &[&'static str],
-    unique: bool,
-) -> Result<(), StoreError> {
+fn index(table: &'static str, columns: &[&'static str], unique: bool) -> IndexCreateStatement {
     let mut index = Index::create();
     let prefix = if unique { "ux" } else { "ix" };
     index.name(format!("{prefix}_{table}_{}", columns.join("_"))).table(table).if_not_exists();
@@ -107,8 +178,7 @@ async fn create_index(
     for column in columns {
         index.col(*column);
     }
-    let sql = link.dialect().build_index(&index);
-    run(link, sql).await
+    index
 }
 
 async fn create_sequences(link: &mut dyn Link, names: &[&'static str]) -> Result<(), StoreError> {
@@ -117,8 +187,15 @@ async fn create_sequences(link: &mut dyn Link, names: &[&'static str]) -> Result
     let mut create = Create::create();
     create.table(SEQUENCES).if_not_exists().col(column(dialect, &name)).col(column(dialect, &value));
     create.primary_key(Index::create().col("name"));
+    table_options(link, &mut create).await?;
     run(link, dialect.build_table(&create)).await?;
     for name in names {
+        let mut known = Query::select();
+        known.column("value").from(SEQUENCES).and_where(sea_query::Expr::col("name").eq(*name));
+        let (sql, values) = dialect.build(&known);
+        if link.number(sql, values).await.map_err(|error| dialect.unavailable(error))?.is_some() {
+            continue;
+        }
         let mut insert = Query::insert();
         insert.into_table(SEQUENCES).columns(["name", "value"]);
         let filled = insert.values([sea_query::Expr::val(*name), sea_query::Expr::val(0_i64)]);

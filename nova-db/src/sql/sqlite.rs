@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, SqliteConnection};
 
-use super::dialect::Dialect;
+use super::dialect::{Dialect, Trouble};
 use super::link::{Link, nothing};
 use super::readers::Readers;
 use super::transaction::SqlTransaction;
@@ -48,11 +48,10 @@ impl SqliteBackend {
             .busy_timeout(options.lock_timeout)
             .statement_cache_capacity(256)
             .disable_statement_logging();
-        let connection =
-            connect(&options_of_file).await.map_err(|error| match Dialect::Sqlite.is_hopeless(&error) {
-                true => refused(&url, &error.to_string()),
-                false => Dialect::Sqlite.unavailable(error),
-            })?;
+        let connection = connect(&options_of_file).await.map_err(|error| match Dialect::Sqlite.trouble(&error) {
+            Trouble::Hopeless => refused(&url, &error.to_string()),
+            _ => Dialect::Sqlite.unavailable(error),
+        })?;
         let readers = Readers::new(options_of_file.clone(), options.readers);
         let writer = Writer::start(options_of_file.clone(), connection);
         Ok(Self { options: options_of_file, readers, writer })

@@ -62,7 +62,8 @@ pub(super) fn select(table: &'static Table, select: &Select, lock: Lock) -> Sele
         query.order_by(*column, order);
     }
     if let Some(limit) = select.limit {
-        query.limit(limit as u64);
+        // Servers count in signed numbers.
+        query.limit(i64::try_from(limit).unwrap_or(i64::MAX).unsigned_abs());
     }
     if lock == Lock::ForUpdate {
         // Left out where rows have no locks.

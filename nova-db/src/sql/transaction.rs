@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use sea_query_sqlx::{SqlxBinder, SqlxValues};
 
-use super::dialect::Dialect;
+use super::dialect::{Dialect, Trouble};
 use super::link::Link;
 use super::{migrations, statements};
 use crate::rows::{Condition, Fail, Lock, Row, Select, Sequence, Table, Transaction, Value};
@@ -13,11 +13,12 @@ use crate::{Kind, StoreError};
 pub(super) struct SqlTransaction<'a> {
     link: Box<dyn Link + 'a>,
     wrote: bool,
+    trouble: Option<Trouble>,
 }
 
 impl<'a> SqlTransaction<'a> {
     pub(super) fn new(link: impl Link + 'a) -> Self {
-        Self { link: Box::new(link), wrote: false }
+        Self { link: Box::new(link), wrote: false, trouble: None }
     }
 
     /// Has anything been written?
@@ -25,12 +26,29 @@ impl<'a> SqlTransaction<'a> {
         self.wrote
     }
 
+    /// What the database's last refusal means for the transaction as a whole.
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    pub(super) fn trouble(&self) -> Option<Trouble> {
+        self.trouble
+    }
+
     fn build(&self, statement: &impl SqlxBinder) -> (String, SqlxValues) {
         self.link.dialect().build(statement)
     }
 
-    fn failed(&self, error: sqlx::Error) -> Fail {
-        failed(self.link.dialect(), error)
+    fn failed(&mut self, error: sqlx::Error) -> Fail {
+        let dialect = self.link.dialect();
+        let trouble = dialect.trouble(&error);
+        self.trouble = Some(trouble);
+        failed(dialect, trouble, error)
+    }
+
+    /// The same for what may meet a unique key.
+    fn refused(&mut self, table: &Table, row: Option<&Row>, error: sqlx::Error) -> Fail {
+        match self.link.dialect().trouble(&error) {
+            Trouble::Unique => taken(table, row),
+            _ => self.failed(error),
+        }
     }
 
     async fn execute(&mut self, statement: &impl SqlxBinder) -> Result<u64, sqlx::Error> {
@@ -41,8 +59,8 @@ impl<'a> SqlTransaction<'a> {
     }
 }
 
-fn failed(dialect: Dialect, error: sqlx::Error) -> Fail {
-    if dialect.is_missing_table(&error) {
+fn failed(dialect: Dialect, trouble: Trouble, error: sqlx::Error) -> Fail {
+    if trouble == Trouble::MissingTable {
         return StoreError::SchemaStale { found: 0, needed: migrations::newest() }.into();
     }
     dialect.unavailable(error).into()
@@ -71,21 +89,15 @@ impl Transaction for SqlTransaction<'_> {
         for part in rows.chunks(at_once) {
             let statement = statements::insert(table, part)
                 .map_err(|error| StoreError::Unavailable { backend: dialect.name(), source: Box::new(error) })?;
-            self.execute(&statement).await.map_err(|error| match dialect.is_unique_violation(&error) {
-                true => taken(table, part.first()),
-                false => failed(dialect, error),
-            })?;
+            let done = self.execute(&statement).await;
+            done.map_err(|error| self.refused(table, part.first(), error))?;
         }
         Ok(())
     }
 
     async fn update(&mut self, table: &'static Table, row: Row, expected: u64) -> Result<bool, Fail> {
-        let dialect = self.link.dialect();
         let met = self.execute(&statements::update(table, &row, expected)).await;
-        let met = met.map_err(|error| match dialect.is_unique_violation(&error) {
-            true => taken(table, Some(&row)),
-            false => failed(dialect, error),
-        })?;
+        let met = met.map_err(|error| self.refused(table, Some(&row), error))?;
         Ok(met > 0)
     }
 

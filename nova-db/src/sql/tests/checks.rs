@@ -1,0 +1,248 @@
+//! What every database server has to show beyond the list of checks.
+
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nova_core::ids::ProjectId;
+use nova_core::quota::Limits;
+
+use super::servers::{Place, Private, store_at};
+use crate::conformance::fixtures::{FREE, Make, at};
+use crate::conformance::open_store_is_healthy;
+use crate::{Kind, OpenOptions, Store, StoreError, open};
+
+/// Two programs on one database see each other's commits, and the races come out as with one.
+pub(super) async fn two_stores_share_a_database(place: Place) {
+    let (one, two) = (store_at(&place.url).await, store_at(&place.url).await);
+    let (first, second) = tokio::join!(one.migrate(), two.migrate());
+    first.unwrap();
+    second.unwrap();
+    let mut writers = Vec::new();
+    for n in 0..64_u8 {
+        let store = Arc::clone(if n % 2 == 0 { &one } else { &two });
+        writers.push(tokio::spawn(async move { store.secret(&format!("key {}", n / 8), &[n]).await.unwrap() }));
+    }
+    for (n, writer) in writers.into_iter().enumerate() {
+        let (name, answer) = (format!("key {}", n / 8), writer.await.unwrap());
+        assert_eq!(one.secret(&name, b"late").await.unwrap(), answer);
+        assert_eq!(two.secret(&name, b"late").await.unwrap(), answer);
+    }
+    assert_eq!(one.commits() + two.commits(), 8);
+}
+
+pub(super) async fn many_programs_migrate_at_once(place: Place) {
+    let mut running = Vec::new();
+    for _ in 0..8 {
+        let store = store_at(&place.url).await;
+        running.push(tokio::spawn(async move { store.migrate().await }));
+    }
+    for migration in running {
+        migration.await.unwrap().unwrap();
+    }
+    open_store_is_healthy(&store_at(&place.url).await).await;
+}
+
+pub(super) async fn empty_database_has_no_schema(place: Place) {
+    let store = store_at(&place.url).await;
+    let (found, needed) = store.schema_version().await.unwrap();
+    assert!(found == 0 && needed > 0);
+    let error = store.list_flavors().await.unwrap_err();
+    assert!(matches!(error, StoreError::SchemaStale { found: 0, .. }), "{error:?}");
+    let error = store.secret("key", b"value").await.unwrap_err();
+    assert!(matches!(error, StoreError::SchemaStale { found: 0, .. }), "{error:?}");
+}
+
+/// `tampered` has done `INSERT INTO schema_migrations (version) VALUES (999)`.
+pub(super) async fn newer_schema_is_refused(tampered: &str) {
+    let store = store_at(tampered).await;
+    let error = store.migrate().await.unwrap_err();
+    assert!(matches!(error, StoreError::SchemaNewer { found: 999, .. }), "{error:?}");
+    assert_eq!(store.schema_version().await.unwrap().0, 999);
+}
+
+/// A caller that leaves while its operation runs leaves the store whole, and its connections to others.
+pub(super) async fn callers_may_leave(place: Place) {
+    let options = OpenOptions { connections: 4, ..OpenOptions::default() };
+    let store = open(&place.url, &options).await.unwrap();
+    store.migrate().await.unwrap();
+    for n in 0..64 {
+        let other = Arc::clone(&store);
+        let call = tokio::spawn(async move { other.secret(&format!("{n}"), b"value").await });
+        for _ in 0..n % 8 {
+            tokio::task::yield_now().await;
+        }
+        if n % 4 == 0 {
+            let _ = store.list_flavors().await;
+        }
+        call.abort();
+    }
+    for n in 0..64 {
+        assert_eq!(store.secret(&format!("{n}"), b"value").await.unwrap(), b"value");
+    }
+}
+
+/// What cannot work is told at once, by name, without the password.
+pub(super) async fn what_cannot_work_is_told(url: &str) {
+    let (address, _) = url.rsplit_once('/').unwrap();
+    let (scheme, rest) = address.split_once("://").unwrap();
+    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    for wrong in [
+        format!("{scheme}://nova:nova@{host}/no_such_database"),
+        format!("{scheme}://nova:nova@{host}/"),
+        format!("{scheme}://nova:geheim@{host}:x/nova"),
+        format!("{scheme}://nobody:geheim@{host}/nova"),
+    ] {
+        let error = open(&wrong, &OpenOptions::default()).await.err().unwrap();
+        assert!(matches!(error, StoreError::Connection { .. }), "{wrong}: {error:?}");
+        assert!(!format!("{error} {error:?}").contains("geheim"), "{error:?}");
+    }
+    // Port 1 of this machine: nobody listens.
+    let away = format!("{scheme}://nova:geheim@127.0.0.1:1/nova");
+    let error = open(&away, &OpenOptions::default()).await.err().unwrap();
+    assert!(matches!(error, StoreError::Unavailable { .. }) && error.is_retryable(), "{error:?}");
+    assert!(!format!("{error} {error:?}").contains("geheim"), "{error:?}");
+    let store = store_at(url).await;
+    store.ping().await.unwrap();
+}
+
+/// A restart of the server in the middle of creates: what was answered is there, the accounts are exact, and a create
+/// fails only where the answer to its COMMIT was lost.
+pub(super) async fn restarts_lose_nothing(name: &str) {
+    let (server, url) = Private::start(name);
+    let options = OpenOptions { patience: Duration::from_secs(60), ..OpenOptions::default() };
+    let store = open(&url, &options).await.unwrap();
+    store.migrate().await.unwrap();
+    let make = Make::new();
+    for end in ["stop", "kill"] {
+        let work: Vec<_> = (0..10)
+            .map(|_| {
+                let requests: Vec<_> = (0..60).map(|_| make.request_of(vec![make.instance("p")], FREE)).collect();
+                tokio::spawn(creates(Arc::clone(&store), requests))
+            })
+            .collect();
+        // Once all are in the middle of it.
+        while store.commits() < 100 {
+            tokio::task::yield_now().await;
+        }
+        let server = &server;
+        tokio::task::block_in_place(|| {
+            server.run(end);
+            server.run("start");
+        });
+        let (mut made, mut unknown) = (Vec::new(), 0);
+        for task in work {
+            let (ids, lost) = task.await.unwrap();
+            made.extend(ids);
+            unknown += lost;
+        }
+        assert!(made.len() + unknown == 600 && unknown <= 10, "{end}: {} made, {unknown} unknown", made.len());
+        for id in &made {
+            store.get_instance(*id).await.unwrap();
+        }
+        let all = store.list_instances(&Default::default()).await.unwrap().len();
+        assert_eq!(store.usage(&ProjectId::from("p")).await.unwrap().instances, all as u64);
+        assert_eq!(store.rebuild_accounts().await.unwrap(), Vec::<String>::new());
+    }
+    server.run("stop");
+    let error = store.ping().await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
+}
+
+async fn creates(
+    store: Arc<dyn Store>,
+    requests: Vec<crate::NewInstances>,
+) -> (Vec<nova_core::ids::InstanceId>, usize) {
+    let (mut made, mut unknown) = (Vec::new(), 0);
+    for request in requests {
+        match store.create_instances(request).await {
+            Ok(instances) => made.extend(instances.iter().map(|instance| instance.id)),
+            Err(StoreError::Unavailable { source, .. }) => {
+                assert!(source.to_string().contains("may or may not have happened"), "{source:?}");
+                unknown += 1;
+            }
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    (made, unknown)
+}
+
+const PROCESSES: usize = 4;
+const TASKS: usize = 16;
+
+/// Several processes race for the last unit of quota, the last of a host, a lease and an instance.
+pub(super) async fn processes_race(place: Place, child: &str) {
+    let store = store_at(&place.url).await;
+    store.migrate().await.unwrap();
+    let make = Make::new();
+    let read = make.created(&*store, make.instance("p")).await;
+    let (_, task) = make.building(&*store).await;
+    store.acquire_task(task.id, "dead", at(0), at(60)).await.unwrap();
+    store.put_node(make.node("h1", 512)).await.unwrap();
+    let mut children = Vec::new();
+    for n in 0..PROCESSES {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "--nocapture", child])
+            .env("NOVA_TEST_RACE", format!("{n} {} {} {}", place.url, read.id, task.id))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        children.push(child);
+    }
+    let mut wins = [0; 4];
+    for child in children {
+        let done = tokio::task::block_in_place(|| child.wait_with_output()).unwrap();
+        let text = String::from_utf8(done.stdout).unwrap();
+        assert!(done.status.success(), "{text}");
+        let (_, line) = text.split_once("wins: ").unwrap();
+        for (sum, won) in wins.iter_mut().zip(line.split_whitespace()) {
+            *sum += won.parse::<usize>().unwrap();
+        }
+    }
+    assert_eq!(wins, [1, 1, 1, 1], "quota, lease, compare-and-set, room");
+    assert_eq!(store.usage(&ProjectId::from("quota")).await.unwrap().cores, 1);
+    assert_eq!(store.list_allocations(None).await.unwrap().len(), 1);
+    assert_eq!(store.rebuild_accounts().await.unwrap(), Vec::<String>::new());
+}
+
+/// One of the processes; does nothing unless started by [`processes_race`].
+pub(super) async fn race_in_child() {
+    let Ok(told) = std::env::var("NOVA_TEST_RACE") else { return };
+    let told: Vec<&str> = told.split(' ').collect();
+    let [process, url, instance, task] = told[..] else { panic!("{told:?}") };
+    let store = store_at(url).await;
+    let process: usize = process.parse().unwrap();
+    // Ids must differ between the processes.
+    let make = Make::seeded(process as u64 + 1);
+    let read = store.get_instance(instance.parse().unwrap()).await.unwrap();
+    let task = task.parse().unwrap();
+    let limits = Limits { cores: Some(1), ..FREE };
+    let mut running = Vec::new();
+    for n in 0..TASKS {
+        let (store, mut read) = (Arc::clone(&store), read.clone());
+        let request = make.request_of(vec![make.instance("quota")], limits);
+        let booked = make.request_of(vec![make.instance("room")], FREE);
+        running.push(tokio::spawn(async move {
+            let quota = store.create_instances(request).await;
+            assert!(matches!(quota, Ok(_) | Err(StoreError::Quota(_))), "{quota:?}");
+            let lease = store.acquire_task(task, &format!("{process}/{n}"), at(61), at(120)).await;
+            assert!(matches!(lease, Ok(_) | Err(StoreError::Conflict { kind: Kind::Task, .. })), "{lease:?}");
+            read.display_name = format!("name {process}/{n}");
+            let set = store.update_instance(read).await;
+            assert!(matches!(set, Ok(_) | Err(StoreError::Conflict { kind: Kind::Instance, .. })), "{set:?}");
+            let order = booked.instances[0].task.clone();
+            let made = store.create_instances(booked).await.unwrap().remove(0);
+            let order = nova_core::task::Task { epoch: 1, generation: 1, ..order };
+            let room = store.commit_task(crate::conformance::fixtures::claim(&order, &made, "h1")).await;
+            assert!(matches!(room, Ok(_) | Err(StoreError::NoRoom { .. })), "{room:?}");
+            [quota.is_ok(), lease.is_ok(), set.is_ok(), room.is_ok()]
+        }));
+    }
+    let mut wins = [0; 4];
+    for task in running {
+        for (sum, won) in wins.iter_mut().zip(task.await.unwrap()) {
+            *sum += usize::from(won);
+        }
+    }
+    println!("wins: {} {} {} {}", wins[0], wins[1], wins[2], wins[3]);
+}
