@@ -51,7 +51,7 @@ impl Servers {
         let hard = reboot_type(&body, request.lenient)?;
         let action = if hard { Action::RebootHard } else { Action::RebootSoft };
         let rule = "os_compute_api:servers:reboot";
-        // A hard reboot may interrupt a soft one.
+        // A hard reboot takes a soft one's place; on the host it waits until that has ended.
         let start = Start { rule, action, work: Work::Reboot { hard }, supersede: hard };
         self.api.begin(&request, start).await?;
         Ok(Response::empty(StatusCode::ACCEPTED))
