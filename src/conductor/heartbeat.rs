@@ -3,12 +3,13 @@
 use jiff::Timestamp;
 use nova_core::flavor::Resources;
 use nova_core::host::ComputeNode;
-use nova_core::ids::{ComputeNodeId, ServiceId};
+use nova_core::ids::{ComputeNodeId, ServiceId, TaskId};
 use nova_core::rpc::conductor::{HeartbeatReply, HeartbeatRequest, NodeReport};
 use nova_core::rpc::scheduler::{HostsChanged, HostsChangedRequest, NodeNews, ServiceNews};
 use nova_db::{ServiceBeat, StoreError};
 use nova_queue::{HandlerError, Incoming};
 
+use super::engine::later;
 use super::manager::Conductor;
 use super::report::{speaks_of_itself, unavailable};
 use nova_core::error::chain;
@@ -30,6 +31,7 @@ impl Conductor {
             version: u32::from(nova_core::rpc::VERSION.minor),
         };
         let services = self.store.record_beats(std::slice::from_ref(&beat)).await.map_err(|e| unavailable(&e))?;
+        self.keep_leases(&incoming, &request.working_on, now).await;
         let Some(report) = &request.node else {
             let known = match self.store.node_of_host(&request.host).await {
                 Ok(_) => true,
@@ -51,6 +53,25 @@ impl Conductor {
             tracing::debug!("schedulers were not told: {}", chain(&error));
         }
         Ok(HeartbeatReply { now, send_node: false })
+    }
+
+    /// What a host says it is working on is not given to it again, until it is done or the task's deadline is there.
+    async fn keep_leases(&self, incoming: &Incoming, tasks: &[TaskId], now: Timestamp) {
+        for id in tasks {
+            if let Err(error) = self.keep_lease(incoming, *id, now).await {
+                tracing::debug!(task = %id, "its lease was not prolonged: {}", chain(&error));
+            }
+        }
+    }
+
+    async fn keep_lease(&self, incoming: &Incoming, id: TaskId, now: Timestamp) -> Result<(), StoreError> {
+        let task = self.store.get_task(id).await?;
+        let instance = self.store.get_instance(task.instance_id).await?;
+        let (Some(owner), true) = (&task.owner, instance.host.as_ref() == Some(&incoming.sender.host)) else {
+            return Ok(());
+        };
+        let until = later(now, self.services.options.get().task_lease).min(task.deadline);
+        self.store.renew_leases(&[id], owner, until).await
     }
 
     fn node(&self, request: &HeartbeatRequest, report: &NodeReport, now: Timestamp) -> ComputeNode {

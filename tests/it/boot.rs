@@ -308,3 +308,23 @@ async fn a_deleted_server_keeps_no_secrets() {
     assert_eq!((server.is_deleted(), server.user_data, server.key_data), (true, None, None));
     cloud.stop().await;
 }
+
+/// A host that says it is at work is not given the order again, and nobody takes the task over.
+#[tokio::test(start_paused = true)]
+async fn a_slow_build_is_ordered_once() {
+    let cloud = Cloud::start(CloudOptions { hosts: 1, ..CloudOptions::default() }).await;
+    let host = cloud.hosts.values().next().unwrap().clone();
+    host.hang(Operation::Spawn);
+    let ids = cloud.boot(1, cloud.flavor(1, 512)).await.unwrap();
+    cloud.pass(std::time::Duration::from_secs(2)).await;
+    let ordered = cloud.store.list_tasks(Some(ids[0])).await.unwrap();
+    cloud.pass(std::time::Duration::from_secs(200)).await;
+    let waiting = cloud.store.list_tasks(Some(ids[0])).await.unwrap();
+    assert_eq!(waiting[0].generation, ordered[0].generation, "taken up again");
+    assert!(waiting[0].lease_until > ordered[0].lease_until, "prolonged");
+    host.release(Operation::Spawn);
+    cloud.settle().await;
+    assert_eq!(cloud.get(ids[0]).await.vm_state, VmState::Active);
+    cloud.check().await;
+    cloud.stop().await;
+}
