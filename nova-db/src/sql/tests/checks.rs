@@ -183,7 +183,7 @@ pub(super) async fn processes_race(place: Place, child: &str) {
     for n in 0..PROCESSES {
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["--ignored", "--exact", "--nocapture", child])
-            .env("NOVA_TEST_RACE", format!("{n} {} {} {}", place.url, read.id, task.id))
+            .env("NOVA_TEST_RACE", format!("{n} {} {} {} {}", place.url, read.id, read.generation, task.id))
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -209,12 +209,14 @@ pub(super) async fn processes_race(place: Place, child: &str) {
 pub(super) async fn race_in_child() {
     let Ok(told) = std::env::var("NOVA_TEST_RACE") else { return };
     let told: Vec<&str> = told.split(' ').collect();
-    let [process, url, instance, task] = told[..] else { panic!("{told:?}") };
+    let [process, url, instance, generation, task] = told[..] else { panic!("{told:?}") };
     let store = store_at(url).await;
     let process: usize = process.parse().unwrap();
     // Ids must differ between the processes.
     let make = Make::seeded(process as u64 + 1);
-    let read = store.get_instance(instance.parse().unwrap()).await.unwrap();
+    // All write from the same read, however late a process comes.
+    let mut read = store.get_instance(instance.parse().unwrap()).await.unwrap();
+    read.generation = generation.parse().unwrap();
     let task = task.parse().unwrap();
     let limits = Limits { cores: Some(1), ..FREE };
     let mut running = Vec::new();

@@ -1,6 +1,5 @@
-//! Databases as they are: their speed, and what servers have to show beyond the list of checks.
-//!
-//! `cargo test -p nova-db speed -- --ignored --nocapture`
+//! Databases as they are: what servers have to show beyond the list of checks, and their speed
+//! (`cargo test -p nova-db --features postgres,mysql speed -- --ignored --nocapture`; SQLite's is a benchmark).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -12,16 +11,5 @@ mod mysql;
 mod postgres;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod servers;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 mod speed;
-
-#[cfg(feature = "sqlite")]
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures, and asserts nothing"]
-async fn speed_of_sqlite() {
-    use crate::Maintenance as _;
-    let folder = tempfile::TempDir::new().unwrap();
-    let path = folder.path().join("nova.db");
-    let store = crate::SqliteStore::open(&path, &crate::OpenOptions::default()).await.unwrap();
-    store.migrate().await.unwrap();
-    speed::measure(std::sync::Arc::new(store)).await;
-}

@@ -59,7 +59,7 @@ async fn newer_schema_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-#[ignore = "needs PostgreSQL: starts one of its own"]
+#[ignore = "needs NOVA_TEST_POSTGRES_URL, which says that PostgreSQL is installed; starts one of its own"]
 async fn restarts_lose_nothing() {
     checks::restarts_lose_nothing("postgresql").await;
 }
@@ -71,7 +71,7 @@ async fn processes_race() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-#[ignore = "a part of processes_race"]
+#[ignore = "needs NOVA_TEST_RACE, which processes_race sets for its children"]
 async fn race_in_child() {
     checks::race_in_child().await;
 }
