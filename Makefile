@@ -28,8 +28,8 @@ bench: ## measure: benchmarks and the speed floors, optimised build
 
 soak: ## the long tests, optimised build (SEEDS=1000)
 	@dev/packages build
-	NOVA_TEST_SOAK_SEEDS=$(or $(SEEDS),1000) cargo test --release --workspace --features nova-examples/libvirt -- --ignored soak
+	NOVA_TEST_SOAK_SEEDS=$(or $(SEEDS),1000) cargo test --release --workspace --features nova-examples/full -- --ignored soak
 
 doc: ## the documentation of all crates, in target/doc
 	@dev/packages build
-	cargo doc --workspace --features nova-examples/libvirt --no-deps
+	cargo doc --workspace --features nova-examples/full --no-deps

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use nova::api::health::HealthCheck;
 use nova_compute::{Agent, ComputeOptions, Parts};
 use nova_core::clock::Clock;
 use nova_core::context::RequestContext;
@@ -20,14 +21,16 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::StartError;
+use crate::health::{BusAnswers, HealthPage, Vitals, metrics_text};
 use crate::parts::{self, StateFolder};
 use crate::process::{Asked, OsEntropy, Signals, SystemClock};
+use crate::transport::Transport;
 
 /// What agents share.
 #[derive(Clone)]
 pub struct Surroundings {
-    /// The bus.
-    pub bus: Arc<dyn MessageBus>,
+    /// Where each host gets its bus.
+    pub transport: Transport,
     /// Where images come from.
     pub images: Arc<dyn ImageService>,
     /// Time.
@@ -40,7 +43,8 @@ pub struct Surroundings {
 pub struct Agents {
     starting: JoinSet<Option<RunningService>>,
     stop: CancellationToken,
-    ready: watch::Receiver<usize>,
+    /// The buses of the hosts that take orders.
+    ready: watch::Receiver<Vec<Arc<dyn MessageBus>>>,
     count: usize,
 }
 
@@ -53,28 +57,32 @@ impl Agents {
         around: &Surroundings,
     ) -> Self {
         let (stop, mut starting) = (CancellationToken::new(), JoinSet::new());
-        let (told, ready) = watch::channel(0);
+        let (told, ready) = watch::channel(Vec::new());
         let (told, count) = (Arc::new(told), hypervisors.len());
         for (host, hypervisor) in hypervisors {
-            let sender = Sender { role: Role::Compute, host: host.clone() };
-            let clock = around.clock.clone();
-            let agent = Agent::new(Parts {
-                hypervisor,
-                images: around.images.clone(),
-                rpc: RpcClient::new(around.bus.clone(), sender, clock.clone(), around.entropy.clone()),
-                clock,
-                entropy: around.entropy.clone(),
+            let agent = NewAgent {
                 options: ComputeOptions::from_config(config, host.clone(), state.join("instances/_base")),
-            });
-            let (stop, told) = (stop.clone(), told.clone());
-            starting.spawn(start_until(agent, host, stop, told));
+                host,
+                hypervisor,
+                around: around.clone(),
+            };
+            starting.spawn(start_until(agent, stop.clone(), told.clone()));
         }
         Self { starting, stop, ready, count }
     }
 
     /// Waits until every host takes orders.
     pub async fn ready(&self) {
-        let _ = self.ready.clone().wait_for(|ready| *ready == self.count).await;
+        let _ = self.ready.clone().wait_for(|ready| ready.len() == self.count).await;
+    }
+
+    /// What the page of a process with nothing but hosts shows.
+    fn vitals(&self) -> Vitals {
+        let buses = self.ready.clone();
+        Vitals {
+            checks: vec![Arc::new(HostsAnswer(self.ready.clone(), self.count))],
+            metrics: metrics_text(|| None, move || buses.borrow().iter().map(|bus| bus.counters()).collect()),
+        }
     }
 
     /// Takes no more orders and waits for those in hand.
@@ -88,17 +96,49 @@ impl Agents {
     }
 }
 
-/// A hypervisor that does not answer yet is tried again: the host comes up when it does.
-async fn start_until(
-    agent: Agent,
+/// A host whose agent is to be started.
+struct NewAgent {
     host: HostName,
+    hypervisor: Arc<dyn Hypervisor>,
+    options: ComputeOptions,
+    around: Surroundings,
+}
+
+impl NewAgent {
+    fn on(self, bus: Arc<dyn MessageBus>) -> Agent {
+        let sender = Sender { role: Role::Compute, host: self.host };
+        let (clock, entropy) = (self.around.clock, self.around.entropy);
+        Agent::new(Parts {
+            hypervisor: self.hypervisor,
+            images: self.around.images,
+            rpc: RpcClient::new(bus, sender, clock.clone(), entropy.clone()),
+            clock,
+            entropy,
+            options: self.options,
+        })
+    }
+}
+
+/// A broker or a hypervisor that does not answer yet is tried again: the host comes up when it does.
+async fn start_until(
+    new: NewAgent,
     stop: CancellationToken,
-    told: Arc<watch::Sender<usize>>,
+    told: Arc<watch::Sender<Vec<Arc<dyn MessageBus>>>>,
 ) -> Option<RunningService> {
+    let host = new.host.clone();
+    let name = format!("nova-compute@{host}");
+    let connecting = new.around.transport.connect(&name);
+    let bus = tokio::select! {
+        biased;
+        () = stop.cancelled() => return None,
+        bus = connecting => bus,
+    };
+    let bus = bus.inspect_err(|error| tracing::error!(%host, "{error}")).ok()?;
+    let agent = new.on(bus.clone());
     loop {
         match agent.clone().start(stop.clone()).await {
             Ok(running) => {
-                told.send_modify(|ready| *ready += 1);
+                told.send_modify(|ready| ready.push(bus));
                 return Some(running);
             }
             Err(nova_compute::AgentError::Stopped) => return None,
@@ -112,38 +152,67 @@ async fn start_until(
     }
 }
 
+/// Do all hosts of this process take orders, and do messages get through to them?
+struct HostsAnswer(watch::Receiver<Vec<Arc<dyn MessageBus>>>, usize);
+
+#[async_trait]
+impl HealthCheck for HostsAnswer {
+    fn name(&self) -> &'static str {
+        "hosts"
+    }
+
+    async fn check(&self) -> Result<(), String> {
+        let buses = self.0.borrow().clone();
+        if buses.len() < self.1 {
+            return Err(format!("{} of {} take orders; the log says what the others wait for", buses.len(), self.1));
+        }
+        for bus in buses {
+            BusAnswers(bus).check().await?;
+        }
+        Ok(())
+    }
+}
+
 /// The agents of this process, without any control service in it, until told to stop.
 ///
 /// # Errors
 /// A transport that reaches no other process, or a hypervisor or state folder that cannot be used.
 pub async fn run_alone(config: &Config) -> Result<(), StartError> {
-    if config.get(&common::TRANSPORT_URL).starts_with("memory:") {
-        return Err(StartError::config(vec![
-            "DEFAULT.transport_url: 'memory:' reaches no other process, and a host agent of its own needs one; nova-all \
-             runs host and control services together"
-                .to_owned(),
-        ]));
-    }
+    Transport::require_shared(config)?;
+    refuse_database(config);
     let mut signals = Signals::listen()?;
     let state = StateFolder::open(config, "nova-compute")?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
     let around = Surroundings {
-        bus: parts::open_bus(config, &clock)?,
+        transport: Transport::from_config(config, &clock, &entropy)?,
         images: Arc::new(NoImageService),
         clock,
-        entropy: Arc::new(OsEntropy),
+        entropy,
     };
+    let (page, stop_page) = (HealthPage::bind(config).await?, CancellationToken::new());
     let agents = Agents::start(config, &state.path, parts::open_hypervisors(config, &state.path)?, &around);
-    loop {
-        if signals.next().await == Asked::Stop {
-            break;
-        }
-    }
+    let page = page.map(|page| tokio::spawn(page.serve(Arc::new(agents.vitals().into()), stop_page.clone())));
+    while signals.next().await != Asked::Stop {}
     let patience = config.get(&common::GRACEFUL_SHUTDOWN_TIMEOUT);
     if tokio::time::timeout(patience, agents.stop()).await.is_err() {
         tracing::warn!("not every order was done in time; the conductor gives it again");
     }
+    stop_page.cancel();
+    if let Some(page) = page {
+        let _ = page.await;
+    }
     Ok(())
+}
+
+/// A compute host has no business with the database: who reads its configuration must not learn the way there.
+fn refuse_database(config: &Config) {
+    if let Some(origin) = config.given("database.connection") {
+        tracing::error!(
+            "database.connection ({origin}): a mistake: a compute host never uses the database, and its configuration must not \
+             give away the address and the password; remove it here"
+        );
+    }
 }
 
 /// A host that was told of no image service: guests without images can be made, others say why not.

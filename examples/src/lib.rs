@@ -7,7 +7,10 @@
 //! | [`client`] | a small client of the APIs, for the demonstration and for tests |
 //! | [`process`] | clock, randomness, logging, signals |
 //! | [`parts`] | store, bus and hypervisors from options |
-//! | [`control`] | the control services in one process |
+//! | [`control`] | the control services, part by part |
+//! | [`pieces`] | a control service as a process of its own |
+//! | [`transport`] | the bus from options |
+//! | [`health`] | `/healthz` and `/metrics` |
 //! | [`hosts`] | host agents |
 //! | [`manage`] | what `nova-manage` does |
 //! | [`demo`] | the demonstration that `make run` shows |
@@ -17,7 +20,10 @@ pub mod client;
 pub mod clouds;
 pub mod control;
 pub mod demo;
+pub mod health;
 pub mod hosts;
 pub mod manage;
 pub mod parts;
+pub mod pieces;
 pub mod process;
+pub mod transport;

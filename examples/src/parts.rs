@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nova_core::clock::Clock;
+use nova_core::entropy::Entropy;
 use nova_core::ids::HostName;
 use nova_core::options::{Config, common};
-use nova_db::Store;
-use nova_queue::{MemoryBus, MessageBus};
+use nova_db::{Store, StoreError};
 use nova_virt::{FakeHypervisor, FakeOptions, Hypervisor};
 
 use crate::cli::StartError;
@@ -65,27 +64,38 @@ pub async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
     opened.map_err(|error| StartError::new("the database cannot be opened", &error))
 }
 
+/// The same with a schema that is this program's, for a service of its own. A database server that does not answer yet
+/// is waited for, however long; the log says so.
+pub async fn wait_for_store(config: &Config, entropy: &dyn Entropy) -> Result<Arc<dyn Store>, StartError> {
+    let url = config.get(&common::DATABASE_CONNECTION);
+    loop {
+        let opened = match nova_db::open(&url, &nova_db::OpenOptions::default()).await {
+            Ok(store) => store.schema_version().await.map(|_| store),
+            Err(error) => Err(error),
+        };
+        match opened {
+            Ok(store) => {
+                require_current_schema(&*store).await?;
+                return Ok(store);
+            }
+            Err(error @ StoreError::Unavailable { .. }) => {
+                tracing::warn!("waiting for the database: {}", nova_core::error::chain(&error));
+            }
+            Err(error) => return Err(StartError::new("the database cannot be opened", &error)),
+        }
+        tokio::time::sleep(Duration::from_millis(1000 + entropy.next_u64() % 1000)).await;
+    }
+}
+
 /// Refuses a schema that is not this program's.
 pub async fn require_current_schema(store: &dyn Store) -> Result<(), StartError> {
     let checked = match store.schema_version().await {
-        Ok((found, needed)) if found < needed => Err(nova_db::StoreError::SchemaStale { found, needed }),
-        Ok((found, needed)) if found > needed => Err(nova_db::StoreError::SchemaNewer { found, needed }),
+        Ok((found, needed)) if found < needed => Err(StoreError::SchemaStale { found, needed }),
+        Ok((found, needed)) if found > needed => Err(StoreError::SchemaNewer { found, needed }),
         Ok(_) => Ok(()),
         Err(error) => Err(error),
     };
     checked.map_err(|error| StartError::new("the database cannot be used", &error))
-}
-
-/// The bus that `DEFAULT.transport_url` names.
-pub fn open_bus(config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn MessageBus>, StartError> {
-    let url = config.get(&common::TRANSPORT_URL);
-    match url.split(':').next() {
-        Some("memory") => Ok(Arc::new(MemoryBus::new(clock.clone()))),
-        scheme => Err(StartError::config(vec![format!(
-            "DEFAULT.transport_url: support for {} is not built in",
-            scheme.unwrap_or_default()
-        )])),
-    }
 }
 
 /// The hypervisors of this process with the names of their hosts.

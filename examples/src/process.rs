@@ -97,6 +97,15 @@ impl Signals {
         })
     }
 
+    /// Waits until the process is told to stop; while a program starts, no other wish counts.
+    ///
+    /// # Errors
+    /// Always: it was stopped before it had started.
+    pub async fn until_stop<T>(&mut self) -> Result<T, StartError> {
+        while self.next().await != Asked::Stop {}
+        Err(StartError::because("stopped before it had started"))
+    }
+
     /// Waits for the next one.
     pub async fn next(&mut self) -> Asked {
         tokio::select! {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::substitute::escaped;
-use super::{Config, OptionDecl, OptionKind, Registry, Reload, Setting};
+use super::{Config, OptionDecl, OptionKind, Registry, Reload, Setting, Source};
 
 /// All about one option: what it is set to, by whom, and what it may be. Secrets are hidden.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +49,17 @@ impl Config {
     pub fn explain(&self, key: &str) -> Option<Explanation> {
         let (group, name) = key.rsplit_once('.').unwrap_or(("DEFAULT", key));
         self.setting(group, name).map(explanation)
+    }
+}
+
+impl Config {
+    /// Where `group.name` was given (file and line, variable, command line). `None`: nowhere, the default holds; or there
+    /// is no such option.
+    #[must_use]
+    pub fn given(&self, key: &str) -> Option<String> {
+        let (group, name) = key.rsplit_once('.').unwrap_or(("DEFAULT", key));
+        let origin = &self.setting(group, name)?.origin;
+        (origin.source != Source::Default).then(|| origin.to_string())
     }
 }
 

@@ -260,6 +260,8 @@ fn explain_tells_all_about_an_option() {
     let host = config.explain("host").unwrap();
     assert_eq!((host.key.as_str(), host.default.as_str()), ("DEFAULT.host", "the machine's host name"));
     assert_eq!(config.explain("quota.rum"), None);
+    assert_eq!(config.given("quota.ram").as_deref(), Some("nova.conf:3"));
+    assert_eq!(config.given("quota.cores"), None);
 }
 
 #[test]

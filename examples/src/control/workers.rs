@@ -1,0 +1,95 @@
+//! Conductor and scheduler: control services that only the bus reaches.
+
+use nova::conductor::{Conductor, ConductorOptions};
+use nova::live::Live;
+use nova::scheduler::{SchedulerService, ServiceOptions};
+use nova::servicegroup::Membership;
+use nova_core::ids::{HostName, ZoneName};
+use nova_core::options::{Config, common};
+use nova_core::rpc::Role;
+use nova_queue::RunningService;
+use nova_sched::SchedulerOptions;
+
+use super::{Background, Foundation};
+use crate::cli::StartError;
+
+/// A conductor at work.
+pub struct ConductorPart {
+    options: Live<ConductorOptions>,
+    running: RunningService,
+}
+
+impl ConductorPart {
+    /// Listens on the bus and takes up tasks.
+    pub async fn start(config: &Config, on: &Foundation) -> Result<Self, StartError> {
+        let name = format!("{}/{}", config.get(&common::HOST), on.entropy.hex(8));
+        let options = Live::new(ConductorOptions::from_config(config, name));
+        let conductor = Conductor::new(nova::conductor::Parts {
+            store: on.store.clone(),
+            rpc: on.client(config, Role::Conductor),
+            clock: on.clock.clone(),
+            entropy: on.entropy.clone(),
+            options: options.clone(),
+        });
+        let running = conductor.start().await.map_err(|e| StartError::new("the conductor cannot start", &e))?;
+        Ok(Self { options, running })
+    }
+
+    /// Takes over what may change.
+    pub fn reload(&self, config: &Config) {
+        let name = self.options.get().name.clone();
+        self.options.set(ConductorOptions::from_config(config, name));
+    }
+
+    /// Takes no more messages and waits for what is in hand.
+    pub async fn stop(self) {
+        self.running.stop().await;
+    }
+}
+
+/// A scheduler at work.
+pub struct SchedulerPart {
+    running: RunningService,
+}
+
+impl SchedulerPart {
+    /// Listens on the bus and keeps its table of hosts.
+    pub async fn start(config: &Config, on: &Foundation) -> Result<Self, StartError> {
+        let driver = config.get(&common::SCHEDULER_DRIVER);
+        let algorithm = nova_sched::by_name(&driver, &SchedulerOptions::default())
+            .map_err(|e| StartError::config(vec![format!("scheduler.driver: {e}")]))?;
+        let scheduler = SchedulerService::new(nova::scheduler::Parts {
+            algorithm,
+            store: on.store.clone(),
+            bus: on.bus.clone(),
+            clock: on.clock.clone(),
+            entropy: on.entropy.clone(),
+            options: ServiceOptions {
+                service_down_time: config.get(&common::SERVICE_DOWN_TIME),
+                ..ServiceOptions::default()
+            },
+        });
+        let scheduler = scheduler.map_err(|e| StartError::new("the scheduler cannot start", &e))?;
+        let running = scheduler.start().await.map_err(|e| StartError::new("the scheduler cannot start", &e))?;
+        Ok(Self { running })
+    }
+
+    /// Takes no more messages and waits for what is in hand.
+    pub async fn stop(self) {
+        self.running.stop().await;
+    }
+}
+
+/// Writes signs of life of these services from now on.
+pub fn tell_life(config: &Config, on: &Foundation, binaries: &[&'static str], background: &Background) {
+    let membership = Membership {
+        store: on.store.clone(),
+        clock: on.clock.clone(),
+        entropy: on.entropy.clone(),
+        host: HostName::new(config.get(&common::HOST)),
+        zone: ZoneName::new(config.get(&common::INTERNAL_SERVICE_AVAILABILITY_ZONE)),
+        binaries: binaries.to_vec(),
+        interval: config.get(&common::REPORT_INTERVAL),
+    };
+    background.spawn(|stop| membership.run(stop));
+}
