@@ -35,6 +35,7 @@ mod open;
 mod ops;
 mod records;
 mod rows;
+mod secrets;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod sql;
 
@@ -52,6 +53,7 @@ pub use images::ImageStore;
 pub use memory::MemoryBackend;
 pub use open::{OpenOptions, open};
 pub use ops::RowStore;
+pub use secrets::SecretStore;
 #[cfg(feature = "mysql")]
 pub use sql::MysqlBackend;
 #[cfg(feature = "postgres")]

@@ -5,5 +5,6 @@
 
 mod boot;
 mod check;
+mod images;
 mod simulation;
 mod support;

@@ -14,6 +14,7 @@ use nova_queue::{BusError, RpcClient};
 
 use super::ConductorOptions;
 use super::context::{StagedOrder, TaskContext};
+use crate::image::GrantKey;
 use crate::live::Live;
 
 /// What the steps may use.
@@ -23,6 +24,8 @@ pub struct Services {
     pub rpc: RpcClient,
     /// Settings.
     pub options: Live<ConductorOptions>,
+    /// Lets hosts fetch the images that their orders name.
+    pub image_grants: GrantKey,
 }
 
 /// How far a step got.
