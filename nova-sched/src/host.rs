@@ -1,5 +1,6 @@
 //! What is known of a host: the description given by the caller, and the view that algorithms read.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::dimensions::{MAX_DIMENSIONS, ResourceVector};
@@ -39,6 +40,17 @@ impl<const N: usize> From<[f64; N]> for Ratios {
     }
 }
 
+/// What a host reports of its present state, apart from what is allocated on it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct HostStats {
+    /// Builds, resizes, snapshots, migrations and rescues that are under way.
+    pub io_ops: u32,
+    /// Builds that have failed since one succeeded.
+    pub failed_builds: u32,
+    /// Figures by name, such as `cpu.percent`.
+    pub metrics: BTreeMap<String, f64>,
+}
+
 /// A host as the caller describes it. What is allocated on it is not part of this; the table counts that itself.
 ///
 /// What may be handed out of a dimension is `(total - reserved) * ratio`, rounded down, and never less than nothing:
@@ -70,6 +82,8 @@ pub struct HostInventory {
     pub traits: Vec<String>,
     /// A load figure from outside (CPU utilisation, a load balancer's), in a unit of the caller's; less is better.
     pub reported_load: u64,
+    /// What it reports of its present state; kept current by [`HostTable::set_stats`](crate::HostTable::set_stats).
+    pub stats: HostStats,
 }
 
 impl HostInventory {
@@ -90,6 +104,7 @@ impl HostInventory {
             architectures: Vec::new(),
             traits: Vec::new(),
             reported_load: 0,
+            stats: HostStats::default(),
         }
     }
 
@@ -179,6 +194,24 @@ impl<'a> HostView<'a> {
     #[must_use]
     pub fn consumers(&self) -> usize {
         self.cold.consumers.len()
+    }
+
+    /// Operations under way that load disks and network.
+    #[must_use]
+    pub fn io_ops(&self) -> u32 {
+        self.table.counts.io_ops_at(self.row)
+    }
+
+    /// Builds that have failed since one succeeded.
+    #[must_use]
+    pub fn failed_builds(&self) -> u32 {
+        self.table.counts.failed_builds_at(self.row)
+    }
+
+    /// The figure of that name, if the host reports it.
+    #[must_use]
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        self.cold.metrics.get(name).copied()
     }
 
     /// The load figure from outside.

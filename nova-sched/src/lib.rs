@@ -40,12 +40,14 @@
 //! `conformance` (a feature).
 
 mod availability_zone;
+mod classes;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod dimensions;
 mod error;
 #[cfg(any(test, feature = "conformance"))]
 mod fixtures;
+mod hash;
 mod host;
 mod least_load;
 mod load_source;
@@ -57,16 +59,18 @@ mod request;
 mod rng;
 mod scheduler;
 mod table;
+mod zone_distance;
 
 pub use availability_zone::AvailabilityZoneScheduler;
 pub use dimensions::{Dimensions, MAX_DIMENSIONS, ResourceVector};
 pub use error::SchedulerError;
-pub use host::{HostInventory, HostView, Ratios};
+pub use host::{HostInventory, HostStats, HostView, Ratios};
 pub use least_load::{LeastLoadOptions, LeastLoadScheduler, TieBreak};
-pub use load_source::{LoadSource, ReportedLoad, UsedLoad};
+pub use load_source::{CpuLoad, IoLoad, LoadSource, ReportedLoad, UsedLoad};
 pub use no_valid_host::{NearestMiss, NoValidHost};
 pub use random::RandomScheduler;
 pub use request::{Destination, Request, Selection, ZoneTarget};
 pub use rng::SchedulerRng;
 pub use scheduler::{SCHEDULERS, Scheduler, SchedulerOptions, by_name};
 pub use table::{AllocationSnapshot, Applied, Holding, HostSnapshot, HostTable, TableSnapshot};
+pub use zone_distance::ZoneDistances;

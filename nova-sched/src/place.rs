@@ -35,8 +35,8 @@ pub(crate) fn place(
     Ok(with_alternates(query, &chosen, overlay, choose))
 }
 
-/// Names for each instance more hosts that would take it, none of them chosen for this request
-/// (`nova/scheduler/manager.py`, `_get_alternate_hosts`).
+/// Names for each instance more hosts that would take it, none of them chosen for this request. They are the same for
+/// all instances, as in Nova (`nova/scheduler/manager.py`, `_get_alternate_hosts`), and searched once.
 fn with_alternates(
     query: &Query<'_>,
     chosen: &[Row],
@@ -44,29 +44,22 @@ fn with_alternates(
     mut choose: impl FnMut(&Overlay) -> Option<Row>,
 ) -> Vec<Selection> {
     let wanted = query.request.num_alternates;
-    if wanted > 0 {
+    let mut alternates = Vec::new();
+    if wanted > 0 && !chosen.is_empty() {
         overlay.excluded.extend_from_slice(chosen);
         overlay.excluded.sort_unstable();
         overlay.excluded.dedup();
-    }
-    let fixed = overlay.excluded.len();
-    let mut selections = Vec::with_capacity(chosen.len());
-    for row in chosen {
-        overlay.excluded.truncate(fixed);
-        let mut alternates = Vec::new();
         for _ in 0..wanted {
             let Some(other) = choose(&overlay) else { break };
             overlay.excluded.push(other);
             alternates.extend(destination(query, other));
         }
-        selections.extend(destination(query, *row).map(|place| Selection {
-            host: place.host,
-            node: place.node,
-            zone: place.zone,
-            alternates,
-        }));
     }
-    selections
+    let selection = |row: &Row| {
+        let place = destination(query, *row)?;
+        Some(Selection { host: place.host, node: place.node, zone: place.zone, alternates: alternates.clone() })
+    };
+    chosen.iter().filter_map(selection).collect()
 }
 
 /// Puts all instances on one host, if it takes them.

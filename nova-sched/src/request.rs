@@ -32,6 +32,8 @@ pub struct Request {
     pub required_traits: Vec<String>,
     /// Traits that the host must not have.
     pub forbidden_traits: Vec<String>,
+    /// Zones to be near to, without having to be in one of them: that of a volume, those of a group's members.
+    pub near_zones: Vec<String>,
 }
 
 impl Request {
@@ -50,6 +52,7 @@ impl Request {
             architecture: None,
             required_traits: Vec::new(),
             forbidden_traits: Vec::new(),
+            near_zones: Vec::new(),
         }
     }
 

@@ -1,9 +1,11 @@
 //! The trait that every algorithm implements, and their names in a configuration.
 
+use std::sync::Arc;
+
 use crate::least_load::{LeastLoadOptions, LeastLoadScheduler, TieBreak};
 use crate::{
     AvailabilityZoneScheduler, HostTable, NoValidHost, RandomScheduler, Request, SchedulerError, SchedulerRng,
-    Selection,
+    Selection, ZoneDistances,
 };
 
 /// Picks hosts.
@@ -47,12 +49,14 @@ pub trait Scheduler: Send + Sync {
 pub struct SchedulerOptions {
     /// `availability_zone`: where to go when no zone is asked for; all zones when absent.
     pub default_zone: Option<String>,
-    /// `least_load`: `cores` (when absent), `memory`, `disk`, `reported`, or the name of a dimension.
+    /// `least_load`: `cores` (when absent), `memory`, `disk`, `io`, `cpu`, `reported`, or the name of a dimension.
     pub load_source: Option<String>,
     /// `least_load`: a host may not have more cores than this handed out (Nova's `max_cores`).
     pub max_cores: Option<u64>,
     /// `least_load`: how to choose among equally loaded hosts.
     pub tie_break: TieBreak,
+    /// `least_load`: of equally loaded hosts, the nearest to the zones that a request wants to be near to.
+    pub zone_distances: Option<Arc<ZoneDistances>>,
 }
 
 /// The names that [`by_name`] knows.
@@ -71,6 +75,7 @@ pub fn by_name(name: &str, options: &SchedulerOptions) -> Result<Box<dyn Schedul
             let options = LeastLoadOptions {
                 max_cores: options.max_cores,
                 tie_break: options.tie_break,
+                zone_distances: options.zone_distances.clone(),
                 ..LeastLoadOptions::from_source_name(options.load_source.as_deref())?
             };
             Ok(Box::new(LeastLoadScheduler::new(options)))

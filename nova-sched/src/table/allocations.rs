@@ -1,11 +1,11 @@
 //! Who holds what, and on which host.
 
-use std::collections::HashMap;
-
+use super::counts::put;
 use super::layout::Row;
 use super::{HostTable, MOST};
 use crate::SchedulerError;
 use crate::dimensions::ResourceVector;
+use crate::hash::Map;
 
 /// Whether a change to the table did something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub struct Holding {
 /// The different amounts that are held, each kept once: millions of instances have few sizes.
 #[derive(Clone, Default)]
 pub(super) struct Sizes {
-    ids: HashMap<ResourceVector, u32>,
+    ids: Map<ResourceVector, u32>,
     /// Each with how many holdings have it; the number is its id.
     kept: Vec<(ResourceVector, u32)>,
     unused: Vec<u32>,
@@ -264,10 +264,13 @@ impl HostTable {
         if let Some(cold) = self.cold_mut(row) {
             cold.consumers.push(consumer);
         }
+        self.count_instances(row);
         for (index, amount) in resources.non_zero() {
             self.set_used(row, index, self.used_at(row, index) + amount);
         }
-        self.refresh_loads(row);
+        if self.refresh_loads(row) {
+            self.changes.push(row);
+        }
     }
 
     fn give_back(&mut self, consumer: u128, held: &Held) {
@@ -276,10 +279,17 @@ impl HostTable {
         {
             cold.consumers.swap_remove(place);
         }
+        self.count_instances(held.row);
         for (index, amount) in self.sizes.drop_one(held.size).non_zero() {
             self.set_used(held.row, index, self.used_at(held.row, index).saturating_sub(amount));
         }
         self.refresh_loads(held.row);
+        self.changes.push(held.row);
+    }
+
+    fn count_instances(&mut self, row: Row) {
+        let instances = self.cold(row).map_or(0, |cold| cold.consumers.len());
+        put(&mut self.counts.instances, row, instances as u32);
     }
 
     /// Takes one holding out of the consumer's list.

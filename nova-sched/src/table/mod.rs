@@ -1,13 +1,15 @@
 //! The table of hosts: kept current change by change, read by every decision.
 
 mod allocations;
+mod changes;
+mod counts;
 mod layout;
 mod loads;
 mod rows;
 mod snapshot;
+mod stock;
 mod summary;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -15,13 +17,19 @@ pub use allocations::{Applied, Holding};
 pub(crate) use layout::{BLOCK, Block, Cold, Row, Tags, Zone, bit_of, bits, block_of, row_at};
 pub(crate) use loads::{LoadIndexRef, merit};
 pub use snapshot::{AllocationSnapshot, HostSnapshot, TableSnapshot};
+pub(crate) use summary::{NOTHING, Summary};
 
+use crate::classes::ClassCache;
 use crate::dimensions::{Dimensions, ResourceVector};
-use crate::host::{HostInventory, HostView};
+use crate::hash::Map;
+use crate::host::{HostInventory, HostStats, HostView};
 use crate::{LoadSource, SchedulerError};
 use allocations::{Holdings, Sizes};
+use changes::ChangeLog;
+use counts::Counts;
 use layout::SizeClass;
 use loads::LoadIndex;
+use stock::Stocks;
 
 /// No capacity or sum of allocations is counted beyond this, so that differences never overflow.
 pub(crate) const MOST: u64 = 1 << 62;
@@ -52,18 +60,23 @@ pub struct HostTable {
     pub(crate) blocks: Vec<Block>,
     /// Per dimension, then block: what is left. Negative when a host shrank below what it had handed out.
     pub(crate) free: Vec<Vec<[i64; BLOCK]>>,
-    /// Per dimension, then block: what is handed out.
-    used: Vec<Vec<[u64; BLOCK]>>,
+    /// What hosts have, by number.
+    pub(crate) stocks: Stocks,
+    pub(crate) counts: Counts,
     pub(crate) architectures: Tags,
     pub(crate) traits: Tags,
     pub(crate) loads: Vec<LoadIndex>,
     cold: Vec<Option<Cold>>,
-    rows: HashMap<Arc<str>, Row>,
-    zone_ids: HashMap<Arc<str>, u32>,
+    rows: Map<Arc<str>, Row>,
+    zone_ids: Map<Arc<str>, u32>,
     /// Blocks with a free place, by zone and size.
-    open_blocks: HashMap<(u32, SizeClass), Vec<u32>>,
-    allocations: HashMap<u128, Holdings>,
+    open_blocks: Map<(u32, SizeClass), Vec<u32>>,
+    allocations: Map<u128, Holdings>,
     sizes: Sizes,
+    /// Hosts that may have become better.
+    pub(crate) changes: ChangeLog,
+    /// What decisions have learned of the table.
+    pub(crate) classes: ClassCache,
 }
 
 impl HostTable {
@@ -76,16 +89,19 @@ impl HostTable {
             zones: Vec::new(),
             blocks: Vec::new(),
             free: vec![Vec::new(); count],
-            used: vec![Vec::new(); count],
+            stocks: Stocks::default(),
+            counts: Counts::default(),
             architectures: Tags::default(),
             traits: Tags::default(),
             loads: Vec::new(),
             cold: Vec::new(),
-            rows: HashMap::new(),
-            zone_ids: HashMap::new(),
-            open_blocks: HashMap::new(),
-            allocations: HashMap::new(),
+            rows: Map::default(),
+            zone_ids: Map::default(),
+            open_blocks: Map::default(),
+            allocations: Map::default(),
             sizes: Sizes::default(),
+            changes: ChangeLog::default(),
+            classes: ClassCache::default(),
         }
     }
 
@@ -224,7 +240,23 @@ impl HostTable {
         if let Some(cold) = self.cold_mut(row) {
             cold.reported_load = load;
         }
-        self.refresh_loads(row);
+        if self.refresh_loads(row) {
+            self.changes.push(row);
+        }
+        Ok(())
+    }
+
+    /// Replaces what the host reports of its present state.
+    ///
+    /// # Errors
+    ///
+    /// [`SchedulerError::UnknownHost`].
+    pub fn set_stats(&mut self, name: &str, stats: HostStats) -> Result<(), SchedulerError> {
+        let row = self.known_row(name)?;
+        self.put_stats(row, stats);
+        if self.refresh_loads(row) {
+            self.changes.push(row);
+        }
         Ok(())
     }
 
