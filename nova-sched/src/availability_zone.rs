@@ -59,7 +59,7 @@ impl Scheduler for AvailabilityZoneScheduler {
         let request = self.complete(request);
         let query = Query::new(table, &request, None);
         let mut draw = Draw::new(&query);
-        place(&query, |overlay| draw.choose(overlay, rng))
+        place(&query, &query, |overlay| draw.choose(overlay, rng))
     }
 }
 

@@ -53,6 +53,22 @@ pub enum SchedulerError {
         /// The host.
         host: String,
     },
+    /// The host's NUMA cells or devices don't take the guest; the table is as it was. Choose again.
+    #[error("host `{host}` has no NUMA cells or devices left for this")]
+    TopologyDoesNotFit {
+        /// The host that was asked.
+        host: String,
+    },
+    /// A configuration names a filter or weigher that doesn't exist.
+    #[error("scheduler option `{option}`: there is no `{name}` (known: {known})")]
+    UnknownName {
+        /// The option's name.
+        option: &'static str,
+        /// The name that was given.
+        name: String,
+        /// The names that exist.
+        known: String,
+    },
     /// A configuration names an algorithm that doesn't exist.
     #[error("there is no scheduler `{name}` (known: {known})")]
     UnknownScheduler {

@@ -119,7 +119,7 @@ impl Scheduler for LeastLoadScheduler {
     ) -> Result<Vec<Selection>, NoValidHost> {
         let query = Query::new(table, request, self.limit(table, request));
         let mut chooser = Chooser::new(&self.options, &query, rng.next_u64());
-        place(&query, |overlay| chooser.choose(overlay))
+        place(&query, &query, |overlay| chooser.choose(overlay))
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::Request;
-use crate::query::{Overlay, Query, Reason};
+use crate::query::{Judge, Overlay, Query, Reason};
 use crate::table::{HostTable, Row, bits, row_at};
 
 /// No host fits. Says how many hosts each check turned away, and what would have fitted.
@@ -27,6 +27,8 @@ pub struct NoValidHost {
     pub target: Option<String>,
     /// How near the hosts came that lacked nothing but room.
     pub nearest: Option<Box<NearestMiss>>,
+    /// How many hosts each check kept out alone, nothing else speaking against them: what lifting it would open.
+    pub alone: Vec<(String, usize)>,
 }
 
 /// How near the hosts came that lacked nothing but room.
@@ -67,7 +69,7 @@ impl NoValidHost {
     #[must_use]
     pub fn for_request(table: &HostTable, request: &Request, placed: u32) -> Self {
         let query = Query::new(table, request, None);
-        let mut answer = Self::explain(&query, &Overlay::default(), placed);
+        let mut answer = Self::explain(&query, &query, &Overlay::default(), placed);
         let others = table.len() - answer.considered;
         if others > 0 {
             answer.reasons.push(("algorithm".to_owned(), others));
@@ -77,29 +79,36 @@ impl NoValidHost {
     }
 
     /// Asks every host for its reason.
-    pub(crate) fn explain(query: &Query<'_>, overlay: &Overlay, placed: u32) -> Self {
+    pub(crate) fn explain(query: &Query<'_>, judge: &impl Judge, overlay: &Overlay, placed: u32) -> Self {
         let mut tally = Tally::default();
         for index in 0..query.table.blocks.len() {
             for bit in bits(query.table.blocks[index].occupied) {
                 let row = row_at(index, bit);
-                if let Err(reason) = query.verdict(row, overlay) {
-                    tally.count(query, overlay, row, reason);
+                if let Err(reason) = judge.judge(row, overlay) {
+                    tally.count(query, judge, overlay, row, reason);
                 }
             }
         }
-        tally.into_answer(query, overlay, placed)
+        tally.into_answer(query, judge, overlay, placed)
     }
 
     /// The one host that was named said no.
-    pub(crate) fn refused(query: &Query<'_>, row: Row, overlay: &Overlay, reason: Reason, placed: u32) -> Self {
+    pub(crate) fn refused(
+        query: &Query<'_>,
+        judge: &impl Judge,
+        row: Row,
+        overlay: &Overlay,
+        reason: Reason,
+        placed: u32,
+    ) -> Self {
         let mut tally = Tally::default();
-        tally.count(query, overlay, row, reason);
-        tally.into_answer(query, overlay, placed)
+        tally.count(query, judge, overlay, row, reason);
+        tally.into_answer(query, judge, overlay, placed)
     }
 
     /// The host that was named isn't there.
     pub(crate) fn absent(query: &Query<'_>) -> Self {
-        Tally::default().into_answer(query, &Overlay::default(), 0)
+        Tally::default().into_answer(query, query, &Overlay::default(), 0)
     }
 }
 
@@ -108,6 +117,7 @@ impl NoValidHost {
 struct Tally {
     considered: usize,
     reasons: BTreeMap<Reason, usize>,
+    alone: BTreeMap<Reason, usize>,
     only_room: usize,
     with_room: BTreeMap<usize, usize>,
     largest: BTreeMap<usize, u64>,
@@ -115,9 +125,12 @@ struct Tally {
 }
 
 impl Tally {
-    fn count(&mut self, query: &Query<'_>, overlay: &Overlay, row: Row, reason: Reason) {
+    fn count(&mut self, query: &Query<'_>, judge: &impl Judge, overlay: &Overlay, row: Row, reason: Reason) {
         self.considered += 1;
         *self.reasons.entry(reason).or_insert(0) += 1;
+        if let [only] = judge.objections(row, overlay)[..] {
+            *self.alone.entry(only).or_insert(0) += 1;
+        }
         if !matches!(reason, Reason::Room(_) | Reason::Limit) {
             return;
         }
@@ -137,14 +150,15 @@ impl Tally {
         }
     }
 
-    fn into_answer(self, query: &Query<'_>, overlay: &Overlay, placed: u32) -> NoValidHost {
+    fn into_answer(self, query: &Query<'_>, judge: &impl Judge, overlay: &Overlay, placed: u32) -> NoValidHost {
         let request = query.request;
         let nearest = self.nearest(query, overlay).map(Box::new);
         NoValidHost {
             requested: request.num_instances,
             placed,
             considered: self.considered,
-            reasons: (self.reasons.iter()).map(|(reason, hosts)| (reason_name(query, *reason), *hosts)).collect(),
+            reasons: named(query, judge, &self.reasons),
+            alone: named(query, judge, &self.alone),
             target: request.forced().or(request.requested_host.as_deref()).map(str::to_owned),
             nearest,
         }
@@ -185,7 +199,12 @@ fn dimension_name(query: &Query<'_>, index: usize) -> String {
     query.table.dimensions.name(index).map_or_else(|| format!("dimension {index}"), str::to_owned)
 }
 
-fn reason_name(query: &Query<'_>, reason: Reason) -> String {
+fn named(query: &Query<'_>, judge: &impl Judge, reasons: &BTreeMap<Reason, usize>) -> Vec<(String, usize)> {
+    reasons.iter().map(|(reason, hosts)| (reason_name(query, judge, *reason), *hosts)).collect()
+}
+
+/// The name of a check.
+pub(crate) fn reason_name(query: &Query<'_>, judge: &impl Judge, reason: Reason) -> String {
     match reason {
         Reason::Zone => "zone".to_owned(),
         Reason::Ignored => "ignored".to_owned(),
@@ -194,6 +213,7 @@ fn reason_name(query: &Query<'_>, reason: Reason) -> String {
         Reason::Architecture => "architecture".to_owned(),
         Reason::Traits => "traits".to_owned(),
         Reason::Room(index) => dimension_name(query, index),
+        Reason::Filter(number) => judge.filter_name(number),
         Reason::Limit => query.limit.map_or("limit", |limit| limit.name).to_owned(),
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::dimensions::{MAX_DIMENSIONS, ResourceVector};
 use crate::host::HostView;
-use crate::request::Request;
+use crate::request::{Purpose, Request};
 use crate::table::{BLOCK, HostTable, NOTHING, Row, Summary, bit_of, bits, block_of, row_at};
 
 /// Why a host was turned away. Each host counts under the first that applies, in this order.
@@ -24,6 +24,32 @@ pub(crate) enum Reason {
     Room(usize),
     /// An algorithm's own bound, such as `max_cores`.
     Limit,
+    /// The filter of that number.
+    Filter(usize),
+}
+
+/// Says which hosts take a request, one by one, and why others don't.
+pub(crate) trait Judge {
+    /// Whether the host takes one more instance.
+    fn judge(&self, row: Row, overlay: &Overlay) -> Result<(), Reason>;
+
+    /// The name of the filter of that number.
+    fn filter_name(&self, number: usize) -> String {
+        format!("filter {number}")
+    }
+
+    /// Every reason that speaks against the host.
+    fn objections(&self, row: Row, overlay: &Overlay) -> Vec<Reason>;
+}
+
+impl Judge for Query<'_> {
+    fn judge(&self, row: Row, overlay: &Overlay) -> Result<(), Reason> {
+        self.verdict(row, overlay)
+    }
+
+    fn objections(&self, row: Row, overlay: &Overlay) -> Vec<Reason> {
+        self.all_verdicts(row, overlay)
+    }
 }
 
 /// Up to so many hosts of a block are judged one by one, more all at once.
@@ -47,7 +73,7 @@ pub(crate) struct Overlay {
 }
 
 impl Overlay {
-    fn on(&self, row: Row) -> u64 {
+    pub(crate) fn on(&self, row: Row) -> u64 {
         if self.placed.is_empty() { 0 } else { self.placed.get(&row).copied().unwrap_or(0) }
     }
 }
@@ -150,48 +176,87 @@ impl<'a> Query<'a> {
 
     /// Judges one host. A host that was decided on for this request counts with what that takes.
     pub(crate) fn verdict(&self, row: Row, overlay: &Overlay) -> Result<(), Reason> {
-        let (index, bit) = (block_of(row), bit_of(row));
-        let Some(block) = self.table.blocks.get(index) else { return Err(Reason::Zone) };
-        let lacks = |word: u64| word >> bit & 1 == 0;
-        match self.scope {
-            Scope::Everywhere => {}
-            Scope::Zone(zone) if block.zone == zone => {}
-            Scope::Zone(_) | Scope::Nowhere => return Err(Reason::Zone),
+        if self.request.purpose == Purpose::Rebuild {
+            return Ok(());
         }
-        if self.ignored.contains(&row) {
-            return Err(Reason::Ignored);
-        }
-        if lacks(block.up) {
-            return Err(Reason::Down);
-        }
-        if lacks(block.enabled) {
-            return Err(Reason::Disabled);
-        }
-        if lacks(self.marked(&self.architecture, &self.table.architectures, index)) {
-            return Err(Reason::Architecture);
-        }
-        if lacks(self.marked(&self.traits, &self.table.traits, index)) {
-            return Err(Reason::Traits);
-        }
+        self.state(row, &mut |_| true).map_or(Ok(()), Err)?;
         self.room(row, overlay)
+    }
+
+    /// All that speaks against a host.
+    fn all_verdicts(&self, row: Row, overlay: &Overlay) -> Vec<Reason> {
+        if self.request.purpose == Purpose::Rebuild {
+            return Vec::new();
+        }
+        let mut all = Vec::new();
+        self.state(row, &mut |reason| {
+            all.push(reason);
+            false
+        });
+        let times = overlay.on(row) as i64 + 1;
+        for (index, amount) in self.wants.iter() {
+            if self.free_of(row, index) < amount.saturating_mul(times) {
+                all.push(Reason::Room(index));
+            }
+        }
+        if self.exceeds_limit(row, times) {
+            all.push(Reason::Limit);
+        }
+        all
+    }
+
+    /// Goes through what speaks against a host, room aside; returns the first reason for which `stop` says so.
+    #[inline]
+    fn state(&self, row: Row, stop: &mut impl FnMut(Reason) -> bool) -> Option<Reason> {
+        let (index, bit) = (block_of(row), bit_of(row));
+        let Some(block) = self.table.blocks.get(index) else { return Some(Reason::Zone) };
+        let lacks = |word: u64| word >> bit & 1 == 0;
+        let outside = match self.scope {
+            Scope::Everywhere => false,
+            Scope::Zone(zone) => block.zone != zone,
+            Scope::Nowhere => true,
+        };
+        if outside && stop(Reason::Zone) {
+            return Some(Reason::Zone);
+        }
+        if self.ignored.contains(&row) && stop(Reason::Ignored) {
+            return Some(Reason::Ignored);
+        }
+        if lacks(block.up) && stop(Reason::Down) {
+            return Some(Reason::Down);
+        }
+        if lacks(block.enabled) && stop(Reason::Disabled) {
+            return Some(Reason::Disabled);
+        }
+        if lacks(self.marked(&self.architecture, &self.table.architectures, index)) && stop(Reason::Architecture) {
+            return Some(Reason::Architecture);
+        }
+        if lacks(self.marked(&self.traits, &self.table.traits, index)) && stop(Reason::Traits) {
+            return Some(Reason::Traits);
+        }
+        None
+    }
+
+    fn free_of(&self, row: Row, index: usize) -> i64 {
+        self.table.free.get(index).map_or(0, |column| column[block_of(row)][bit_of(row)])
+    }
+
+    fn exceeds_limit(&self, row: Row, times: i64) -> bool {
+        self.limit.is_some_and(|limit| {
+            let asked = self.request.resources.get(limit.dimension).saturating_mul(times as u64);
+            self.table.used_at(row, limit.dimension).saturating_add(asked) > limit.most
+        })
     }
 
     /// Judges only whether the host has room.
     pub(crate) fn room(&self, row: Row, overlay: &Overlay) -> Result<(), Reason> {
         let times = overlay.on(row) as i64 + 1;
         for (index, amount) in self.wants.iter() {
-            let free = self.table.free.get(index).map_or(0, |column| column[block_of(row)][bit_of(row)]);
-            if free < amount.saturating_mul(times) {
+            if self.free_of(row, index) < amount.saturating_mul(times) {
                 return Err(Reason::Room(index));
             }
         }
-        if let Some(limit) = self.limit {
-            let asked = self.request.resources.get(limit.dimension).saturating_mul(times as u64);
-            if self.table.used_at(row, limit.dimension).saturating_add(asked) > limit.most {
-                return Err(Reason::Limit);
-            }
-        }
-        Ok(())
+        if self.exceeds_limit(row, times) { Err(Reason::Limit) } else { Ok(()) }
     }
 
     /// Those of the hosts `within` a block that may be chosen, those excluded left out.

@@ -42,7 +42,7 @@ impl Scheduler for RandomScheduler {
     ) -> Result<Vec<Selection>, NoValidHost> {
         let query = Query::new(table, request, None);
         let mut draw = Draw::new(&query);
-        place(&query, |overlay| draw.choose(overlay, rng))
+        place(&query, &query, |overlay| draw.choose(overlay, rng))
     }
 }
 

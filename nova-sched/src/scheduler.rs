@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::filter_scheduler::{FilterOptions, FilterScheduler};
 use crate::least_load::{LeastLoadOptions, LeastLoadScheduler, TieBreak};
 use crate::{
     AvailabilityZoneScheduler, HostTable, NoValidHost, RandomScheduler, Request, SchedulerError, SchedulerRng,
@@ -44,7 +45,7 @@ pub trait Scheduler: Send + Sync {
 }
 
 /// Options of the algorithms, as a configuration gives them. What an algorithm doesn't know, it doesn't read.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub struct SchedulerOptions {
     /// `availability_zone`: where to go when no zone is asked for; all zones when absent.
@@ -57,10 +58,13 @@ pub struct SchedulerOptions {
     pub tie_break: TieBreak,
     /// `least_load`: of equally loaded hosts, the nearest to the zones that a request wants to be near to.
     pub zone_distances: Option<Arc<ZoneDistances>>,
+    /// `filter`: its filters, weighers and their options.
+    pub filter: FilterOptions,
 }
 
 /// The names that [`by_name`] knows.
-pub const SCHEDULERS: [&str; 3] = [RandomScheduler::NAME, AvailabilityZoneScheduler::NAME, LeastLoadScheduler::NAME];
+pub const SCHEDULERS: [&str; 4] =
+    [RandomScheduler::NAME, AvailabilityZoneScheduler::NAME, LeastLoadScheduler::NAME, FilterScheduler::NAME];
 
 /// Makes the algorithm of that name.
 ///
@@ -80,6 +84,7 @@ pub fn by_name(name: &str, options: &SchedulerOptions) -> Result<Box<dyn Schedul
             };
             Ok(Box::new(LeastLoadScheduler::new(options)))
         }
+        FilterScheduler::NAME => Ok(Box::new(FilterScheduler::new(&options.filter)?)),
         _ => Err(SchedulerError::UnknownScheduler { name: name.to_owned(), known: SCHEDULERS.join(", ") }),
     }
 }
@@ -94,7 +99,7 @@ mod tests {
             assert_eq!(by_name(name, &SchedulerOptions::default()).unwrap().name(), name);
         }
         let error = by_name("chance", &SchedulerOptions::default()).err().unwrap();
-        assert!(error.to_string().contains("random, availability_zone, least_load"), "{error}");
+        assert!(error.to_string().contains("random, availability_zone, least_load, filter"), "{error}");
         let options = SchedulerOptions { load_source: Some(String::new()), ..SchedulerOptions::default() };
         assert!(by_name("least_load", &options).is_err());
     }

@@ -31,7 +31,7 @@ static ALLOCATOR: Counting = Counting;
 
 /// The one test of this program, so that nothing else allocates meanwhile.
 #[test]
-fn a_host_takes_less_than_half_a_kilobyte() {
+fn a_host_takes_less_than_half_a_kibibyte() {
     const HOSTS: usize = 20_000;
     let before = IN_USE.load(Ordering::Relaxed);
     let mut table = HostTable::new(Dimensions::new(["vcpus", "memory_mb", "disk_gb"]).unwrap());
@@ -53,6 +53,6 @@ fn a_host_takes_less_than_half_a_kilobyte() {
     }
     let with_instances = (IN_USE.load(Ordering::Relaxed) - before) / HOSTS;
     println!("{per_host} bytes per host, {with_instances} with 4 instances each");
-    assert!((50..=400).contains(&per_host), "{per_host} bytes per host");
+    assert!((50..=450).contains(&per_host), "{per_host} bytes per host");
     assert!(with_instances <= 1_024, "{with_instances} bytes per host with 4 instances");
 }

@@ -13,6 +13,14 @@ pub(crate) struct Counts {
     pub(crate) failed_builds: Column,
     /// Which of the table's stocks the host has.
     pub(crate) stock: Column,
+    /// Which of the table's kinds of hosts it is.
+    pub(crate) kind: Column,
+    /// Which of the table's sets of aggregates it is in.
+    pub(crate) aggregates: Column,
+    /// How many hosts have operations under way.
+    pub(super) busy: usize,
+    /// How many hosts have failed builds.
+    pub(super) failing: usize,
 }
 
 impl Counts {
@@ -23,13 +31,31 @@ impl Counts {
     }
 
     pub(super) fn clear(&mut self, row: Row) {
+        self.report(row, 0, 0);
         for column in self.columns() {
             put(column, row, 0);
         }
     }
 
-    fn columns(&mut self) -> [&mut Column; 4] {
-        [&mut self.instances, &mut self.io_ops, &mut self.failed_builds, &mut self.stock]
+    fn columns(&mut self) -> [&mut Column; 6] {
+        let Self { instances, io_ops, failed_builds, stock, kind, aggregates, .. } = self;
+        [instances, io_ops, failed_builds, stock, kind, aggregates]
+    }
+
+    /// Notes what the host reports.
+    pub(super) fn report(&mut self, row: Row, io_ops: u32, failed_builds: u32) {
+        self.busy = self.busy + usize::from(io_ops > 0) - usize::from(self.io_ops_at(row) > 0);
+        self.failing = self.failing + usize::from(failed_builds > 0) - usize::from(self.failed_builds_at(row) > 0);
+        put(&mut self.io_ops, row, io_ops);
+        put(&mut self.failed_builds, row, failed_builds);
+    }
+
+    pub(crate) fn kind_at(&self, row: Row) -> u32 {
+        at(&self.kind, row)
+    }
+
+    pub(crate) fn aggregates_at(&self, row: Row) -> u32 {
+        at(&self.aggregates, row)
     }
 
     pub(crate) fn io_ops_at(&self, row: Row) -> u32 {

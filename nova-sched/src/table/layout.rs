@@ -5,6 +5,7 @@
 //! search that skips by those maxima skips well. Rows stay where they are until a host changes zone or size.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::summary::Summary;
@@ -113,6 +114,9 @@ pub(crate) struct Cold {
     pub(crate) reported_load: u64,
     pub(crate) last_heartbeat_ms: Option<u64>,
     pub(crate) metrics: BTreeMap<String, f64>,
+    pub(crate) ip: Option<IpAddr>,
+    /// What guests hold of its cells and devices.
+    pub(crate) topology: Option<Box<super::topology::Held>>,
 }
 
 /// Sets of hosts by a name that they carry: a trait, an architecture.

@@ -9,7 +9,9 @@ mod rows;
 mod snapshot;
 mod stock;
 mod summary;
+mod topology;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -18,7 +20,9 @@ pub(crate) use layout::{BLOCK, Block, Cold, Row, Tags, Zone, bit_of, bits, block
 pub(crate) use loads::{LoadIndexRef, merit};
 pub use snapshot::{AllocationSnapshot, HostSnapshot, TableSnapshot};
 pub(crate) use summary::{NOTHING, Summary};
+pub use topology::TopologyClaim;
 
+use crate::attributes::{Aggregate, Aggregates, HostAttributes, Kinds};
 use crate::classes::ClassCache;
 use crate::dimensions::{Dimensions, ResourceVector};
 use crate::hash::Map;
@@ -62,6 +66,9 @@ pub struct HostTable {
     pub(crate) free: Vec<Vec<[i64; BLOCK]>>,
     /// What hosts have, by number.
     pub(crate) stocks: Stocks,
+    /// What hosts are, by number.
+    pub(crate) kinds: Kinds,
+    pub(crate) aggregates: Aggregates,
     pub(crate) counts: Counts,
     pub(crate) architectures: Tags,
     pub(crate) traits: Tags,
@@ -73,6 +80,8 @@ pub struct HostTable {
     open_blocks: Map<(u32, SizeClass), Vec<u32>>,
     allocations: Map<u128, Holdings>,
     sizes: Sizes,
+    /// The image properties of consumers, for the weigher that reads them.
+    images: Map<u128, Arc<BTreeMap<String, String>>>,
     /// Hosts that may have become better.
     pub(crate) changes: ChangeLog,
     /// What decisions have learned of the table.
@@ -90,6 +99,8 @@ impl HostTable {
             blocks: Vec::new(),
             free: vec![Vec::new(); count],
             stocks: Stocks::default(),
+            kinds: Kinds::default(),
+            aggregates: Aggregates::default(),
             counts: Counts::default(),
             architectures: Tags::default(),
             traits: Tags::default(),
@@ -100,6 +111,7 @@ impl HostTable {
             open_blocks: Map::default(),
             allocations: Map::default(),
             sizes: Sizes::default(),
+            images: Map::default(),
             changes: ChangeLog::default(),
             classes: ClassCache::default(),
         }
@@ -260,12 +272,60 @@ impl HostTable {
         Ok(())
     }
 
+    /// Replaces all aggregates. A host that comes to the table later is in those that name it.
+    pub fn set_aggregates(&mut self, aggregates: impl IntoIterator<Item = Aggregate>) {
+        let mut all: Vec<Aggregate> = aggregates.into_iter().collect();
+        all.sort_by_key(|aggregate| aggregate.id);
+        if all == self.aggregates.all {
+            return;
+        }
+        self.aggregates = Aggregates::new(all);
+        for row in 0..self.cold.len() {
+            self.find_aggregates(row as Row);
+        }
+    }
+
+    /// Notes the image properties of a consumer that holds something, for
+    /// [`ImagePropertiesWeigher`](crate::weighers::ImagePropertiesWeigher). Forgotten when it holds nothing any more.
+    pub fn set_image_properties(&mut self, consumer: u128, properties: Arc<BTreeMap<String, String>>) {
+        if self.rows_of(consumer).next().is_some() {
+            self.images.insert(consumer, properties);
+        }
+    }
+
+    pub(crate) fn image_properties(&self, consumer: u128) -> Option<&BTreeMap<String, String>> {
+        self.images.get(&consumer).map(AsRef::as_ref)
+    }
+
+    /// The aggregates, by number.
+    #[must_use]
+    pub fn aggregates(&self) -> &[Aggregate] {
+        &self.aggregates.all
+    }
+
     /// Keeps hosts in order of this load from now on, so that the least loaded is found without asking each. Sources of
     /// one name share an index. The source is asked anew whenever the host changes, and only then.
     pub fn register_load(&mut self, source: Arc<dyn LoadSource>) {
         if self.load_index_ref(source.name()).is_none() {
             self.add_load_index(source);
         }
+    }
+
+    /// Whether any host reports operations under way.
+    #[must_use]
+    pub fn has_io_ops(&self) -> bool {
+        self.counts.busy > 0
+    }
+
+    /// Whether any host reports failed builds.
+    #[must_use]
+    pub fn has_failed_builds(&self) -> bool {
+        self.counts.failing > 0
+    }
+
+    /// The kinds of hosts that there are.
+    pub fn kinds(&self) -> impl Iterator<Item = &HostAttributes> {
+        self.kinds.iter()
     }
 
     pub(crate) fn zone_id(&self, name: &str) -> Option<u32> {

@@ -67,6 +67,8 @@ impl HostTable {
             architectures: self.architectures.of(row),
             traits: self.traits.of(row),
             reported_load: cold.reported_load,
+            ip: cold.ip,
+            attributes: Arc::clone(self.kinds.get(self.counts.kind_at(row))),
             stats: HostStats {
                 io_ops: self.counts.io_ops_at(row),
                 failed_builds: self.counts.failed_builds_at(row),
@@ -106,6 +108,8 @@ impl HostTable {
             reported_load: 0,
             last_heartbeat_ms: None,
             metrics: Default::default(),
+            ip: None,
+            topology: None,
         });
         self.describe_row(row, inventory);
     }
@@ -118,6 +122,10 @@ impl HostTable {
             let used = self.used_at(row, dimension) as i64;
             self.free[dimension][index][bit] = stock.capacity.get(dimension) as i64 - used;
         }
+        let kind = self.kinds.keep(inventory.attributes);
+        self.kinds.drop_one(self.counts.kind_at(row));
+        put(&mut self.counts.kind, row, kind);
+        self.find_aggregates(row);
         let stock = self.stocks.keep(stock);
         self.stocks.drop_one(at(&self.counts.stock, row));
         put(&mut self.counts.stock, row, stock);
@@ -126,6 +134,7 @@ impl HostTable {
                 cold.node =
                     if inventory.node == inventory.name { Arc::clone(&cold.name) } else { inventory.node.into() };
             }
+            cold.ip = inventory.ip;
             cold.disabled_reason = inventory.disabled_reason.map(Into::into);
             cold.reported_load = inventory.reported_load;
         }
@@ -138,9 +147,15 @@ impl HostTable {
         self.recount(row);
     }
 
+    /// Notes which aggregates the host of the row is in.
+    pub(super) fn find_aggregates(&mut self, row: Row) {
+        if let Some(set) = self.cold(row).map(|cold| self.aggregates.set_of(&cold.name)) {
+            put(&mut self.counts.aggregates, row, set);
+        }
+    }
+
     pub(super) fn put_stats(&mut self, row: Row, stats: HostStats) {
-        put(&mut self.counts.io_ops, row, stats.io_ops);
-        put(&mut self.counts.failed_builds, row, stats.failed_builds);
+        self.counts.report(row, stats.io_ops, stats.failed_builds);
         if let Some(cold) = self.cold_mut(row) {
             cold.metrics = stats.metrics;
         }
@@ -208,6 +223,7 @@ impl HostTable {
             self.free[dimension][index][bit] = 0;
         }
         self.stocks.drop_one(at(&self.counts.stock, row));
+        self.kinds.drop_one(self.counts.kind_at(row));
         self.counts.clear(row);
         self.architectures.replace(row, &[]);
         self.traits.replace(row, &[]);

@@ -37,6 +37,12 @@ impl Stock {
         stock
     }
 
+    /// What instances may use if ratios are left aside.
+    #[inline]
+    pub(crate) fn usable(&self, index: usize) -> i64 {
+        self.total.get(index).saturating_sub(self.reserved.get(index)).min(MOST) as i64
+    }
+
     fn key(&self) -> Key {
         (self.total, self.reserved, self.ratio.0.map(f64::to_bits))
     }
