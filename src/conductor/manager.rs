@@ -51,7 +51,7 @@ pub struct Conductor {
 impl Conductor {
     /// A conductor that does nothing yet.
     pub fn new(parts: Parts) -> Self {
-        let services = Services { rpc: parts.rpc, options: parts.options };
+        let services = Services { store: Arc::clone(&parts.store), rpc: parts.rpc, options: parts.options };
         Self { store: parts.store, clock: parts.clock, entropy: parts.entropy, services }
     }
 
