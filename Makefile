@@ -8,10 +8,10 @@
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: ## a cloud on this machine: build, start, boot a guest; Ctrl-C stops the services (DEPLOYMENT=one)
+run: ## a cloud on this machine: build, start, boot a guest; Ctrl-C stops the services (DEPLOYMENT=one or pieces)
 	@DEPLOYMENT='$(or $(DEPLOYMENT),one)' dev/run
 
-clean-run: ## remove what `make run` made: guests, libvirt, records
+clean-run: ## remove what `make run` made: guests, libvirt, broker, database, records
 	@dev/run --clean
 
 test: ## every check, with a ledger of times (STAGES="lint unit" for some of them)

@@ -27,7 +27,8 @@ dev_dir() {
 # Is PID a live process (a zombie is not) whose command line holds TEXT?
 is_running() { # PID TEXT
   [ -n "${1:-}" ] && [ -r "/proc/$1/cmdline" ] || return 1
-  ! grep -q '^State:.Z' "/proc/$1/status" 2>/dev/null && tr '\0' ' ' <"/proc/$1/cmdline" 2>/dev/null | grep -qF -- "$2"
+  # It may end between any two of these.
+  { ! grep -q '^State:.Z' "/proc/$1/status" && tr '\0' ' ' <"/proc/$1/cmdline" | grep -qF -- "$2"; } 2>/dev/null
 }
 
 # End one process that we started: SIGTERM, SECONDS of patience, then SIGKILL. Returns 1 if it had to be killed.

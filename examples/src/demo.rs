@@ -23,9 +23,12 @@ const MICROVERSION: &str = "2.79";
 /// What the demonstration is told.
 #[derive(Debug, Clone, clap::Args)]
 pub struct DemoOptions {
-    /// The state folder of nova-all, where clouds.yaml is
+    /// The state folder of nova-all or nova-api, where clouds.yaml is
     #[arg(long, value_name = "DIR")]
     pub state_path: PathBuf,
+    /// Where the services log, to be named when something fails; without it nova-all.log in the state folder
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
     /// The guest image, qcow2 or raw; without it a tiny one with nothing on it, for the fake driver
     #[arg(long, value_name = "FILE")]
     pub image: Option<PathBuf>,
@@ -42,7 +45,7 @@ pub struct DemoOptions {
 /// # Errors
 /// The step that failed, why, and where to look.
 pub fn run(options: &DemoOptions, screen: &mut Screen) -> anyhow::Result<()> {
-    let log = options.state_path.join("nova-all.log");
+    let log = options.log.clone().unwrap_or_else(|| options.state_path.join("nova-all.log"));
     show(options, screen).with_context(|| format!("see {} for what the services say", log.display()))
 }
 
@@ -115,7 +118,13 @@ mod tests {
 
     #[test]
     fn the_last_words_name_the_real_things() {
-        let options = DemoOptions { state_path: "/tmp/a cloud".into(), image: None, name: "demo-1".into(), timeout: 1 };
+        let options = DemoOptions {
+            state_path: "/tmp/a cloud".into(),
+            log: None,
+            image: None,
+            name: "demo-1".into(),
+            timeout: 1,
+        };
         let text = how_to_go_on(&options);
         assert!(
             text.contains("export OS_CLIENT_CONFIG_FILE='/tmp/a cloud/clouds.yaml' OS_CLOUD=nova-demo\n"),

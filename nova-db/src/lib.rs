@@ -36,6 +36,7 @@ mod open;
 mod ops;
 mod records;
 mod rows;
+mod secrets;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod sql;
 
@@ -54,6 +55,7 @@ pub use images::ImageStore;
 pub use memory::MemoryBackend;
 pub use open::{OpenOptions, open};
 pub use ops::RowStore;
+pub use secrets::SecretStore;
 #[cfg(feature = "mysql")]
 pub use sql::MysqlBackend;
 #[cfg(feature = "postgres")]

@@ -16,6 +16,9 @@ use crate::api::compute::{OrderError, Orders};
 /// A user waits for a console's text no longer than this.
 const CONSOLE_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// A user waits no longer for others to be told of what is in the store already: they find it by themselves.
+const TELL_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Orders as messages.
 #[derive(Clone)]
 pub struct BusOrders {
@@ -40,11 +43,18 @@ fn failed(error: BusError) -> OrderError {
     }
 }
 
+async fn tell(telling: impl Future<Output = Result<(), BusError>>) -> Result<(), OrderError> {
+    match tokio::time::timeout(TELL_TIMEOUT, telling).await {
+        Ok(told) => told.map_err(failed),
+        Err(elapsed) => Err(OrderError::Failed { source: Box::new(elapsed) }),
+    }
+}
+
 #[async_trait]
 impl Orders for BusOrders {
     async fn start_tasks(&self, context: &RequestContext, tasks: &[TaskId]) -> Result<(), OrderError> {
         let request = StartTaskRequest { tasks: tasks.to_vec() };
-        self.rpc.cast::<StartTask>(context, &request).await.map_err(failed)
+        tell(self.rpc.cast::<StartTask>(context, &request)).await
     }
 
     async fn console_output(
@@ -61,6 +71,51 @@ impl Orders for BusOrders {
     }
 
     async fn hosts_changed(&self, context: &RequestContext, news: HostsChangedRequest) -> Result<(), OrderError> {
-        self.rpc.fanout::<HostsChanged>(context, &news).await.map_err(failed)
+        tell(self.rpc.fanout::<HostsChanged>(context, &news)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use nova_core::rpc::Envelope;
+    use nova_queue::{Counters, Handler, MessageBus, Serving, Subscription, Target, testing};
+    use serde_json::Value;
+
+    use super::*;
+
+    /// A broker that is away: nothing sent is ever confirmed.
+    struct AwayBus;
+
+    #[async_trait]
+    impl MessageBus for AwayBus {
+        async fn cast(&self, _: &Target, _: Envelope) -> Result<(), BusError> {
+            std::future::pending().await
+        }
+        async fn call(&self, _: &Target, _: Envelope, _: Duration) -> Result<Value, BusError> {
+            std::future::pending().await
+        }
+        async fn fanout(&self, _: &str, _: Envelope) -> Result<(), BusError> {
+            std::future::pending().await
+        }
+        async fn serve(&self, _: Subscription, _: Arc<dyn Handler>) -> Result<Serving, BusError> {
+            std::future::pending().await
+        }
+        async fn ping(&self) -> Result<(), BusError> {
+            std::future::pending().await
+        }
+        fn counters(&self) -> Counters {
+            Counters::default()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broker_that_is_away_holds_no_user_up() {
+        let orders = BusOrders::new(testing::client(Arc::new(AwayBus)));
+        let began = tokio::time::Instant::now();
+        let told = orders.start_tasks(&testing::context(), &[]).await;
+        assert!(matches!(told, Err(OrderError::Failed { .. })));
+        assert_eq!(began.elapsed(), TELL_TIMEOUT);
     }
 }

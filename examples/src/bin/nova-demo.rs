@@ -1,11 +1,11 @@
-//! The demonstration that `make run` shows against a running nova-all.
+//! The demonstration that `make run` shows against a running cloud.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use nova_examples::demo::{DemoOptions, Screen, run};
 
-/// Boots a server on a nova-all that runs on this machine and shows every step
+/// Boots a server on a cloud that runs on this machine and shows every step
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {

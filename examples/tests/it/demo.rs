@@ -81,6 +81,9 @@ fn what_fails_is_named_with_where_to_look() {
     assert!(!good);
     assert!(err.contains(cloud.clouds_yaml().to_str().unwrap()), "{err}");
     assert!(err.contains("nova-all.log"), "{err}");
+    let (_, err, good) = demo(&cloud, &["--log", "/somewhere/nova.log"]);
+    assert!(!good);
+    assert!(err.contains("see /somewhere/nova.log") && !err.contains("nova-all.log"), "{err}");
 
     let mut cloud = Cloud::started("");
     cloud.kill();

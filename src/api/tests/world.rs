@@ -16,7 +16,7 @@ use nova_core::contracts::{
 use nova_core::entropy::SeededEntropy;
 use nova_core::flavor::Flavor;
 use nova_core::ids::{FlavorId, HostName, ImageId, InstanceId, ProjectId, ServiceId, TaskId, ZoneName};
-use nova_core::image::ImageMeta;
+use nova_core::image::{ImageGrant, ImageMeta};
 use nova_core::instance::Instance;
 use nova_core::keypair::Keypair;
 use nova_core::rpc::scheduler::HostsChangedRequest;
@@ -131,7 +131,7 @@ impl ImageService for Images {
         })
     }
 
-    async fn download(&self, id: ImageId) -> Result<Box<dyn ImageData>, ImageServiceError> {
+    async fn download(&self, id: ImageId, _: Option<&ImageGrant>) -> Result<Box<dyn ImageData>, ImageServiceError> {
         Err(ImageServiceError::NotFound { id: id.to_string() })
     }
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use nova_core::error::chain;
-use nova_core::instance::Instance;
 use nova_core::request::{NoValidHost, RequestSpec, Selection};
 use nova_core::rpc::RefusalKind;
 use nova_core::rpc::compute::BuildOrder;
@@ -156,7 +155,7 @@ impl Step for Spawn {
         if let (Some(action), Some(host)) = (&mut cx.action, cx.instance.host.as_ref()) {
             action.begin_event(BUILD_EVENT, Some(host.as_str()), cx.now);
         }
-        Ok(Ran::Ordered(StagedOrder::Build(Box::new(order(services, &cx.instance, &cx.task.work)))))
+        Ok(Ran::Ordered(StagedOrder::Build(Box::new(order(services, cx)))))
     }
 
     async fn undo(&self, _services: &Services, cx: &mut TaskContext) -> Result<(), StepError> {
@@ -177,9 +176,10 @@ impl Step for Spawn {
     }
 }
 
-/// What a host must know to make this guest.
-fn order(services: &Services, instance: &Instance, work: &Work) -> BuildOrder {
-    let (keys, admin_password) = match work {
+/// What a host must know to make this guest. The grant ends with the task: whatever the host does later is undone.
+fn order(services: &Services, cx: &TaskContext) -> BuildOrder {
+    let instance = &cx.instance;
+    let (keys, admin_password) = match &cx.task.work {
         Work::Build { keys, admin_password, .. } => (keys.clone(), admin_password.clone()),
         _ => Default::default(),
     };
@@ -197,6 +197,7 @@ fn order(services: &Services, instance: &Instance, work: &Work) -> BuildOrder {
         ephemeral_gb: flavor.ephemeral_gb,
         swap_mb: flavor.swap_mb,
         image: instance.image.clone(),
+        image_grant: instance.image.as_ref().map(|image| services.image_grants.grant(image.id, cx.task.deadline)),
         config_drive: instance.config_drive,
         keys,
         user_data: instance.user_data.clone(),

@@ -17,6 +17,7 @@ use nova_queue::{BusError, RpcClient};
 
 use super::ConductorOptions;
 use super::context::{StagedOrder, TaskContext};
+use crate::image::GrantKey;
 use crate::live::Live;
 
 /// What the steps may use.
@@ -28,6 +29,8 @@ pub struct Services {
     pub rpc: RpcClient,
     /// Settings.
     pub options: Live<ConductorOptions>,
+    /// Lets hosts fetch the images that their orders name.
+    pub image_grants: GrantKey,
 }
 
 /// How far a step got.

@@ -15,7 +15,7 @@ use nova_core::contracts::{IdentityError, IdentityService, ImageData, ImageServi
 use nova_core::entropy::SeededEntropy;
 use nova_core::host::{ComputeNode, Service};
 use nova_core::ids::{ComputeNodeId, HostName, ImageId, InstanceId, RequestId, ServiceId, TaskId, ZoneName};
-use nova_core::image::ImageMeta;
+use nova_core::image::{ImageGrant, ImageMeta};
 use nova_core::instance::Instance;
 use nova_core::rpc::scheduler::{AggregateNews, HostsChangedRequest, ServiceNews};
 use nova_core::task::{Task, Work};
@@ -106,7 +106,7 @@ impl ImageService for NoOne {
         Err(ImageServiceError::NotFound { id: id.to_string() })
     }
 
-    async fn download(&self, id: ImageId) -> Result<Box<dyn ImageData>, ImageServiceError> {
+    async fn download(&self, id: ImageId, _: Option<&ImageGrant>) -> Result<Box<dyn ImageData>, ImageServiceError> {
         Err(ImageServiceError::NotFound { id: id.to_string() })
     }
 }
@@ -188,6 +188,7 @@ impl Bench {
                     request_id: context.request_id.clone(),
                     context: Some(context),
                     token: None,
+                    proven: false,
                     version,
                     lenient,
                     base_url: "http://h:8774/compute/v2.1".to_owned(),
