@@ -122,6 +122,29 @@ async fn a_host_is_taken_by_name() {
     cloud.stop().await;
 }
 
+/// Filters are passed over for a host that is named, as in Nova; the booking is not.
+#[tokio::test(start_paused = true)]
+async fn a_named_host_does_not_break_the_rule() {
+    let cloud = Cloud::start(CloudOptions { hosts: 2, ..CloudOptions::default() }).await;
+    flavor(&cloud).await;
+    let body = json!({"server_group": {"name": "apart", "policy": "anti-affinity"}});
+    let (_, made) = cloud.call_as_admin("POST", "/compute/v2.1/os-server-groups", Some(body)).await;
+    let hints = json!({"group": made["server_group"]["id"]});
+    let mut states = Vec::new();
+    for _ in 0..2 {
+        let body = server(&cloud, json!({"availability_zone": "nova:host01"}), hints.clone());
+        let (status, answer) = cloud.call_as_admin("POST", "/compute/v2.1/servers", Some(body)).await;
+        assert_eq!(status, 202, "{answer}");
+        cloud.settle().await;
+        let made = cloud.get(answer["server"]["id"].as_str().unwrap().parse().unwrap()).await;
+        states.push((made.vm_state, made.fault.map(|fault| fault.details).unwrap_or_default()));
+    }
+    assert_eq!(states[0].0, VmState::Active);
+    assert_eq!(states[1].0, VmState::Error);
+    assert!(states[1].1.contains("anti-affinity"), "{states:?}");
+    cloud.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn anti_affinity_spreads_until_hosts_run_out() {
     for scheduler in SCHEDULERS {

@@ -41,9 +41,12 @@ pub async fn select(services: &Services, cx: &TaskContext, spec: &RequestSpec) -
 }
 
 /// Asks again for the instance of a build that lost its host to others when it was to be booked. What was chosen before
-/// is stale: it was chosen from the same view.
+/// is stale: it was chosen from the same view. For a host that an administrator named there is no other.
 pub async fn select_anew(services: &Services, cx: &mut TaskContext) -> Result<(), StepError> {
     let Work::Build { spec, .. } = &cx.task.work else { return Ok(()) };
+    if spec.force_host.is_some() || spec.force_node.is_some() {
+        return Ok(());
+    }
     let alternates = services.options.get().max_attempts.saturating_sub(1);
     let mut anew = RequestSpec { instances: vec![cx.instance.id], alternates, ..spec.clone() };
     anew.ignore_hosts.extend(cx.lost.iter().cloned());
