@@ -72,3 +72,46 @@ impl Aggregates {
         self.settle(host, &own)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use nova_core::aggregate::ZONE_KEY;
+    use nova_core::ids::AggregateId;
+
+    use super::*;
+
+    fn aggregate(number: i64, zone: Option<&str>, hosts: &[&str]) -> Aggregate {
+        Aggregate {
+            id: AggregateId::from_uuid(uuid::Uuid::from_u128(number as u128)),
+            number,
+            name: format!("a{number}"),
+            metadata: zone.map(|zone| (ZONE_KEY.to_owned(), zone.to_owned())).into_iter().collect(),
+            hosts: hosts.iter().map(|host| HostName::from(*host)).collect(),
+            created_at: Timestamp::UNIX_EPOCH,
+            updated_at: None,
+        }
+    }
+
+    fn news(aggregate: Aggregate, deleted: bool) -> AggregateNews {
+        AggregateNews { aggregate, deleted }
+    }
+
+    #[test]
+    fn hosts_follow_their_aggregates_and_come_home() {
+        let (h1, h2, own) = (HostName::from("h1"), HostName::from("h2"), ZoneName::from("nova"));
+        let mut known = Aggregates::default();
+        known.replace(vec![aggregate(1, Some("west"), &["h1"]), aggregate(2, None, &["h1", "h2"])]);
+        assert_eq!((known.settle(&h1, &own).as_str(), known.settle(&h2, &own).as_str()), ("west", "nova"));
+        assert_eq!(known.of(&h1).iter().map(|a| a.number).collect::<Vec<_>>(), [1, 2]);
+        // Another host takes the place of the first: both are touched, and the first is where it says to be.
+        let touched = known.apply(&news(aggregate(1, Some("west"), &["h2"]), false));
+        assert_eq!(touched, [h1.clone(), h2.clone()].into());
+        assert_eq!((known.resettle(&h1, "west").as_str(), known.resettle(&h2, "nova").as_str()), ("nova", "west"));
+        known.apply(&news(aggregate(1, Some("east"), &["h2"]), false));
+        assert_eq!(known.resettle(&h2, "west").as_str(), "east");
+        known.apply(&news(aggregate(1, Some("east"), &["h2"]), true));
+        assert_eq!(known.resettle(&h2, "east").as_str(), "nova", "its own zone is not forgotten");
+        assert_eq!(known.of(&h2).len(), 1);
+    }
+}

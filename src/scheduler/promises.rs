@@ -82,3 +82,37 @@ impl Promises {
         group
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nova_core::server_group::GroupPolicy;
+
+    use super::*;
+
+    #[test]
+    fn members_that_were_promised_a_place_count_until_it_is_given_back() {
+        let id = |n| InstanceId::from_uuid(uuid::Uuid::from_u128(n));
+        let group = ServerGroupId::from_uuid(uuid::Uuid::from_u128(9));
+        let (h1, h2) = (HostName::from("h1"), HostName::from("h2"));
+        let (early, late) = (Timestamp::UNIX_EPOCH, Timestamp::MAX);
+        let asked = |promises: &Promises, of: &[InstanceId]| {
+            let policy = GroupPolicy::AntiAffinity;
+            let stored = [(id(1), h1.clone())].into();
+            let placement = GroupPlacement { id: group, policy, max_server_per_host: 1, members: stored };
+            promises.with_members(placement, of).members
+        };
+        let mut promises = Promises::default();
+        promises.insert(id(1), &h1, Some(group), early);
+        promises.insert(id(2), &h2, Some(group), late);
+        promises.insert(id(3), &h2, None, late);
+        let both = [(id(1), h1.clone()), (id(2), h2.clone())];
+        assert_eq!(asked(&promises, &[]), both.clone().into(), "what the store shows counts once");
+        assert_eq!(asked(&promises, &[id(2)]), both[..1].iter().cloned().collect(), "it is not in its own way");
+        promises.retain(|_, _, since| since > early);
+        assert!(!promises.contains(id(1), &h1) && promises.contains(id(3), &h2));
+        assert_eq!(promises.take(id(2)), [h2.clone()]);
+        assert_eq!(asked(&promises, &[]), both[..1].iter().cloned().collect());
+        promises.remove(id(3), &h2);
+        assert!(promises.all.is_empty() && promises.by_group.is_empty());
+    }
+}

@@ -1,6 +1,6 @@
 """Zones and server groups with the `openstack` command: aggregates, `--availability-zone`, `--hint group=`."""
 
-from cli import Command
+from cli import Command, Shell
 from ledger import expect, expect_equal, wait_until
 
 JSON = ("-f", "json")
@@ -11,12 +11,17 @@ RULES = ("--os-compute-api-version", "2.64")
 
 
 class WithGroups:
-    """The steps; each returns what later ones need."""
+    """The steps; each returns what later ones need. What must succeed at once is said to one process of each user; what
+    waits, or must fail, is a process of its own."""
 
     def __init__(self, setting):
         self.setting = setting
-        self.admin = Command(setting.cloud, "nova")
-        self.demo = Command(setting.cloud, "nova-demo")
+        self.admin_alone, self.admin = Command(setting.cloud, "nova"), Shell(setting.cloud, "nova")
+        self.demo_alone, self.demo = Command(setting.cloud, "nova-demo"), Shell(setting.cloud, "nova-demo")
+
+    def close(self):
+        self.admin.close()
+        self.demo.close()
 
     def prepare(self):
         image = self.admin("image", "create", "--public", "--disk-format", self.setting.disk_format, "--container-format", "bare",
@@ -40,9 +45,9 @@ class WithGroups:
     def aggregate_create(self):
         made = self.admin("aggregate", "create", "--zone", ZONE, "--property", "ssd=true", AGGREGATE, *JSON)
         expect_equal((made["name"], made["availability_zone"]), (AGGREGATE, ZONE), "name, availability_zone")
-        text = self.admin("aggregate", "create", AGGREGATE, fails=True)
+        text = self.admin_alone("aggregate", "create", AGGREGATE, fails=True)
         expect("409" in text and "already exists" in text, f"a second one of that name is answered with: {text}")
-        text = self.demo("aggregate", "list", fails=True)
+        text = self.demo_alone("aggregate", "list", fails=True)
         expect("403" in text, f"a member's aggregate list is answered with: {text}")
 
     def aggregate_host(self, host):
@@ -53,7 +58,7 @@ class WithGroups:
         expect(any(row["Zone Name"] == ZONE and row["Zone Status"] == "available" for row in zones), f"zones: {zones}")
         services = self.admin("compute", "service", "list", "--host", host, "--service", "nova-compute", *JSON)
         expect_equal(services[0]["Zone"], ZONE, "zone of the host's service")
-        text = self.admin("aggregate", "add", "host", AGGREGATE, "nowhere", fails=True)
+        text = self.admin_alone("aggregate", "add", "host", AGGREGATE, "nowhere", fails=True)
         expect("404" in text, f"an unknown host is answered with: {text}")
 
     def aggregate_set(self):
@@ -62,26 +67,26 @@ class WithGroups:
         expect_equal(self.admin("aggregate", "show", AGGREGATE, *JSON)["properties"], {"ssd": "false"}, "properties")
 
     def boot_into_zone(self, host):
-        server = self._create(self.demo, "groups-zone", "--availability-zone", ZONE)
+        server = self._create(self.demo_alone, "groups-zone", "--availability-zone", ZONE)
         expect_equal(server["status"], "ACTIVE", "status")
         shown = self.admin("server", "show", server["id"], *JSON)
         expect_equal((shown["OS-EXT-SRV-ATTR:host"], shown["OS-EXT-AZ:availability_zone"]), (host, ZONE), "host, zone")
-        text = self.admin("aggregate", "remove", "host", AGGREGATE, host, fails=True)
+        text = self.admin_alone("aggregate", "remove", "host", AGGREGATE, host, fails=True)
         expect("409" in text, f"taking a host with servers out of its zone is answered with: {text}")
-        text = self._create(self.demo, "groups-moon", "--availability-zone", "moon", fails=True)
+        text = self._create(self.demo_alone, "groups-moon", "--availability-zone", "moon", fails=True)
         expect("400" in text and "not available" in text, f"an unknown zone is answered with: {text}")
-        self.demo("server", "delete", "--wait", "groups-zone")
+        self.demo_alone("server", "delete", "--wait", "groups-zone")
 
     def boot_onto_host(self, host):
         target = f"{ZONE}:{host}"
-        text = self._create(self.demo, "groups-forced", "--availability-zone", target, fails=True)
+        text = self._create(self.demo_alone, "groups-forced", "--availability-zone", target, fails=True)
         expect("403" in text, f"a member who names a host is answered with: {text}")
-        server = self._create(self.admin, "groups-forced", "--availability-zone", target)
+        server = self._create(self.admin_alone, "groups-forced", "--availability-zone", target)
         expect_equal(self._host(server["id"]), host, "host")
-        self.admin("server", "delete", "--wait", "groups-forced")
+        self.admin_alone("server", "delete", "--wait", "groups-forced")
 
     def aggregate_delete(self, host):
-        text = self.admin("aggregate", "delete", AGGREGATE, fails=True)
+        text = self.admin_alone("aggregate", "delete", AGGREGATE, fails=True)
         expect("400" in text and "not empty" in text, f"deleting one with hosts is answered with: {text}")
         self.admin("aggregate", "remove", "host", AGGREGATE, host, *JSON)
         self.admin("aggregate", "delete", AGGREGATE)
@@ -90,8 +95,8 @@ class WithGroups:
     # ---- server groups
 
     def group_create(self):
-        made = self.demo(*RULES, "server", "group", "create", "--policy", "anti-affinity", "--rule", "max_server_per_host=1",
-                         "clients-group", *JSON)
+        made = self.demo_alone(*RULES, "server", "group", "create", "--policy", "anti-affinity",
+                               "--rule", "max_server_per_host=1", "clients-group", *JSON)
         expect_equal((made["name"], made["policy"]), ("clients-group", "anti-affinity"), "name, policy")
         rows = self.demo("server", "group", "list", *JSON)
         expect_equal([row["Name"] for row in rows], ["clients-group"], "groups listed")
@@ -100,10 +105,10 @@ class WithGroups:
     def boot_apart(self, group, hosts):
         """One server on each host; the next one finds none, and its owner reads why."""
         for number in range(len(hosts)):
-            self._create(self.demo, f"groups-{number}", "--hint", f"group={group}")
+            self._create(self.demo_alone, f"groups-{number}", "--hint", f"group={group}")
         ids = [row["ID"] for row in self.demo("server", "list", "--name", "^groups-", *JSON)]
         expect_equal(sorted(self._host(server) for server in ids), hosts, "hosts of the members")
-        self._create(self.demo, "groups-last", "--hint", f"group={group}", fails=True)
+        self._create(self.demo_alone, "groups-last", "--hint", f"group={group}", fails=True)
         last = self.demo("server", "show", "groups-last", *JSON)
         expect_equal(last["status"], "ERROR", "status of the one too many")
         expect("No valid host was found" in str(last["fault"]), f"fault: {last['fault']}")
@@ -115,9 +120,9 @@ class WithGroups:
 
     def group_delete(self, group):
         servers = [row["ID"] for row in self.demo("server", "list", "--name", "^groups-", *JSON)]
-        self.demo("server", "delete", "--wait", *servers)
+        self.demo_alone("server", "delete", "--wait", *servers)
         expect(not self.demo("server", "group", "show", group, *JSON)["members"], "deleted servers are members")
-        text = self._create(self.demo, "groups-none", "--hint", "group=00000000-0000-4000-8000-000000000000", fails=True)
+        text = self._create(self.demo_alone, "groups-none", "--hint", "group=00000000-0000-4000-8000-000000000000", fails=True)
         expect("could not be found" in text, f"an unknown group is answered with: {text}")
         self.demo("server", "group", "delete", group)
         expect_equal(self.demo("server", "group", "list", *JSON), [], "groups left")
@@ -133,15 +138,18 @@ def run(setting, ledger):
         return
     ledger.part("zones and server groups (python-openstackclient)")
     steps, step = WithGroups(setting), ledger.step
-    hosts = step("image and flavor create, compute service list", steps.prepare)
-    host = hosts and hosts[-1]
-    step("aggregate create --zone --property", steps.aggregate_create)
-    step("aggregate add host; the zone is listed", steps.aggregate_host, host)
-    step("aggregate set and unset --property", steps.aggregate_set)
-    step("server create --availability-zone; the host stays in its zone", steps.boot_into_zone, host)
-    step("server create --availability-zone zone:host", steps.boot_onto_host, host)
-    step("aggregate remove host, aggregate delete", steps.aggregate_delete, host)
-    group = step("server group create --policy --rule, list", steps.group_create)
-    step("server create --hint group= until hosts run out", steps.boot_apart, group, hosts)
-    step("server group show, delete", steps.group_delete, group)
-    step("image and flavor delete", steps.clean)
+    try:
+        hosts = step("image and flavor create, compute service list", steps.prepare)
+        host = hosts and hosts[-1]
+        step("aggregate create --zone --property", steps.aggregate_create)
+        step("aggregate add host; the zone is listed", steps.aggregate_host, host)
+        step("aggregate set and unset --property", steps.aggregate_set)
+        step("server create --availability-zone; the host stays in its zone", steps.boot_into_zone, host)
+        step("server create --availability-zone zone:host", steps.boot_onto_host, host)
+        step("aggregate remove host, aggregate delete", steps.aggregate_delete, host)
+        group = step("server group create --policy --rule, list", steps.group_create)
+        step("server create --hint group= until hosts run out", steps.boot_apart, group, hosts)
+        step("server group show, delete", steps.group_delete, group)
+        step("image and flavor delete", steps.clean)
+    finally:
+        steps.close()
