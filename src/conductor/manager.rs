@@ -67,7 +67,12 @@ impl Conductor {
         // A key of its own, until the start tells the one that all services share.
         let mut key = [0; 32];
         parts.entropy.fill(&mut key);
-        let services = Services { rpc: parts.rpc, options: parts.options, image_grants: GrantKey::new(&key) };
+        let services = Services {
+            store: Arc::clone(&parts.store),
+            rpc: parts.rpc,
+            options: parts.options,
+            image_grants: GrantKey::new(&key),
+        };
         Self { store: parts.store, clock: parts.clock, entropy: parts.entropy, services }
     }
 

@@ -19,7 +19,7 @@ use nova_core::ids::{FlavorId, HostName, ImageId, InstanceId, ProjectId, Service
 use nova_core::image::{ImageGrant, ImageMeta};
 use nova_core::instance::Instance;
 use nova_core::keypair::Keypair;
-use nova_core::rpc::scheduler::ServiceNews;
+use nova_core::rpc::scheduler::HostsChangedRequest;
 use nova_core::state::{States, VmState};
 use nova_db::{MemoryStore, ServiceBeat, Store, TaskCommit};
 use serde_json::{Value, json};
@@ -63,7 +63,7 @@ impl Orders for Ordered {
         Ok("one\ntwo\r\n\x1b[1mthree\nlogin: \n".to_owned())
     }
 
-    async fn hosts_changed(&self, _: &RequestContext, _: Vec<ServiceNews>) -> Result<(), OrderError> {
+    async fn hosts_changed(&self, _: &RequestContext, _: HostsChangedRequest) -> Result<(), OrderError> {
         Ok(())
     }
 }

@@ -5,11 +5,14 @@ mod build;
 mod power;
 mod terminate;
 
-pub(super) use build::{BUILD_EVENT, no_room, select};
+pub(super) use build::{BUILD_EVENT, lost, select, select_anew};
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use nova_core::error::chain;
 use nova_core::task::Failure;
+use nova_db::Store;
 use nova_queue::{BusError, RpcClient};
 
 use super::ConductorOptions;
@@ -20,6 +23,8 @@ use crate::live::Live;
 /// What the steps may use.
 #[derive(Clone)]
 pub struct Services {
+    /// The store, to read from; what a step writes is staged.
+    pub store: Arc<dyn Store>,
     /// The bus.
     pub rpc: RpcClient,
     /// Settings.

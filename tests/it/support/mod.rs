@@ -85,6 +85,7 @@ pub struct Cloud {
     images: Option<RealImages>,
     api: Api,
     token: String,
+    admin_token: String,
     project: ProjectId,
     agents: Vec<RunningService>,
     services: Option<(RunningService, RunningService)>,
@@ -151,7 +152,8 @@ impl Cloud {
             images = Some(RealImages::open(&store, &clock, &entropy).await);
         }
         let manager = images.as_ref().map(|images| images.manager.clone());
-        let (api, token, project) = door(&store, &clock, &entropy, orders, options.token_life, manager).await;
+        let Door { api, token, admin_token, project } =
+            door(&store, &clock, &entropy, orders, options.token_life, manager).await;
         if let Some(images) = &mut images {
             images.serve(&api).await;
         }
@@ -159,6 +161,7 @@ impl Cloud {
             images,
             api,
             token,
+            admin_token,
             project,
             store,
             clock,
@@ -279,11 +282,20 @@ impl Cloud {
 
     /// A request of the demo user through the whole pipeline, without a socket.
     pub async fn call(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        self.call_with(&self.token, method, path, body).await
+    }
+
+    /// The same of the administrator.
+    pub async fn call_as_admin(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        self.call_with(&self.admin_token, method, path, body).await
+    }
+
+    async fn call_with(&self, token: &str, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
         let request = http::Request::builder()
             .method(method)
             .uri(path)
             .header("host", "cloud")
-            .header("x-auth-token", &self.token)
+            .header("x-auth-token", token)
             .header("openstack-api-version", "compute 2.104")
             .header("content-type", "application/json");
         let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
@@ -367,7 +379,14 @@ impl Cloud {
     }
 }
 
-/// The API in front of the cloud, and a token of the demo user for as long as any test runs.
+/// The API in front of the cloud, and tokens for as long as any test runs.
+struct Door {
+    api: Api,
+    token: String,
+    admin_token: String,
+    project: ProjectId,
+}
+
 async fn door(
     store: &Arc<dyn Store>,
     clock: &Arc<dyn Clock>,
@@ -375,7 +394,7 @@ async fn door(
     orders: BusOrders,
     token_expiration: Duration,
     images: Option<Arc<ImageManager>>,
-) -> (Api, String, ProjectId) {
+) -> Door {
     let options =
         IdentityOptions { token_expiration, password: PasswordOptions::cheap(), ..IdentityOptions::default() };
     let catalog = Catalog::of_this_process("http://cloud");
@@ -385,6 +404,9 @@ async fn door(
     let user = store.list_users(Some("demo")).await.unwrap().remove(0).id;
     let project = store.list_projects(Some("demo")).await.unwrap().remove(0).id;
     let (token, _) = identity.issue_token(&user, Some(&project)).await.unwrap();
+    let admin = store.list_users(Some("admin")).await.unwrap().remove(0).id;
+    let admin_project = store.list_projects(Some("admin")).await.unwrap().remove(0).id;
+    let (admin_token, _) = identity.issue_token(&admin, Some(&admin_project)).await.unwrap();
     let compute = ComputeApi {
         store: store.clone(),
         images: match &images {
@@ -397,6 +419,8 @@ async fn door(
         entropy: entropy.clone(),
         options: Live::new(ApiComputeOptions {
             limits: Limits { instances: None, cores: None, ram: None },
+            server_groups: None,
+            server_group_members: None,
             instance_build_timeout: Duration::from_secs(600),
             operation_timeout: Duration::from_secs(600),
             ..ApiComputeOptions::default()
@@ -416,7 +440,7 @@ async fn door(
         registry.application(nova::image::application(images));
     }
     let (_, api) = registry.build().unwrap().remove(0);
-    (api, token, project)
+    Door { api, token, admin_token, project }
 }
 
 fn add(sum: nova_core::flavor::Resources, a: &nova_core::host::Allocation) -> nova_core::flavor::Resources {

@@ -17,7 +17,7 @@ use nova_core::host::{ComputeNode, Service};
 use nova_core::ids::{ComputeNodeId, HostName, ImageId, InstanceId, RequestId, ServiceId, TaskId, ZoneName};
 use nova_core::image::{ImageGrant, ImageMeta};
 use nova_core::instance::Instance;
-use nova_core::rpc::scheduler::ServiceNews;
+use nova_core::rpc::scheduler::{AggregateNews, HostsChangedRequest, ServiceNews};
 use nova_core::task::{Task, Work};
 use nova_db::{MemoryStore, NewInstance, NewInstances, ServiceBeat};
 use serde_json::{Value, json};
@@ -56,6 +56,8 @@ pub const OTHER: Caller = Caller { user: "u-other", project: "p-other", role: "m
 pub struct Told {
     /// News about services, oldest first.
     pub services: Mutex<Vec<ServiceNews>>,
+    /// News about aggregates, oldest first.
+    pub aggregates: Mutex<Vec<AggregateNews>>,
 }
 
 struct TestClock(Mutex<Timestamp>);
@@ -82,8 +84,9 @@ impl Orders for Told {
         Err(OrderError::Unsupported)
     }
 
-    async fn hosts_changed(&self, _: &RequestContext, services: Vec<ServiceNews>) -> Result<(), OrderError> {
-        self.services.lock().unwrap().extend(services);
+    async fn hosts_changed(&self, _: &RequestContext, news: HostsChangedRequest) -> Result<(), OrderError> {
+        self.services.lock().unwrap().extend(news.services);
+        self.aggregates.lock().unwrap().extend(news.aggregates);
         Ok(())
     }
 }
@@ -307,6 +310,7 @@ impl Bench {
         let new = NewInstances {
             instances: vec![NewInstance { instance, action, task }],
             limits: self.api.options.get().limits,
+            group: None,
         };
         self.api.store.create_instances(new).await.unwrap().remove(0)
     }
