@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use api::ApiPart;
-pub use workers::{ConductorPart, SchedulerPart, tell_life};
+pub use workers::{ConductorPart, SchedulerPart, algorithm, tell_life};
 
 /// What the control services of a process are built on.
 #[derive(Clone)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::flavor::Resources;
-use crate::ids::{HostName, InstanceId, ProjectId, ZoneName};
+use crate::ids::{HostName, ImageId, InstanceId, ProjectId, ZoneName};
 use crate::server_group::GroupPlacement;
 
 /// What the scheduler reads of a request (nova/objects/request_spec.py).
@@ -41,6 +41,12 @@ pub struct RequestSpec {
     /// `os:scheduler_hints`, as given.
     #[serde(default)]
     pub hints: BTreeMap<String, serde_json::Value>,
+    /// What the flavor asks for by name.
+    #[serde(default)]
+    pub flavor: FlavorWish,
+    /// What the image is.
+    #[serde(default)]
+    pub image: Option<ImageWish>,
     /// The server group that the hints name, as it stands when the scheduler is asked.
     #[serde(default)]
     pub group: Option<GroupPlacement>,
@@ -53,6 +59,26 @@ impl RequestSpec {
         self.project_id = project.to_string();
         self
     }
+}
+
+/// What filters read of a flavor.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlavorWish {
+    /// Its name.
+    pub name: String,
+    /// Its extra specs.
+    #[serde(default)]
+    pub extra_specs: BTreeMap<String, String>,
+}
+
+/// What filters read of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageWish {
+    /// Which.
+    pub id: ImageId,
+    /// Its properties.
+    #[serde(default)]
+    pub properties: BTreeMap<String, String>,
 }
 
 /// Where one instance goes (nova/objects/selection.py).

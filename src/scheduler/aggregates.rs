@@ -50,6 +50,11 @@ impl Aggregates {
         touched
     }
 
+    /// All, by number.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Aggregate> {
+        self.all.values()
+    }
+
     /// The aggregates of a host, by number.
     pub(super) fn of(&self, host: &HostName) -> Vec<&Aggregate> {
         self.by_host.get(host).into_iter().flatten().filter_map(|number| self.all.get(number)).collect()

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use nova_core::ids::HostName;
 use nova_core::request::{NoValidHost, RequestSpec, Selection};
 use nova_core::server_group::{GroupPlacement, GroupPolicy};
+use nova_sched::Objection;
 
 /// One way to ask the algorithm.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -62,6 +63,15 @@ pub(super) fn drop_alternates(selections: &mut [Selection], group: &GroupPlaceme
         let others = group.clone().without(selection.instance_id);
         selection.alternates.retain(|alternate| others.admits(&alternate.host));
     }
+}
+
+/// What a group has against one more member on that host.
+pub(super) fn objection(group: &GroupPlacement, host: &HostName) -> Option<Objection> {
+    let there = group.counts().get(host).copied().unwrap_or(0);
+    (!group.admits(host)).then(|| Objection {
+        check: "server_group".to_owned(),
+        details: Some(format!("policy {}: {there} of its members are here", group.policy)),
+    })
 }
 
 /// The policy leaves no host to ask for.
@@ -130,6 +140,16 @@ mod tests {
         for policy in GroupPolicy::ALL {
             assert_eq!(asked(&group(policy, &[]), &spec), [avoid(&[])], "the first is free");
         }
+    }
+
+    #[test]
+    fn a_group_objects_only_where_its_rule_would_break() {
+        let told = |policy, host: &str| objection(&group(policy, &["a", "b", "b"]), &HostName::from(host));
+        assert_eq!(told(GroupPolicy::AntiAffinity, "a"), None, "two may share a host");
+        let full = told(GroupPolicy::AntiAffinity, "b").unwrap().to_string();
+        assert_eq!(full, "server_group (policy anti-affinity: 2 of its members are here)");
+        assert!(told(GroupPolicy::Affinity, "c").is_some());
+        assert_eq!(told(GroupPolicy::SoftAntiAffinity, "b"), None);
     }
 
     #[test]

@@ -125,12 +125,7 @@ impl SchedulerService {
 
     async fn refresh(&self, state: &mut State) -> Result<(), StoreError> {
         let (store, began) = (&self.inner.store, self.inner.clock.now());
-        let stored = Stored {
-            aggregates: store.list_aggregates().await?,
-            nodes: store.list_nodes().await?,
-            services: store.list_services().await?,
-            allocations: store.list_allocations(None).await?,
-        };
+        let stored = Stored::read(&**store).await?;
         let down_time = crate::conductor::signed(self.inner.options.service_down_time);
         state.hosts.read_from(&stored, self.inner.clock.now(), down_time);
         state.read = Some(began);

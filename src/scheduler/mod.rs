@@ -10,9 +10,13 @@
 
 mod aggregates;
 mod groups;
+mod inventory;
 mod manager;
+mod options;
 mod promises;
+mod request;
 mod table;
 
 pub use manager::{Parts, SchedulerService, ServiceOptions};
+pub use options::{SCHEDULER_OPTIONS, algorithm_options};
 pub use table::{Hosts, Stored, TENTATIVE};

@@ -1,6 +1,6 @@
 //! The host table: rows of the store in the form that algorithms read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use nova_core::aggregate::Aggregate;
@@ -10,18 +10,17 @@ use nova_core::ids::{HostName, InstanceId};
 use nova_core::request::{Destination, NoValidHost, RequestSpec, Selection};
 use nova_core::rpc::scheduler::{AggregateNews, HostsChangedRequest};
 use nova_core::server_group::GroupPlacement;
-use nova_sched::{
-    Dimensions, HostInventory, HostTable, Ratios, Request, ResourceVector, Scheduler, SchedulerError, SchedulerRng,
-};
+use nova_db::{Store, StoreError};
+use nova_sched::{Dimensions, HostExplanation, HostTable, Scheduler, SchedulerError, SchedulerRng};
 
 use super::aggregates::Aggregates;
 use super::groups;
+use super::inventory::inventory_of;
 use super::promises::Promises;
+use super::request::{DIMENSIONS, request, vector};
 
 /// How long a promised place counts as taken though the store does not show it.
 pub const TENTATIVE: SignedDuration = SignedDuration::from_secs(60);
-
-const DIMENSIONS: [&str; 3] = ["vcpus", "memory_mb", "disk_gb"];
 
 /// What is read of the store for the table.
 #[derive(Debug, Clone, Default)]
@@ -36,19 +35,26 @@ pub struct Stored {
     pub allocations: Vec<Allocation>,
 }
 
+impl Stored {
+    /// Reads all of it.
+    ///
+    /// # Errors
+    /// Whatever the store says.
+    pub async fn read(store: &dyn Store) -> Result<Self, StoreError> {
+        Ok(Self {
+            aggregates: store.list_aggregates().await?,
+            nodes: store.list_nodes().await?,
+            services: store.list_services().await?,
+            allocations: store.list_allocations(None).await?,
+        })
+    }
+}
+
 /// A host table, the aggregates that its hosts are in, and what was promised on it.
 pub struct Hosts {
     table: HostTable,
     aggregates: Aggregates,
     promised: Promises,
-}
-
-fn vector(resources: Resources) -> ResourceVector {
-    let mut vector = ResourceVector::default();
-    vector.set(0, resources.vcpus);
-    vector.set(1, resources.memory_mb);
-    vector.set(2, resources.disk_gb);
-    vector
 }
 
 impl Hosts {
@@ -73,11 +79,12 @@ impl Hosts {
     pub fn read_from(&mut self, stored: &Stored, now: Timestamp, down_time: SignedDuration) {
         let Stored { aggregates, nodes, services, allocations } = stored;
         self.aggregates.replace(aggregates.clone());
-        let known: Vec<String> = self.table.hosts().map(|h| h.name().to_owned()).collect();
-        for name in known {
-            if !nodes.iter().any(|n| n.host.as_str() == name) {
-                self.table.remove_host(&name);
-            }
+        self.tell_aggregates();
+        let there: BTreeSet<&str> = nodes.iter().map(|node| node.host.as_str()).collect();
+        let known = self.table.hosts().map(|host| host.name().to_owned());
+        let gone: Vec<String> = known.filter(|name| !there.contains(name.as_str())).collect();
+        for name in gone {
+            self.table.remove_host(&name);
         }
         let services: BTreeMap<&HostName, &Service> =
             services.iter().filter(|s| s.binary == "nova-compute").map(|s| (&s.host, s)).collect();
@@ -90,19 +97,10 @@ impl Hosts {
     }
 
     fn put(&mut self, node: &ComputeNode, up: bool, enabled: bool) {
-        let inventory = &node.inventory;
         let zone = self.aggregates.settle(&node.host, &node.zone);
-        let mut host = HostInventory::new(node.host.as_str(), zone.as_str(), vector(inventory.total));
-        host.node = node.hypervisor_hostname.clone();
-        host.reserved = vector(inventory.reserved);
-        let mut ratio = Ratios::default();
-        ratio.set(0, inventory.cpu_ratio);
-        ratio.set(1, inventory.ram_ratio);
-        ratio.set(2, inventory.disk_ratio);
-        host.ratio = ratio;
+        let mut host = inventory_of(node, &zone);
         host.up = up;
         host.enabled = enabled;
-        host.architectures = node.architectures.clone();
         if let Err(error) = self.table.upsert_host(host) {
             tracing::warn!(host = %node.host, "its inventory cannot be used: {error}");
         }
@@ -140,6 +138,9 @@ impl Hosts {
     pub fn apply(&mut self, news: &HostsChangedRequest) {
         for aggregate in &news.aggregates {
             self.follow(aggregate);
+        }
+        if !news.aggregates.is_empty() {
+            self.tell_aggregates();
         }
         for node in &news.nodes {
             let service = news.services.iter().find(|s| s.host == node.node.host);
@@ -181,6 +182,36 @@ impl Hosts {
                 tracing::warn!(%host, "its zone was not changed: {error}");
             }
         }
+    }
+
+    fn tell_aggregates(&mut self) {
+        self.table.set_aggregates(self.aggregates.iter().map(|aggregate| nova_sched::Aggregate {
+            id: u64::try_from(aggregate.number).unwrap_or(0),
+            name: aggregate.name.clone(),
+            metadata: aggregate.metadata.clone(),
+            hosts: aggregate.hosts.iter().map(ToString::to_string).collect(),
+        }));
+    }
+
+    /// Where the members of a group are: a request without a zone of its own likes to be near to them.
+    fn zones_of(&self, group: &GroupPlacement) -> Vec<String> {
+        let zones = group.counts().into_keys().filter_map(|host| self.table.host(host.as_str()));
+        let zones: BTreeSet<String> = zones.map(|host| host.zone().to_owned()).collect();
+        zones.into_iter().collect()
+    }
+
+    /// What the algorithm, and the request's server group, think of every host for one more instance of that kind.
+    pub fn explain(&self, algorithm: &dyn Scheduler, spec: &RequestSpec) -> Vec<HostExplanation> {
+        let mut request = request(spec);
+        request.near_zones = spec.group.as_ref().map(|group| self.zones_of(group)).unwrap_or_default();
+        let mut explained = algorithm.explain(&self.table, &request);
+        if let Some(group) = &spec.group {
+            for host in &mut explained {
+                host.objections.extend(groups::objection(group, &HostName::new(&host.host)));
+            }
+            explained.sort_by_key(|host| !host.objections.is_empty());
+        }
+        explained
     }
 
     /// The aggregates that a host is in, by number.
@@ -241,6 +272,7 @@ impl Hosts {
         let mut refused = None;
         for attempt in groups::attempts(group, spec) {
             let mut request = request(spec).instances(1);
+            request.near_zones = self.zones_of(group);
             request.ignore_hosts.extend(attempt.avoid.iter().map(ToString::to_string));
             if let Some(only) = &attempt.only {
                 request.requested_host = Some(only.to_string());
@@ -277,19 +309,6 @@ fn selection(instance_id: InstanceId, chosen: &nova_sched::Selection) -> Selecti
 
 fn destination(host: &str, node: &str, zone: &str) -> Destination {
     Destination { host: host.into(), node: node.to_owned(), zone: zone.into() }
-}
-
-fn request(spec: &RequestSpec) -> Request {
-    let count = u32::try_from(spec.instances.len()).unwrap_or(u32::MAX);
-    let mut request = Request::new(vector(spec.resources)).instances(count);
-    request.num_alternates = u32::try_from(spec.alternates).unwrap_or(0);
-    request.zone = spec.availability_zone.as_ref().map(ToString::to_string);
-    request.force_host = spec.force_host.as_ref().map(ToString::to_string);
-    request.force_node = spec.force_node.clone();
-    request.requested_host = spec.requested_host.as_ref().map(ToString::to_string);
-    request.ignore_hosts = spec.ignore_hosts.iter().map(ToString::to_string).collect();
-    request.architecture = spec.architecture.clone();
-    request
 }
 
 fn told(no: &nova_sched::NoValidHost) -> NoValidHost {

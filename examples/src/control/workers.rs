@@ -8,7 +8,7 @@ use nova_core::ids::{HostName, ZoneName};
 use nova_core::options::{Config, common};
 use nova_core::rpc::Role;
 use nova_queue::RunningService;
-use nova_sched::SchedulerOptions;
+use nova_sched::Scheduler;
 
 use super::{Background, Foundation};
 use crate::cli::StartError;
@@ -55,19 +55,13 @@ pub struct SchedulerPart {
 impl SchedulerPart {
     /// Listens on the bus and keeps its table of hosts.
     pub async fn start(config: &Config, on: &Foundation) -> Result<Self, StartError> {
-        let driver = config.get(&common::SCHEDULER_DRIVER);
-        let algorithm = nova_sched::by_name(&driver, &SchedulerOptions::default())
-            .map_err(|e| StartError::config(vec![format!("scheduler.driver: {e}")]))?;
         let scheduler = SchedulerService::new(nova::scheduler::Parts {
-            algorithm,
+            algorithm: algorithm(config)?,
             store: on.store.clone(),
             bus: on.bus.clone(),
             clock: on.clock.clone(),
             entropy: on.entropy.clone(),
-            options: ServiceOptions {
-                service_down_time: config.get(&common::SERVICE_DOWN_TIME),
-                ..ServiceOptions::default()
-            },
+            options: ServiceOptions::from_config(config),
         });
         let scheduler = scheduler.map_err(|e| StartError::new("the scheduler cannot start", &e))?;
         let running = scheduler.start().await.map_err(|e| StartError::new("the scheduler cannot start", &e))?;
@@ -78,6 +72,16 @@ impl SchedulerPart {
     pub async fn stop(self) {
         self.running.stop().await;
     }
+}
+
+/// The algorithm that `scheduler.driver` names, with its options.
+///
+/// # Errors
+/// An option of it that cannot be used.
+pub fn algorithm(config: &Config) -> Result<Box<dyn Scheduler>, StartError> {
+    let name = config.get(&common::SCHEDULER_DRIVER);
+    let made = nova::scheduler::algorithm_options(config).and_then(|options| nova_sched::by_name(&name, &options));
+    made.map_err(|e| StartError::config(vec![format!("scheduler.driver = {name}: {e}")]))
 }
 
 /// Writes signs of life of these services from now on.

@@ -6,15 +6,18 @@
 //! | `db sync`, `db version` | the schema |
 //! | `service list` | who reported when |
 //! | `config sample`, `config explain` | options, their values and where those come from |
+//! | `scheduler explain` | which hosts would take a server, and why the others would not |
 //! | `check` | is everything as it must be ([`nova::check`]) |
 
 mod check;
 mod config;
 mod database;
 mod hosts;
+mod scheduler;
 mod services;
 
 pub use hosts::DriverHosts;
+pub use scheduler::ExplainArgs;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -46,6 +49,9 @@ pub enum ManageCommand {
     /// The configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// The choice of hosts
+    #[command(subcommand)]
+    Scheduler(SchedulerCommand),
     /// Is everything as it must be, in the database and on the hosts?
     ///
     /// Lists each violation of an invariant in a line, with ids. Nothing is changed without --repair. May run while the
@@ -69,6 +75,18 @@ pub enum DbCommand {
 pub enum ServiceCommand {
     /// List all services, and when they were last heard of
     List,
+}
+
+/// The choice of hosts.
+#[derive(Debug, Clone, Subcommand)]
+pub enum SchedulerCommand {
+    /// Host by host: would it take such a server, and if not, why?
+    ///
+    /// Asks the scheduler of the configuration, on the hosts and allocations of the database as they are now. Nothing is
+    /// changed or booked.
+    ///
+    /// Exit code: 0 some host takes it, 1 none does, 2 it could not be found out.
+    Explain(ExplainArgs),
 }
 
 /// The configuration.
@@ -151,6 +169,7 @@ async fn command(arguments: &ManageArgs, out: &mut (dyn Write + Send)) -> Done {
         ManageCommand::Service(ServiceCommand::List) => services::list(&config, out).await,
         ManageCommand::Config(ConfigCommand::Sample) => config::sample(out),
         ManageCommand::Config(ConfigCommand::Explain { option }) => config::explain(&config, option.as_deref(), out),
+        ManageCommand::Scheduler(SchedulerCommand::Explain(asked)) => scheduler::explain(&config, asked, out).await,
         ManageCommand::Check(how) => check::check(&config, *how, out).await,
     }
 }

@@ -116,3 +116,27 @@ fn a_stray_guest_is_removed() {
     assert_eq!(code, Some(1), "{out}");
     assert!(out.contains("nova-all runs and keeps its fake guests in memory"), "{out}");
 }
+
+#[test]
+fn the_scheduler_says_of_each_host_why() {
+    let cloud = Cloud::started("[fake]\nhosts = 2\nvcpus = 4\nmemory_mb = 4096\n[scheduler]\ndriver = filter\n");
+    let (code, out, errors) = text(&cloud.manage(&["scheduler", "explain", "--vcpus", "1", "--ram", "64"]));
+    assert_eq!(code, Some(0), "{out}{errors}");
+    assert!(out.starts_with("scheduler filter: 2 of 2 hosts take it\n"), "{out}");
+    assert!(out.contains("host-1-1 in nova: takes it"), "{out}");
+
+    let (code, out, _) = text(&cloud.manage(&["scheduler", "explain", "--vcpus", "1", "--ram", "999999"]));
+    assert_eq!(code, Some(1));
+    assert!(out.contains("0 of 2 hosts take it\n  memory_mb turns away 2\n"), "{out}");
+
+    let zone = ["scheduler", "explain", "--ram", "64", "--zone", "west", "--json"];
+    let (code, out, _) = text(&cloud.manage(&zone));
+    let told: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, told["take_it"].as_u64(), told["hosts"].as_u64()), (Some(1), Some(0), Some(2)), "{out}");
+
+    for (wrong, named) in [("--hint=group", "--hint"), ("--flavor=none", "--flavor"), ("--image=x", "--image")] {
+        let (code, _, errors) = text(&cloud.manage(&["scheduler", "explain", "--ram", "64", wrong]));
+        assert_eq!(code, Some(2), "{wrong}");
+        assert!(errors.contains(named), "{errors}");
+    }
+}

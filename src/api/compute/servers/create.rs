@@ -11,7 +11,7 @@ use nova_core::entropy::Entropy;
 use nova_core::ids::{InstanceId, RequestId, ReservationId, TaskId};
 use nova_core::instance::{Instance, sanitize_hostname};
 use nova_core::quota::QuotaExceeded;
-use nova_core::request::RequestSpec;
+use nova_core::request::{FlavorWish, ImageWish, RequestSpec};
 use nova_core::state::{Action, PowerState, States};
 use nova_core::task::{Task, Work};
 use nova_db::{JoinGroup, Kind, NewInstance, NewInstances, StoreError};
@@ -191,6 +191,8 @@ impl Intent<'_> {
             architecture: property("hw_architecture").or_else(|| property("architecture")),
             alternates: self.api.options.get().max_attempts.saturating_sub(1),
             hints: self.body.hints.clone(),
+            flavor: FlavorWish { name: flavor.name.clone(), extra_specs: flavor.extra_specs.clone() },
+            image: Some(ImageWish { id: image.id, properties: image.properties.clone() }),
             group: None,
         }
     }
