@@ -69,6 +69,14 @@ pub enum SchedulerError {
         /// The names that exist.
         known: String,
     },
+    /// A batch can't be placed as it is written; nothing of it is booked.
+    #[error("item {item} of the batch {reason}")]
+    InvalidBatch {
+        /// The number of the item.
+        item: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A configuration names an algorithm that doesn't exist.
     #[error("there is no scheduler `{name}` (known: {known})")]
     UnknownScheduler {

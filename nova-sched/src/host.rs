@@ -352,6 +352,12 @@ impl<'a> HostView<'a> {
         !OTHERS.contains(&name)
     }
 
+    /// How many dimensions the table counts.
+    #[must_use]
+    pub fn dimensions(&self) -> usize {
+        self.table.dimensions().len()
+    }
+
     /// The place of the dimension `name`.
     #[must_use]
     pub fn dimension(&self, name: &str) -> Option<usize> {

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::load_source::{CpuLoad, IoLoad, LoadSource, ReportedLoad, UsedLoad};
+use crate::explain::{HostExplanation, explain};
+use crate::load_source::{CpuLoad, IoLoad, LoadSource, PackLoad, ReportedLoad, UsedLoad};
 use crate::place::place;
-use crate::query::{Limit, Query};
+use crate::query::{Limit, Overlay, Query};
 use crate::{HostTable, NoValidHost, Request, Scheduler, SchedulerError, SchedulerRng, Selection, ZoneDistances};
 use choose::Chooser;
 
@@ -55,11 +56,12 @@ impl LeastLoadOptions {
             None | Some("cores") => Arc::new(UsedLoad::cores()),
             Some("memory") => Arc::new(UsedLoad::of("memory_mb")),
             Some("disk") => Arc::new(UsedLoad::of("disk_gb")),
+            Some("pack") => Arc::new(PackLoad),
             Some("io") => Arc::new(IoLoad),
             Some("cpu") => Arc::new(CpuLoad),
             Some("reported") => Arc::new(ReportedLoad),
             Some("") => {
-                let reason = "is empty; one of cores, memory, disk, io, cpu, reported, or a dimension".to_owned();
+                let reason = "is empty; one of cores, memory, disk, pack, io, cpu, reported, or a dimension".to_owned();
                 return Err(SchedulerError::InvalidOption { option: "load_source", reason });
             }
             Some(dimension) => Arc::new(UsedLoad::of(dimension)),
@@ -120,6 +122,12 @@ impl Scheduler for LeastLoadScheduler {
         let query = Query::new(table, request, self.limit(table, request));
         let mut chooser = Chooser::new(&self.options, &query, rng.next_u64());
         place(&query, &query, |overlay| chooser.choose(overlay))
+    }
+
+    fn explain(&self, table: &HostTable, request: &Request) -> Vec<HostExplanation> {
+        let query = Query::new(table, request, self.limit(table, request));
+        let load = |row| query.view(row, &Overlay::default()).map(|host| self.options.source.load(host));
+        explain(&query, &query, &|row| load(row).map(|load| 0.0 - load as f64))
     }
 }
 

@@ -42,11 +42,13 @@
 
 mod attributes;
 mod availability_zone;
+mod batch;
 mod classes;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod dimensions;
 mod error;
+mod explain;
 mod filter_scheduler;
 pub mod filters;
 #[cfg(any(test, feature = "conformance"))]
@@ -59,6 +61,7 @@ mod no_valid_host;
 mod place;
 mod query;
 mod random;
+mod rebalance;
 mod request;
 mod rng;
 mod scheduler;
@@ -69,15 +72,18 @@ mod zone_distance;
 
 pub use attributes::{Aggregate, HostAttributes, SupportedInstance};
 pub use availability_zone::AvailabilityZoneScheduler;
+pub use batch::{BatchItem, BatchRefusal, place_batch};
 pub use dimensions::{Dimensions, MAX_DIMENSIONS, ResourceVector};
 pub use error::SchedulerError;
+pub use explain::{HostExplanation, Objection};
 pub use filter_scheduler::{FilterOptions, FilterScheduler, HostBlock, MetricsOptions};
 pub use filters::Filter;
 pub use host::{HostInventory, HostStats, HostView, Ratios, Variable};
 pub use least_load::{LeastLoadOptions, LeastLoadScheduler, TieBreak};
-pub use load_source::{CpuLoad, IoLoad, LoadSource, ReportedLoad, UsedLoad};
+pub use load_source::{CpuLoad, IoLoad, LoadSource, PackLoad, ReportedLoad, UsedLoad};
 pub use no_valid_host::{NearestMiss, NoValidHost};
 pub use random::RandomScheduler;
+pub use rebalance::{Move, moves_to_consolidate, moves_to_free};
 pub use request::{Destination, GroupPolicy, Hints, ImageRef, Purpose, Request, Selection, ServerGroup, ZoneTarget};
 pub use rng::SchedulerRng;
 pub use scheduler::{SCHEDULERS, Scheduler, SchedulerOptions, by_name};

@@ -103,6 +103,25 @@ impl LoadSource for ReportedLoad {
     }
 }
 
+/// Packs: the fuller a host is, the better, so that others stay empty. What counts is the part of each dimension that is
+/// free, in thousandths, summed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PackLoad;
+
+impl LoadSource for PackLoad {
+    fn name(&self) -> &str {
+        "pack"
+    }
+
+    fn load(&self, host: HostView<'_>) -> u64 {
+        let free = |index| {
+            let capacity = u128::from(host.capacity(index)).max(1);
+            (u128::from(host.free(index)) * 1_000 / capacity) as u64
+        };
+        (0..host.dimensions()).map(free).sum()
+    }
+}
+
 /// Running operations that load disks and network (builds, resizes, snapshots, migrations), as the host reports them:
 /// [`HostStats::io_ops`](crate::HostStats::io_ops).
 #[derive(Debug, Clone, Copy, Default)]

@@ -195,7 +195,7 @@ fn room_left(query: &Query<'_>, host: &crate::HostView<'_>, index: usize) -> u64
     }
 }
 
-fn dimension_name(query: &Query<'_>, index: usize) -> String {
+pub(crate) fn dimension_name(query: &Query<'_>, index: usize) -> String {
     query.table.dimensions.name(index).map_or_else(|| format!("dimension {index}"), str::to_owned)
 }
 
@@ -233,10 +233,14 @@ impl fmt::Display for NoValidHost {
             (considered, _) => write!(f, ": of {considered} host(s), turned away by ")?,
         }
         list(f, &self.reasons, ": ")?;
-        match &self.nearest {
-            Some(nearest) => write!(f, "; {nearest}"),
-            None => Ok(()),
+        if let Some(nearest) = &self.nearest {
+            write!(f, "; {nearest}")?;
         }
+        if !self.alone.is_empty() {
+            write!(f, "; kept out by one check alone: ")?;
+            list(f, &self.alone, ": ")?;
+        }
+        Ok(())
     }
 }
 
@@ -287,7 +291,8 @@ mod tests {
             "no valid host for 1 instance(s): of 3 host(s), turned away by down: 1, vcpus: 1, memory_mb: 1; \
              2 host(s) lacked only room for vcpus=4, memory_mb=8192, having it in vcpus: 1, memory_mb: 1, \
              at most vcpus=6, memory_mb=65536 free; closest was host-1, which lacked memory_mb=2656; \
-             there vcpus=4, memory_mb=5536 would fit"
+             there vcpus=4, memory_mb=5536 would fit; \
+             kept out by one check alone: down: 1, vcpus: 1, memory_mb: 1"
         );
         assert_eq!(refused.summary(), "No valid host was found. There are not enough hosts available.");
     }

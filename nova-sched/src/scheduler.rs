@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::explain::{HostExplanation, explain_checks};
 use crate::filter_scheduler::{FilterOptions, FilterScheduler};
 use crate::least_load::{LeastLoadOptions, LeastLoadScheduler, TieBreak};
 use crate::{
@@ -42,6 +43,12 @@ pub trait Scheduler: Send + Sync {
         request: &Request,
         rng: &mut SchedulerRng,
     ) -> Result<Vec<Selection>, NoValidHost>;
+
+    /// What the algorithm thinks of every host for this request, the best first, then those that it turns away, by name.
+    /// For an operator's question, not for decisions. By default only the checks that all algorithms make are told.
+    fn explain(&self, table: &HostTable, request: &Request) -> Vec<HostExplanation> {
+        explain_checks(table, request)
+    }
 }
 
 /// Options of the algorithms, as a configuration gives them. What an algorithm doesn't know, it doesn't read.
@@ -50,7 +57,7 @@ pub trait Scheduler: Send + Sync {
 pub struct SchedulerOptions {
     /// `availability_zone`: where to go when no zone is asked for; all zones when absent.
     pub default_zone: Option<String>,
-    /// `least_load`: `cores` (when absent), `memory`, `disk`, `io`, `cpu`, `reported`, or the name of a dimension.
+    /// `least_load`: `cores` (when absent), `memory`, `disk`, `pack` (the fullest first), `io`, `cpu`, `reported`, or the name of a dimension.
     pub load_source: Option<String>,
     /// `least_load`: a host may not have more cores than this handed out (Nova's `max_cores`).
     pub max_cores: Option<u64>,

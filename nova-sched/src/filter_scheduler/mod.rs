@@ -9,6 +9,7 @@ pub use company::HostBlock;
 pub use options::{FilterOptions, MetricsOptions};
 use pipeline::Pipeline;
 
+use crate::explain::{HostExplanation, explain};
 use crate::filters::{self, Filter};
 use crate::place::place;
 use crate::query::Query;
@@ -98,6 +99,18 @@ impl Scheduler for FilterScheduler {
             }
             alternates.first().copied()
         })
+    }
+
+    fn explain(&self, table: &HostTable, request: &Request) -> Vec<HostExplanation> {
+        let query = Query::new(table, request, None);
+        let pipeline = Pipeline::new(self, &query, 0);
+        let parts = pipeline.parts();
+        let score = |row| parts.get(&row).map(|parts| parts.iter().map(|(_, part)| part).sum());
+        let mut told = explain(&query, &pipeline, &score);
+        for host in &mut told {
+            host.parts = table.row(&host.host).and_then(|row| parts.get(&row).cloned()).unwrap_or_default();
+        }
+        told
     }
 }
 

@@ -1,13 +1,14 @@
 //! One request on its way through filters and weighers.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 use super::{Company, FilterScheduler, HostBlock};
 use crate::classes::Turn;
 use crate::filters::{Filter, Reads};
 use crate::query::{Judge, Overlay, Query, Reason, Scope};
 use crate::request::Purpose;
-use crate::table::{BLOCK, Row, bits, row_at};
+use crate::table::{BLOCK, Row, bit_of, bits, row_at};
 use crate::weighers::Weigher;
 use crate::{Request, SchedulerRng};
 
@@ -27,6 +28,16 @@ struct Survivors {
     hosts: u64,
 }
 
+impl Survivors {
+    fn rows(&self) -> impl Iterator<Item = Row> + use<> {
+        let block = self.block;
+        bits(self.hosts).map(move |place| row_at(block, place))
+    }
+}
+
+/// What weighers add to a score, by name.
+pub(super) type Parts = Vec<(String, f64)>;
+
 /// Memory that decisions use again.
 #[derive(Default)]
 struct Scratch {
@@ -43,7 +54,7 @@ impl<'a> Pipeline<'a> {
     pub(super) fn new(scheduler: &'a FilterScheduler, query: &'a Query<'a>, random: u64) -> Self {
         let rebuild = query.request.purpose == Purpose::Rebuild;
         let filters = (scheduler.filters.iter().enumerate())
-            .filter(|(_, filter)| !rebuild || filter.runs_on_rebuild())
+            .filter(|(_, filter)| !filter.is_covered() && (!rebuild || filter.runs_on_rebuild()))
             .map(|(number, filter)| (number, &**filter, filter.reads(query.request)))
             .filter(|(_, _, reads)| *reads != Reads::Nothing)
             .collect();
@@ -92,6 +103,30 @@ impl<'a> Pipeline<'a> {
             all.sort_unstable_by(order);
             all.into_iter().map(|(.., row)| row).collect()
         })
+    }
+
+    /// What each weigher adds to the score of every host that passes; without those that add nothing.
+    pub(super) fn parts(&self) -> BTreeMap<Row, Parts> {
+        let overlay = Overlay::default();
+        let company = Company::new(self.query, &overlay);
+        let mut scratch = Scratch::default();
+        self.filter(&company, &overlay, &mut scratch.survivors);
+        let rows = scratch.survivors.iter().flat_map(|survivors| survivors.rows());
+        let mut parts: BTreeMap<Row, Parts> = rows.map(|row| (row, Parts::new())).collect();
+        for weigher in &self.scheduler.weighers {
+            scratch.scores.clear();
+            scratch.scores.resize(scratch.survivors.len(), [0.0; BLOCK]);
+            weigh(&**weigher, &company, &overlay, &mut scratch);
+            for (survivors, added) in scratch.survivors.iter().zip(&scratch.scores) {
+                for row in survivors.rows() {
+                    let added = added[bit_of(row)];
+                    if let Some(parts) = parts.get_mut(&row).filter(|_| added != 0.0) {
+                        parts.push((weigher.name().to_owned(), added));
+                    }
+                }
+            }
+        }
+        parts
     }
 
     /// Filters, weighs, and shows the survivors with their scores.

@@ -158,12 +158,15 @@ impl HostTable {
 
     /// Adds a host, or replaces the description of one; what is allocated on it stays. Repeating it changes nothing.
     ///
+    /// A host may be of a type of the caller's own that becomes an inventory.
+    ///
     /// A host may come back smaller than what is handed out on it: then nothing more fits until enough is released.
     ///
     /// # Errors
     ///
     /// [`SchedulerError::InvalidInventory`] names the field; the table is as it was.
-    pub fn upsert_host(&mut self, inventory: HostInventory) -> Result<(), SchedulerError> {
+    pub fn upsert_host(&mut self, host: impl Into<HostInventory>) -> Result<(), SchedulerError> {
+        let inventory = host.into();
         check(&inventory)?;
         let zone = self.intern_zone(&inventory.zone);
         let size = self.size_class(&inventory);

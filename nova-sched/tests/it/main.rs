@@ -4,4 +4,5 @@
 mod churn;
 mod oracle;
 mod own_scheduler;
+mod packing;
 mod properties;
