@@ -193,8 +193,8 @@ pub const SCHEDULER_DRIVER: Opt<String> = Opt::choice(
 .default("least_load")
 .roles(&["nova-scheduler"])
 .help(
-    "How a host is picked: at random over all zones, at random inside the zone asked for, or the one with the least \
-             load. ('filter', by filters and weighers, is not built yet and is refused at the start.)",
+    "How a host is picked: at random over all zones, at random inside the zone asked for, the one with the least load, or \
+     the best by Nova's filters and weighers.",
 );
 /// `scheduler.max_attempts`
 pub const SCHEDULER_MAX_ATTEMPTS: Opt<i64> = Opt::integer("scheduler", "max_attempts", 1, 100)
