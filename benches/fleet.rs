@@ -5,8 +5,8 @@ use std::error::Error;
 use std::fmt;
 
 use nova_sched::{
-    Dimensions, HostInventory, HostTable, NoValidHost, Ratios, Request, ResourceVector, Scheduler, SchedulerError,
-    SchedulerRng, Selection,
+    Aggregate, Dimensions, GroupPolicy, HostInventory, HostTable, NoValidHost, Ratios, Request, ResourceVector,
+    Scheduler, SchedulerError, SchedulerOptions, SchedulerRng, Selection, ServerGroup,
 };
 
 /// How many zones the hosts are dealt to.
@@ -14,6 +14,10 @@ const ZONES: usize = 3;
 
 /// How many instances per host come and go; they take about 5 % of it.
 const LIVE_PER_HOST: usize = 2;
+
+/// Groups of instances, and how many members of each are remembered.
+const GROUPS: usize = 100;
+const GROUP_MEMBERS: usize = 50;
 
 /// Cores, memory (MiB) and disk (GB) of the flavors asked for, small ones more often.
 const FLAVORS: [[u64; 3]; 8] = [
@@ -37,6 +41,9 @@ pub enum Mix {
     Flavors,
     /// 64 classes: each flavor in no zone or one of three, with a trait that half of the hosts have or without.
     Classes,
+    /// As `Classes`, and each in one of 100 groups whose members are to be on different hosts; half of them from an
+    /// aggregate with fast disks.
+    Groups,
 }
 
 impl fmt::Display for Mix {
@@ -44,7 +51,20 @@ impl fmt::Display for Mix {
         f.pad(match self {
             Self::Flavors => "flavors",
             Self::Classes => "classes",
+            Self::Groups => "groups",
         })
+    }
+}
+
+impl Mix {
+    /// Options of a scheduler for such requests: beside the defaults, the filters that they need.
+    #[must_use]
+    pub fn options(self) -> SchedulerOptions {
+        let mut options = SchedulerOptions::default();
+        if self == Self::Groups {
+            options.filter.enabled_filters.push("AggregateInstanceExtraSpecsFilter".to_owned());
+        }
+        options
     }
 }
 
@@ -55,6 +75,8 @@ pub struct Fleet {
     live: VecDeque<u128>,
     next_request: usize,
     rng: SchedulerRng,
+    /// Members of groups, the newest last; empty unless the mix has groups.
+    groups: Vec<VecDeque<u128>>,
 }
 
 impl Fleet {
@@ -73,8 +95,16 @@ impl Fleet {
             table.upsert_host(host)?;
             table.allocate(&format!("compute-{number:07}"), u128::from(rng.next_u64()) << 64, &filler)?;
         }
+        let aggregate = |number: usize| number.is_multiple_of(2).then(|| format!("compute-{number:07}"));
+        table.set_aggregates([Aggregate {
+            id: 1,
+            name: "fast".to_owned(),
+            metadata: [("disk".to_owned(), "nvme".to_owned())].into(),
+            hosts: (0..hosts).filter_map(aggregate).collect(),
+        }]);
+        let groups = if mix == Mix::Groups { vec![VecDeque::new(); GROUPS] } else { Vec::new() };
         let requests = (0..4_096).map(|_| request(&mut rng, mix).alternates(alternates)).collect();
-        let mut fleet = Self { table, requests, live: VecDeque::new(), next_request: 0, rng };
+        let mut fleet = Self { table, requests, live: VecDeque::new(), next_request: 0, rng, groups };
         for _ in 0..hosts * LIVE_PER_HOST {
             fleet.place_next(scheduler)?;
         }
@@ -106,23 +136,35 @@ impl Fleet {
 
     /// Places the next request of the stream.
     fn place_next(&mut self, scheduler: &dyn Scheduler) -> Result<(), Box<dyn Error>> {
-        let request = &self.requests[self.next_request];
-        self.next_request = (self.next_request + 1) % self.requests.len();
+        let number = self.next_request;
+        self.next_request = (number + 1) % self.requests.len();
+        let group = number % GROUPS;
+        if let Some(members) = self.groups.get(group) {
+            let members = members.iter().copied().collect();
+            self.requests[number].group = Some(ServerGroup::new(GroupPolicy::AntiAffinity, members));
+        }
+        let request = &self.requests[number];
         let chosen: Result<Vec<Selection>, NoValidHost> =
             scheduler.select_destinations(&self.table, request, &mut self.rng);
         let chosen = chosen?;
         let resources = request.resources;
         for selection in &chosen {
-            self.book(&selection.host, &resources)?;
+            let consumer = self.book(&selection.host, &resources)?;
+            if let Some(members) = self.groups.get_mut(group) {
+                members.push_back(consumer);
+                if members.len() > GROUP_MEMBERS {
+                    members.pop_front();
+                }
+            }
         }
         Ok(())
     }
 
-    fn book(&mut self, host: &str, resources: &ResourceVector) -> Result<(), SchedulerError> {
+    fn book(&mut self, host: &str, resources: &ResourceVector) -> Result<u128, SchedulerError> {
         let consumer = u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64());
         self.table.allocate(host, consumer, resources)?;
         self.live.push_back(consumer);
-        Ok(())
+        Ok(consumer)
     }
 }
 
@@ -151,10 +193,13 @@ fn filler(rng: &mut SchedulerRng, host: &HostInventory) -> ResourceVector {
 fn request(rng: &mut SchedulerRng, mix: Mix) -> Request {
     let flavor = FLAVORS[rng.index(FLAVORS.len()).min(rng.index(FLAVORS.len()))];
     let mut request = Request::new(flavor.into()).on_architecture("x86_64");
+    if mix == Mix::Groups && rng.below(2) == 0 {
+        request.extra_specs.insert("aggregate_instance_extra_specs:disk".to_owned(), "nvme".to_owned());
+    }
     if rng.below(2) == 0 {
         request = request.in_zone(format!("zone-{}", rng.index(ZONES)));
     }
-    if mix == Mix::Classes && rng.below(2) == 0 {
+    if mix != Mix::Flavors && rng.below(2) == 0 {
         request.required_traits = vec!["ssd".to_owned()];
     }
     request
@@ -163,13 +208,14 @@ fn request(rng: &mut SchedulerRng, mix: Mix) -> Request {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nova_sched::{SCHEDULERS, SchedulerOptions, by_name};
+    use nova_sched::{SCHEDULERS, by_name};
 
     #[test]
     fn a_fleet_stays_in_steady_state_under_every_algorithm() {
         for name in SCHEDULERS {
-            let scheduler = by_name(name, &SchedulerOptions::default()).unwrap();
-            let mut fleet = Fleet::new(100, &*scheduler, Mix::Classes, 2).unwrap();
+            let mix = if name == "filter" { Mix::Groups } else { Mix::Classes };
+            let scheduler = by_name(name, &mix.options()).unwrap();
+            let mut fleet = Fleet::new(200, &*scheduler, mix, 2).unwrap();
             let before = fleet.instances();
             for _ in 0..2_000 {
                 fleet.step(&*scheduler).unwrap();

@@ -194,7 +194,7 @@ pub const SCHEDULER_DRIVER: Opt<String> = Opt::choice(
 .roles(&["nova-scheduler"])
 .help(
     "How a host is picked: at random over all zones, at random inside the zone asked for, the one with the least load, or \
-     by filters and weighers (filter_scheduler.enabled_filters).",
+     the best by Nova's filters and weighers (filter_scheduler.enabled_filters).",
 );
 /// `scheduler.max_attempts`
 pub const SCHEDULER_MAX_ATTEMPTS: Opt<i64> = Opt::integer("scheduler", "max_attempts", 1, 100)

@@ -54,7 +54,7 @@ impl<'a> Pipeline<'a> {
     pub(super) fn new(scheduler: &'a FilterScheduler, query: &'a Query<'a>, random: u64) -> Self {
         let rebuild = query.request.purpose == Purpose::Rebuild;
         let filters = (scheduler.filters.iter().enumerate())
-            .filter(|(_, filter)| !rebuild || filter.runs_on_rebuild())
+            .filter(|(_, filter)| !filter.is_covered() && (!rebuild || filter.runs_on_rebuild()))
             .map(|(number, filter)| (number, &**filter, filter.reads(query.request)))
             .filter(|(_, _, reads)| *reads != Reads::Nothing)
             .collect();

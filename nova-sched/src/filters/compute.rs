@@ -14,6 +14,10 @@ impl Filter for ComputeFilter {
         host.is_up() && host.is_enabled()
     }
 
+    fn is_covered(&self) -> bool {
+        true
+    }
+
     fn block_passes(&self, block: &HostBlock<'_>, _request: &Request, candidates: u64) -> u64 {
         candidates & block.up() & block.enabled()
     }

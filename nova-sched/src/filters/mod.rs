@@ -83,6 +83,11 @@ pub trait Filter: Send + Sync {
         block.keep(candidates, |host| self.host_passes(host, request))
     }
 
+    /// Whether the checks that come before all filters turn away every host that it would: then it isn't asked.
+    fn is_covered(&self) -> bool {
+        false
+    }
+
     /// Whether it is asked when an instance gets another image on its host.
     fn runs_on_rebuild(&self) -> bool {
         false
