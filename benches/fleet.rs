@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::error::Error;
+use std::fmt;
 
 use nova_sched::{
     Dimensions, HostInventory, HostTable, NoValidHost, Ratios, Request, ResourceVector, Scheduler, SchedulerError,
@@ -11,8 +12,8 @@ use nova_sched::{
 /// How many zones the hosts are dealt to.
 const ZONES: usize = 3;
 
-/// Of 100 vcpus that may be handed out, how many are.
-const FILL_PERCENT: u64 = 70;
+/// How many instances per host come and go; they take about 5 % of it.
+const LIVE_PER_HOST: usize = 2;
 
 /// Cores, memory (MiB) and disk (GB) of the flavors asked for, small ones more often.
 const FLAVORS: [[u64; 3]; 8] = [
@@ -29,13 +30,30 @@ const FLAVORS: [[u64; 3]; 8] = [
 /// Cores, memory (MiB) and disk (GB) of the hosts: two generations of machines.
 const HOSTS: [[u64; 3]; 2] = [[32, 131_072, 4_000], [64, 262_144, 4_000]];
 
+/// What requests ask for beside resources.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mix {
+    /// Half of them a zone.
+    Flavors,
+    /// 64 classes: each flavor in no zone or one of three, with a trait that half of the hosts have or without.
+    Classes,
+}
+
+impl fmt::Display for Mix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Flavors => "flavors",
+            Self::Classes => "classes",
+        })
+    }
+}
+
 /// A table, the instances on it by age, and the stream of requests.
 pub struct Fleet {
     table: HostTable,
     requests: Vec<Request>,
     live: VecDeque<u128>,
     next_request: usize,
-    next_consumer: u128,
     rng: SchedulerRng,
 }
 
@@ -45,21 +63,20 @@ impl Fleet {
     /// # Errors
     ///
     /// When the scheduler finds no host before the fleet is as full as it should be.
-    pub fn new(hosts: usize, scheduler: &dyn Scheduler, alternates: u32) -> Result<Self, Box<dyn Error>> {
+    pub fn new(hosts: usize, scheduler: &dyn Scheduler, mix: Mix, alternates: u32) -> Result<Self, Box<dyn Error>> {
         let mut rng = SchedulerRng::from_seed(0x5EED);
         let mut table = HostTable::new(Dimensions::new(["vcpus", "memory_mb", "disk_gb"])?);
         scheduler.register(&mut table)?;
-        let mut cores = 0;
         for number in 0..hosts {
             let host = host(number);
-            cores += host.capacity(0);
+            let filler = filler(&mut rng, &host);
             table.upsert_host(host)?;
+            table.allocate(&format!("compute-{number:07}"), u128::from(rng.next_u64()) << 64, &filler)?;
         }
-        let requests = (0..1_024).map(|_| request(&mut rng, alternates)).collect();
-        let mut fleet = Self { table, requests, live: VecDeque::new(), next_request: 0, next_consumer: 1, rng };
-        let mut used = 0;
-        while used * 100 < cores * FILL_PERCENT {
-            used += fleet.place_next(scheduler)?;
+        let requests = (0..4_096).map(|_| request(&mut rng, mix).alternates(alternates)).collect();
+        let mut fleet = Self { table, requests, live: VecDeque::new(), next_request: 0, rng };
+        for _ in 0..hosts * LIVE_PER_HOST {
+            fleet.place_next(scheduler)?;
         }
         Ok(fleet)
     }
@@ -70,21 +87,25 @@ impl Fleet {
         self.live.len()
     }
 
-    /// One decision, booked; then the oldest instance ends.
+    /// One decision, booked; then an instance ends, the oldest or one of any age.
     ///
     /// # Errors
     ///
     /// When no host fits, or the one chosen doesn't.
     pub fn step(&mut self, scheduler: &dyn Scheduler) -> Result<(), Box<dyn Error>> {
         self.place_next(scheduler)?;
-        if let Some(oldest) = self.live.pop_front() {
-            self.table.release(oldest);
+        let ending = match self.rng.below(2) {
+            0 => self.live.pop_front(),
+            _ => self.live.swap_remove_front(self.rng.index(self.live.len())),
+        };
+        if let Some(ending) = ending {
+            self.table.release(ending);
         }
         Ok(())
     }
 
-    /// Places the next request of the stream; returns its cores.
-    fn place_next(&mut self, scheduler: &dyn Scheduler) -> Result<u64, Box<dyn Error>> {
+    /// Places the next request of the stream.
+    fn place_next(&mut self, scheduler: &dyn Scheduler) -> Result<(), Box<dyn Error>> {
         let request = &self.requests[self.next_request];
         self.next_request = (self.next_request + 1) % self.requests.len();
         let chosen: Result<Vec<Selection>, NoValidHost> =
@@ -94,12 +115,11 @@ impl Fleet {
         for selection in &chosen {
             self.book(&selection.host, &resources)?;
         }
-        Ok(resources.get(0))
+        Ok(())
     }
 
     fn book(&mut self, host: &str, resources: &ResourceVector) -> Result<(), SchedulerError> {
-        let consumer = self.next_consumer;
-        self.next_consumer += 1;
+        let consumer = u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64());
         self.table.allocate(host, consumer, resources)?;
         self.live.push_back(consumer);
         Ok(())
@@ -112,14 +132,32 @@ fn host(number: usize) -> HostInventory {
     host.ratio = Ratios::from([2.0, 1.0, 1.0]);
     host.reserved = [0, 512, 0].into();
     host.architectures = vec!["x86_64".to_owned()];
+    if number % 4 < 2 {
+        host.traits = vec!["ssd".to_owned()];
+    }
     host
 }
 
-/// A request for one instance; half of them name a zone.
-fn request(rng: &mut SchedulerRng, alternates: u32) -> Request {
+/// Instances that stay: between half and four fifths of the host, of each resource on its own.
+fn filler(rng: &mut SchedulerRng, host: &HostInventory) -> ResourceVector {
+    let mut filler = ResourceVector::default();
+    for index in 0..3 {
+        filler.set(index, host.capacity(index) * (50 + rng.below(30)) / 100);
+    }
+    filler
+}
+
+/// A request for one instance.
+fn request(rng: &mut SchedulerRng, mix: Mix) -> Request {
     let flavor = FLAVORS[rng.index(FLAVORS.len()).min(rng.index(FLAVORS.len()))];
-    let request = Request::new(flavor.into()).alternates(alternates).on_architecture("x86_64");
-    if rng.below(2) == 0 { request.in_zone(format!("zone-{}", rng.index(ZONES))) } else { request }
+    let mut request = Request::new(flavor.into()).on_architecture("x86_64");
+    if rng.below(2) == 0 {
+        request = request.in_zone(format!("zone-{}", rng.index(ZONES)));
+    }
+    if mix == Mix::Classes && rng.below(2) == 0 {
+        request.required_traits = vec!["ssd".to_owned()];
+    }
+    request
 }
 
 #[cfg(test)]
@@ -131,7 +169,7 @@ mod tests {
     fn a_fleet_stays_in_steady_state_under_every_algorithm() {
         for name in SCHEDULERS {
             let scheduler = by_name(name, &SchedulerOptions::default()).unwrap();
-            let mut fleet = Fleet::new(100, &*scheduler, 2).unwrap();
+            let mut fleet = Fleet::new(100, &*scheduler, Mix::Classes, 2).unwrap();
             let before = fleet.instances();
             for _ in 0..2_000 {
                 fleet.step(&*scheduler).unwrap();

@@ -53,7 +53,7 @@ impl Rows {
         };
         let task = self.build(&instance);
         let limits = Limits { instances: None, cores: None, ram: None };
-        NewInstances { instances: vec![NewInstance { instance, action, task }], limits }
+        NewInstances { instances: vec![NewInstance { instance, action, task }], limits, group: None }
     }
 
     fn build(&self, instance: &Instance) -> Task {
@@ -200,7 +200,7 @@ pub fn claim(mut task: Task, mut instance: Instance) -> TaskCommit {
     instance.task_state = Some(TaskState::Spawning);
     instance.epoch += 1;
     task.epoch = instance.epoch;
-    TaskCommit { instance: Some(instance), book: Some(Booking { allocation }), ..TaskCommit::of(task) }
+    TaskCommit { instance: Some(instance), book: Some(Booking::of(allocation)), ..TaskCommit::of(task) }
 }
 
 /// The durable transaction of a boot that ends it: the instance is active, its task and action are over.

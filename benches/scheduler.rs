@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion};
-use nova_benches::fleet::Fleet;
+use nova_benches::fleet::{Fleet, Mix};
 use nova_sched::{SCHEDULERS, SchedulerOptions, by_name};
 
 const HOSTS: [usize; 3] = [100, 1_000, 10_000];
@@ -22,7 +22,7 @@ fn decisions(group: &mut BenchmarkGroup<'_, WallTime>, hosts: &[usize], alternat
             let mut fleet = None;
             let mut failure = None;
             group.bench_function(BenchmarkId::new(name, hosts), |bencher| {
-                let fleet = fleet.get_or_insert_with(|| Fleet::new(*hosts, &*scheduler, alternates));
+                let fleet = fleet.get_or_insert_with(|| Fleet::new(*hosts, &*scheduler, Mix::Flavors, alternates));
                 bencher.iter(|| {
                     if let Ok(fleet) = fleet
                         && let Err(error) = fleet.step(&*scheduler)

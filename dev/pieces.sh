@@ -18,6 +18,7 @@ pieces_settings() {
   DRIVER_CONF=$STATE/compute.conf
   SERVERS=$(servers_dir)
   LIBVIRT_DIRS=("$LIBVIRT_DIR-1" "$LIBVIRT_DIR-2")
+  LIBVIRT_NAMES=(compute-1 compute-2)
   FEATURES=amqp,postgres
 }
 

@@ -47,6 +47,7 @@ pub fn registry() -> Registry {
         .with(nova::api::compute::COMPUTE_API_OPTIONS)
         .with(nova::identity::IDENTITY_OPTIONS)
         .with(nova::image::IMAGE_OPTIONS)
+        .with(nova_compute::COMPUTE_OPTIONS)
 }
 
 /// The machine's name.

@@ -5,13 +5,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use nova::api::health::HealthCheck;
-use nova_compute::{Agent, ComputeOptions, Parts};
+use nova_compute::{Agent, ComputeOptions, HttpImageService, Parts};
 use nova_core::clock::Clock;
-use nova_core::context::RequestContext;
-use nova_core::contracts::{ImageData, ImageService, ImageServiceError};
+use nova_core::contracts::ImageService;
 use nova_core::entropy::Entropy;
-use nova_core::ids::{HostName, ImageId};
-use nova_core::image::ImageMeta;
+use nova_core::ids::HostName;
 use nova_core::options::{Config, common};
 use nova_core::rpc::{Role, Sender};
 use nova_queue::{MessageBus, RpcClient, RunningService};
@@ -184,9 +182,12 @@ pub async fn run_alone(config: &Config) -> Result<(), StartError> {
     let state = StateFolder::open(config, "nova-compute")?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
+    let images = HttpImageService::from_config(config, entropy.clone())
+        .map_err(|error| StartError::config(vec![error.to_string()]))?;
+    tracing::info!("images come from {}", images.endpoint());
     let around = Surroundings {
         transport: Transport::from_config(config, &clock, &entropy)?,
-        images: Arc::new(NoImageService),
+        images: Arc::new(images),
         clock,
         entropy,
     };
@@ -212,23 +213,5 @@ fn refuse_database(config: &Config) {
             "database.connection ({origin}): a mistake: a compute host never uses the database, and its configuration must not \
              give away the address and the password; remove it here"
         );
-    }
-}
-
-/// A host that was told of no image service: guests without images can be made, others say why not.
-struct NoImageService;
-
-fn no_image_service() -> ImageServiceError {
-    ImageServiceError::Unavailable { source: "this host was told of no image service".into() }
-}
-
-#[async_trait]
-impl ImageService for NoImageService {
-    async fn bootable_image(&self, _: &RequestContext, _: ImageId) -> Result<ImageMeta, ImageServiceError> {
-        Err(no_image_service())
-    }
-
-    async fn download(&self, _: ImageId) -> Result<Box<dyn ImageData>, ImageServiceError> {
-        Err(no_image_service())
     }
 }

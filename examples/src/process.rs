@@ -60,7 +60,8 @@ pub fn reload_log(config: &Config) {
 
 fn log_filter(config: &Config) -> EnvFilter {
     let level = if config.get(&common::DEBUG) { "debug" } else { "info" };
-    let mut filter = EnvFilter::new(level);
+    // lapin tells of each message that comes back, with its content: passwords are in some. Our own error says enough.
+    let mut filter = EnvFilter::new(format!("{level},lapin::returned_messages=off"));
     for text in config.get(&common::DEFAULT_LOG_LEVELS) {
         match text.trim().to_ascii_lowercase().parse() {
             Ok(directive) => filter = filter.add_directive(directive),

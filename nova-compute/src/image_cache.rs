@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nova_core::contracts::{ImageService, ImageServiceError};
-use nova_core::image::ImageMeta;
+use nova_core::image::{ImageGrant, ImageMeta};
 use sha2::{Digest, Sha512};
 use tokio::io::AsyncWriteExt;
 
@@ -49,28 +49,34 @@ impl ImageCache {
         Self { folder: folder.into(), service, fetching: Mutex::default() }
     }
 
-    /// The path of the verified image; fetches it if it is not there. One fetch serves all who wait for it.
-    pub async fn get(&self, image: &ImageMeta) -> Result<PathBuf, ImageCacheError> {
+    /// The path of the verified image; fetches it, by this grant, if it is not there. One fetch serves all who wait for it.
+    pub async fn get(&self, image: &ImageMeta, grant: Option<&ImageGrant>) -> Result<PathBuf, ImageCacheError> {
         let name = file_name(image);
         let path = self.folder.join(&name);
         let turn = {
             let mut fetching = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
             fetching.entry(name.clone()).or_default().clone()
         };
-        let _turn = turn.lock().await;
+        let held = turn.lock().await;
         let there = match tokio::fs::try_exists(&path).await {
             Ok(true) => Ok(()),
-            Ok(false) => self.fetch(image, &path).await,
+            Ok(false) => self.fetch(image, grant, &path).await,
             Err(error) => Err(disk(&path, error)),
         };
-        self.fetching.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+        drop(held);
+        let mut fetching = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
+        // The map and this call. While others wait for the same turn it must stay the only one: a second would let two
+        // fetches write the same file.
+        if Arc::strong_count(&turn) == 2 {
+            fetching.remove(&name);
+        }
         there.map(|()| path)
     }
 
-    async fn fetch(&self, image: &ImageMeta, path: &Path) -> Result<(), ImageCacheError> {
+    async fn fetch(&self, image: &ImageMeta, grant: Option<&ImageGrant>, path: &Path) -> Result<(), ImageCacheError> {
         let part = path.with_extension("part");
         tokio::fs::create_dir_all(&self.folder).await.map_err(|e| disk(&self.folder, e))?;
-        let fetched = self.fetch_to(image, &part).await;
+        let fetched = self.fetch_to(image, grant, &part).await;
         if fetched.is_err() {
             // Whatever is there is not the image; a failure to remove it is met again by the next fetch.
             let _ = tokio::fs::remove_file(&part).await;
@@ -79,8 +85,13 @@ impl ImageCache {
         tokio::fs::rename(&part, path).await.map_err(|e| disk(path, e))
     }
 
-    async fn fetch_to(&self, image: &ImageMeta, part: &Path) -> Result<(), ImageCacheError> {
-        let mut data = self.service.download(image.id).await.map_err(ImageCacheError::Fetch)?;
+    async fn fetch_to(
+        &self,
+        image: &ImageMeta,
+        grant: Option<&ImageGrant>,
+        part: &Path,
+    ) -> Result<(), ImageCacheError> {
+        let mut data = self.service.download(image.id, grant).await.map_err(ImageCacheError::Fetch)?;
         let mut file = tokio::fs::File::create(part).await.map_err(|e| disk(part, e))?;
         let (mut hash, mut size) = (Sha512::new(), 0u64);
         while let Some(chunk) = data.next_chunk().await.map_err(ImageCacheError::Fetch)? {
@@ -112,4 +123,97 @@ fn damaged(image: &ImageMeta, what: &'static str) -> ImageCacheError {
 
 fn disk(path: &Path, source: std::io::Error) -> ImageCacheError {
     ImageCacheError::Disk { path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use async_trait::async_trait;
+    use nova_core::context::RequestContext;
+    use nova_core::contracts::ImageData;
+    use nova_core::ids::ImageId;
+
+    use super::*;
+
+    /// Fails the first download, and counts how many it has in hand.
+    #[derive(Default)]
+    struct Service {
+        begun: AtomicUsize,
+        now: Arc<AtomicUsize>,
+        most: AtomicUsize,
+        grants: Mutex<Vec<Option<ImageGrant>>>,
+    }
+
+    struct Data {
+        left: usize,
+        fails: bool,
+        now: Arc<AtomicUsize>,
+    }
+
+    impl Drop for Data {
+        fn drop(&mut self) {
+            self.now.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    #[async_trait]
+    impl ImageData for Data {
+        async fn next_chunk(&mut self) -> Result<Option<Vec<u8>>, ImageServiceError> {
+            tokio::task::yield_now().await;
+            if self.left == 0 && self.fails {
+                return Err(ImageServiceError::Unavailable { source: "gone".into() });
+            }
+            self.left = self.left.saturating_sub(1);
+            Ok((self.left > 0).then(|| vec![7]))
+        }
+    }
+
+    #[async_trait]
+    impl ImageService for Service {
+        async fn bootable_image(&self, _: &RequestContext, id: ImageId) -> Result<ImageMeta, ImageServiceError> {
+            Err(ImageServiceError::NotFound { id: id.to_string() })
+        }
+
+        async fn download(
+            &self,
+            _: ImageId,
+            grant: Option<&ImageGrant>,
+        ) -> Result<Box<dyn ImageData>, ImageServiceError> {
+            self.grants.lock().unwrap().push(grant.cloned());
+            self.most.fetch_max(self.now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+            let fails = self.begun.fetch_add(1, Ordering::Relaxed) == 0;
+            Ok(Box::new(Data { left: if fails { 0 } else { 101 }, fails, now: self.now.clone() }))
+        }
+    }
+
+    /// One that fails while others wait does not let two write the same file.
+    #[tokio::test]
+    async fn one_fetches_at_a_time_also_after_a_failure() {
+        let folder = tempfile::tempdir().unwrap();
+        let service = Arc::new(Service::default());
+        let cache = ImageCache::new(folder.path().join("cache"), service.clone());
+        let image = ImageMeta {
+            id: "70a599e0-31e7-49b7-b260-868f441e862b".parse().unwrap(),
+            name: None,
+            disk_format: "raw".into(),
+            size: 100,
+            sha512: Sha512::digest([7; 100]).iter().map(|b| format!("{b:02x}")).collect(),
+            min_ram: 0,
+            min_disk: 0,
+            virtual_size: 100,
+            properties: BTreeMap::new(),
+        };
+        let grant = ImageGrant::new("1.a");
+        let first = async {
+            assert!(matches!(cache.get(&image, Some(&grant)).await, Err(ImageCacheError::Fetch(_))));
+            cache.get(&image, Some(&grant)).await
+        };
+        let (first, second) = tokio::join!(first, cache.get(&image, Some(&grant)));
+        assert_eq!(std::fs::read(first.unwrap()).unwrap(), [7; 100]);
+        second.unwrap();
+        assert_eq!((service.begun.load(Ordering::Relaxed), service.most.load(Ordering::Relaxed)), (2, 1));
+        assert!(service.grants.lock().unwrap().iter().all(|shown| *shown == Some(grant.clone())));
+        assert!(cache.fetching.lock().unwrap().is_empty());
+    }
 }

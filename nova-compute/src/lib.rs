@@ -11,6 +11,7 @@ mod agent;
 mod config_drive;
 mod heartbeat;
 mod image_cache;
+mod image_client;
 mod instances;
 mod options;
 mod orders;
@@ -20,5 +21,6 @@ mod tracker;
 
 pub use agent::{Agent, AgentError, Parts};
 pub use image_cache::{ImageCache, ImageCacheError};
-pub use options::ComputeOptions;
+pub use image_client::{EndpointError, GLANCE_ENDPOINT_OVERRIDE, HttpImageOptions, HttpImageService};
+pub use options::{COMPUTE_OPTIONS, ComputeOptions};
 pub use tracker::{Claim, ClaimError, ResourceTracker};

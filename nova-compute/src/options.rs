@@ -5,7 +5,12 @@ use std::time::Duration;
 
 use nova_core::flavor::Resources;
 use nova_core::ids::{HostName, ZoneName};
-use nova_core::options::{Config, common};
+use nova_core::options::{Config, OptionDecl, common};
+
+use crate::image_client::GLANCE_ENDPOINT_OVERRIDE;
+
+/// Options that only host agents have.
+pub const COMPUTE_OPTIONS: &[OptionDecl] = &[GLANCE_ENDPOINT_OVERRIDE.decl()];
 
 /// The host agent's settings.
 #[derive(Debug, Clone)]

@@ -90,7 +90,7 @@ impl Agent {
             return Ok(());
         }
         // The slot before the turn: an order that waits for a slot must not keep the instance's other orders waiting.
-        let _slot = match slots {
+        let slot = match slots {
             Some(slots) => slots.acquire().await.ok(),
             None => None,
         };
@@ -100,6 +100,8 @@ impl Agent {
             return Ok(());
         }
         let outcome = work.await;
+        // Others may build while no conductor listens.
+        drop(slot);
         if let StepOutcome::Failed { message, details, .. } = &outcome {
             tracing::warn!(instance = %id, task = %order.task_id, "{message} ({details})");
         }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use async_trait::async_trait;
+use nova_core::contracts::ImageServiceError;
 use nova_core::flavor::Resources;
 use nova_core::rpc::compute::{BuildOrder, Order};
 use nova_virt::{DiskFormat, DiskRole, DiskSource, DiskSpec, ErrorKind, GuestSpec, HypervisorError};
@@ -34,6 +35,9 @@ impl BuildError {
     pub(crate) fn retryable(&self) -> bool {
         match self {
             Self::Claim(_) => true,
+            // An image that is gone or damaged is so for every host; the service that does not answer may be this host's
+            // own trouble, and so may its disk.
+            Self::Image(ImageCacheError::Fetch(error)) => matches!(error, ImageServiceError::Unavailable { .. }),
             Self::Image(error) => !matches!(error, ImageCacheError::Damaged { .. }),
             Self::Hypervisor(error) => error.kind() != ErrorKind::InvalidInput,
             Self::Overtaken => false,
@@ -47,6 +51,9 @@ impl BuildError {
             Self::Image(ImageCacheError::Damaged { id, .. }) => {
                 format!("Image {id} is unacceptable: its data differs from what was uploaded.")
             }
+            Self::Image(ImageCacheError::Fetch(
+                error @ (ImageServiceError::NotFound { .. } | ImageServiceError::NotActive { .. }),
+            )) => error.to_string(),
             Self::Image(_) => "The image could not be fetched.".into(),
             Self::Hypervisor(_) => "Build of the instance aborted: the hypervisor could not make the guest.".into(),
             Self::Overtaken => "The build was overtaken by a later request.".into(),
@@ -114,7 +121,7 @@ impl Step for FetchImage {
         if cx.agent.hypervisor.capabilities().needs_images
             && let Some(image) = &cx.order.body.image
         {
-            cx.base = Some(cx.agent.images.get(image).await?);
+            cx.base = Some(cx.agent.images.get(image, cx.order.body.image_grant.as_ref()).await?);
         }
         Ok(())
     }

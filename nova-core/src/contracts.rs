@@ -5,7 +5,7 @@ use async_trait::async_trait;
 
 use crate::context::RequestContext;
 use crate::ids::ImageId;
-use crate::image::ImageMeta;
+use crate::image::{ImageGrant, ImageMeta};
 
 /// Boxed cause of a failure.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -26,6 +26,17 @@ pub enum ImageServiceError {
         /// The id.
         id: ImageId,
     },
+    /// This caller may not read it: the grant is missing, of another image, or over.
+    #[error("the image service refuses image {id}: {reason}")]
+    Refused {
+        /// The id.
+        id: ImageId,
+        /// Why.
+        reason: &'static str,
+    },
+    /// This service does not do that.
+    #[error("{0}")]
+    Unsupported(&'static str),
     /// The service does not answer; trying again may help.
     #[error("the image service is unavailable")]
     Unavailable {
@@ -48,8 +59,9 @@ pub trait ImageService: Send + Sync {
     /// What a server made from this image has to remember of it. The caller must be allowed to see it.
     async fn bootable_image(&self, context: &RequestContext, id: ImageId) -> Result<ImageMeta, ImageServiceError>;
 
-    /// The image's bytes, for a host that has an instance of it. The reader checks them against the recorded checksum.
-    async fn download(&self, id: ImageId) -> Result<Box<dyn ImageData>, ImageServiceError>;
+    /// The image's bytes, for a host that was ordered to make a guest of it. The reader checks them against the recorded
+    /// checksum. The grant is the order's; a service in the host's own process needs none.
+    async fn download(&self, id: ImageId, grant: Option<&ImageGrant>) -> Result<Box<dyn ImageData>, ImageServiceError>;
 }
 
 /// A named thing of identity, as token bodies show it.

@@ -66,6 +66,10 @@ uuid_ids! {
     ServiceId = "service id",
     /// An image of the image service.
     ImageId = "image id",
+    /// A host aggregate.
+    AggregateId = "aggregate id",
+    /// A server group.
+    ServerGroupId = "server group id",
     /// A long operation of the conductor.
     TaskId = "task id",
     /// What a client's one API call is known by everywhere; printed as `req-<uuid>`.

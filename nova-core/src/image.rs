@@ -138,3 +138,42 @@ pub struct ImageMeta {
     #[serde(default)]
     pub properties: BTreeMap<String, String>,
 }
+
+/// Leave to read the data of one image for a while: made by the conductor, carried by an order, checked by the image
+/// service. Whoever holds it has that leave, so it is not shown. What is in it is its maker's business.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ImageGrant(String);
+
+impl ImageGrant {
+    /// The name of the HTTP header that carries it.
+    pub const HEADER: &'static str = "x-image-grant";
+
+    /// From its text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// Its text, for whoever sends or checks it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for ImageGrant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ImageGrant(***)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ImageGrant;
+
+    #[test]
+    fn a_grant_is_a_text_that_is_not_shown() {
+        let grant = ImageGrant::new("17.abc");
+        assert_eq!(serde_json::to_string(&grant).unwrap(), "\"17.abc\"");
+        assert!(!format!("{grant:?}").contains("abc"));
+    }
+}

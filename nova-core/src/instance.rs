@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
 use crate::flavor::Flavor;
-use crate::ids::{HostName, InstanceId, ProjectId, RequestId, ReservationId, UserId, ZoneName};
+use crate::ids::{HostName, InstanceId, ProjectId, RequestId, ReservationId, ServerGroupId, UserId, ZoneName};
 use crate::image::ImageMeta;
+use crate::server_group::group_of_hints;
 use crate::state::{LockedBy, PowerState, Situation, States, TaskState, VmState};
 
 /// A server (nova/objects/instance.py). One row; every change names the generation that it read.
@@ -158,6 +159,11 @@ impl Instance {
     /// Is it gone?
     pub fn is_deleted(&self) -> bool {
         self.deleted_at.is_some()
+    }
+
+    /// The server group that it was made for; it may be gone since.
+    pub fn group(&self) -> Option<ServerGroupId> {
+        group_of_hints(&self.scheduler_hints)
     }
 }
 

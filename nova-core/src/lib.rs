@@ -11,6 +11,7 @@
 //! ```
 
 pub mod action;
+pub mod aggregate;
 pub mod clock;
 pub mod context;
 pub mod contracts;
@@ -28,5 +29,6 @@ pub mod options;
 pub mod quota;
 pub mod request;
 pub mod rpc;
+pub mod server_group;
 pub mod state;
 pub mod task;

@@ -32,7 +32,7 @@ pub struct QuotaExceeded(pub Vec<Over>);
 /// One resource that is over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Over {
-    /// `instances`, `cores`, `ram`, `key_pairs`.
+    /// `instances`, `cores`, `ram`, `key_pairs`, `server_groups`, `server_group_members`.
     pub resource: String,
     /// How much was asked for.
     pub requested: u64,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::flavor::Resources;
 use crate::ids::{HostName, InstanceId, ProjectId, ZoneName};
+use crate::server_group::GroupPlacement;
 
 /// What the scheduler reads of a request (nova/objects/request_spec.py).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -40,6 +41,9 @@ pub struct RequestSpec {
     /// `os:scheduler_hints`, as given.
     #[serde(default)]
     pub hints: BTreeMap<String, serde_json::Value>,
+    /// The server group that the hints name, as it stands when the scheduler is asked.
+    #[serde(default)]
+    pub group: Option<GroupPlacement>,
 }
 
 impl RequestSpec {

@@ -4,7 +4,10 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use nova_core::action::ActionRecord;
 use nova_core::host::Allocation;
-use nova_core::ids::{FlavorId, HostName, ImageId, InstanceId, ProjectId, RequestId, ReservationId, TaskId, UserId};
+use nova_core::ids::{
+    FlavorId, HostName, ImageId, InstanceId, ProjectId, RequestId, ReservationId, ServerGroupId, TaskId, UserId,
+    ZoneName,
+};
 use nova_core::instance::Instance;
 use nova_core::quota::{Limits, Usage};
 use nova_core::state::{TaskState, VmState};
@@ -30,6 +33,17 @@ pub struct NewInstances {
     pub instances: Vec<NewInstance>,
     /// The project's limits, checked in the same transaction.
     pub limits: Limits,
+    /// The server group that all of them join in the same transaction.
+    pub group: Option<JoinGroup>,
+}
+
+/// Becoming members of a server group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JoinGroup {
+    /// The group; it must exist and be of the project.
+    pub id: ServerGroupId,
+    /// How many members a user may have in it (`quota.server_group_members`); `None`: without limit.
+    pub member_limit: Option<u64>,
 }
 
 /// The begin of an action on an instance.
@@ -50,6 +64,17 @@ pub struct TaskStart {
 pub struct Booking {
     /// Where, for whom, how much.
     pub allocation: Allocation,
+    /// The host must be in this zone when it is booked.
+    pub zone: Option<ZoneName>,
+    /// The server group whose policy must hold when it is booked; one that is gone asks for nothing.
+    pub group: Option<ServerGroupId>,
+}
+
+impl Booking {
+    /// Only room is asked for.
+    pub fn of(allocation: Allocation) -> Self {
+        Self { allocation, zone: None, group: None }
+    }
 }
 
 /// A step's durable effects, all or none.
@@ -61,7 +86,8 @@ pub struct TaskCommit {
     pub done: bool,
     /// The instance as it shall be, and the generation that was read.
     pub instance: Option<Instance>,
-    /// Resources to book; a host without room is [`StoreError::NoRoom`].
+    /// Resources to book; a host without room is [`StoreError::NoRoom`], one that zone or group forbid is
+    /// [`StoreError::Unsuitable`].
     pub book: Option<Booking>,
     /// Hosts on which the instance's allocation is given back; absent ones are fine.
     pub release: Vec<HostName>,
@@ -178,7 +204,8 @@ pub trait ComputeStore: Send + Sync {
     /// the first call made and writes nothing. Returned in the order given, with numbers set.
     ///
     /// # Errors
-    /// [`StoreError::Quota`].
+    /// [`StoreError::Quota`], with resource `server_group_members` for the group's limit; [`StoreError::NotFound`] for a
+    /// group that is not there, or not the project's.
     async fn create_instances(&self, new: NewInstances) -> Result<Vec<Instance>, StoreError>;
 
     /// One instance, deleted ones included until they are archived.
@@ -217,7 +244,8 @@ pub trait ComputeStore: Send + Sync {
     async fn renew_leases(&self, ids: &[TaskId], owner: &str, lease_until: Timestamp) -> Result<(), StoreError>;
 
     /// Writes a step's effects in one transaction: task (generation checked), instance (generation checked; usage kept
-    /// true), booking (capacity checked: never over), releases, action.
+    /// true), booking (capacity, zone and group checked: never over), releases, action. Of bookings of one group, each
+    /// sees those before it.
     async fn commit_task(&self, commit: TaskCommit) -> Result<Committed, StoreError>;
 
     /// Actions of an instance, newest first, deleted instances included.

@@ -1,5 +1,6 @@
 //! What can go wrong, by what a caller can do about it.
 
+use nova_core::aggregate::AggregateProblem;
 use nova_core::contracts::BoxError;
 use nova_core::quota::QuotaExceeded;
 
@@ -22,6 +23,8 @@ pub enum Kind {
     Grant,
     Image,
     Secret,
+    Aggregate,
+    ServerGroup,
 }
 
 impl std::fmt::Display for Kind {
@@ -42,6 +45,8 @@ impl std::fmt::Display for Kind {
             Self::Grant => "grant",
             Self::Image => "image",
             Self::Secret => "secret",
+            Self::Aggregate => "aggregate",
+            Self::ServerGroup => "server group",
         })
     }
 }
@@ -87,6 +92,17 @@ pub enum StoreError {
         /// `vcpus`, `memory_mb`, `disk_gb`, or `node` where the host has no inventory.
         resource: &'static str,
     },
+    /// The host has left the zone, or the server group does not allow it any more: try another.
+    #[error("host {host} cannot be taken: {reason}")]
+    Unsuitable {
+        /// The host.
+        host: String,
+        /// What is in the way.
+        reason: String,
+    },
+    /// The aggregate cannot be changed so.
+    #[error(transparent)]
+    Aggregate(#[from] AggregateProblem),
     /// The database does not answer, or gave up on a lock: trying again may help.
     #[error("the {backend} store is unavailable")]
     Unavailable {
@@ -143,6 +159,8 @@ impl StoreError {
             | Self::Duplicate { .. }
             | Self::Quota(_)
             | Self::NoRoom { .. }
+            | Self::Unsuitable { .. }
+            | Self::Aggregate(_)
             | Self::SchemaStale { .. }
             | Self::SchemaNewer { .. }
             | Self::Corrupt { .. }

@@ -42,7 +42,7 @@ pub trait HostStore: Send + Sync {
     /// Writes what operators set, if the generation still stands.
     async fn update_service(&self, service: Service) -> Result<Service, StoreError>;
 
-    /// Removes a service.
+    /// Removes a service; of a compute service, its host leaves all aggregates.
     async fn delete_service(&self, id: ServiceId) -> Result<(), StoreError>;
 
     /// Writes a node's report: a new row, or the one of that (host, hypervisor_hostname) with a new inventory; id,

@@ -1,17 +1,17 @@
-//! Domains, projects, users, roles, grants; keys that sign tokens; tokens taken back.
+//! Domains, projects, users, roles, grants; tokens taken back.
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use nova_core::identity::{Domain, Grant, Project, Role, User};
 use nova_core::ids::{DomainId, ProjectId, RoleId, UserId};
 
-use crate::StoreError;
+use crate::{SecretStore, StoreError};
 
 /// Everything that identity keeps. `create_*` refuses a taken id, or a taken name within the domain (case-insensitive,
 /// as Keystone); `update_*` writes the whole row; `delete_*` removes what hangs on it in the same transaction (a user's and a
 /// project's grants, a role's grants; a domain must be empty: Conflict). Lists are by name.
 #[async_trait]
-pub trait IdentityStore: Send + Sync {
+pub trait IdentityStore: SecretStore {
     /// New domain.
     async fn create_domain(&self, domain: Domain) -> Result<Domain, StoreError>;
     /// One domain.
@@ -62,9 +62,6 @@ pub trait IdentityStore: Send + Sync {
     async fn remove_grant(&self, grant: &Grant) -> Result<(), StoreError>;
     /// Grants of a user, of a project, or both.
     async fn list_grants(&self, user: Option<&UserId>, project: Option<&ProjectId>) -> Result<Vec<Grant>, StoreError>;
-
-    /// The secret of that name, set to `value` if there was none: one of many callers wins, all get the same.
-    async fn secret(&self, name: &str, value: &[u8]) -> Result<Vec<u8>, StoreError>;
 
     /// Takes back a token (by its audit id) until it would have expired anyway.
     async fn revoke_token(&self, audit_id: &str, expires: Timestamp) -> Result<(), StoreError>;

@@ -4,11 +4,11 @@ use async_trait::async_trait;
 use nova_core::ids::ImageId;
 use nova_core::image::Image;
 
-use crate::StoreError;
+use crate::{SecretStore, StoreError};
 
 /// Images.
 #[async_trait]
-pub trait ImageStore: Send + Sync {
+pub trait ImageStore: SecretStore {
     /// A new image; its id is unique.
     async fn create_image(&self, image: Image) -> Result<Image, StoreError>;
     /// One image.

@@ -27,6 +27,7 @@
 
 mod compute;
 mod error;
+mod groups;
 mod hosts;
 mod identity;
 mod images;
@@ -35,6 +36,7 @@ mod open;
 mod ops;
 mod records;
 mod rows;
+mod secrets;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod sql;
 
@@ -42,16 +44,18 @@ mod sql;
 pub mod conformance;
 
 pub use compute::{
-    Booking, Committed, ComputeStore, Deleted, Direction, InstanceQuery, NewInstance, NewInstances, SortKey,
+    Booking, Committed, ComputeStore, Deleted, Direction, InstanceQuery, JoinGroup, NewInstance, NewInstances, SortKey,
     StateFilter, TaskCommit, TaskStart,
 };
 pub use error::{Kind, StoreError};
+pub use groups::{AggregateChange, AggregateStore, ServerGroupStore};
 pub use hosts::{FlavorStore, HostStore, KeypairStore, ServiceBeat};
 pub use identity::IdentityStore;
 pub use images::ImageStore;
 pub use memory::MemoryBackend;
 pub use open::{OpenOptions, open};
 pub use ops::RowStore;
+pub use secrets::SecretStore;
 #[cfg(feature = "mysql")]
 pub use sql::MysqlBackend;
 #[cfg(feature = "postgres")]
@@ -104,11 +108,27 @@ pub trait Maintenance: Send + Sync {
 
 /// Everything.
 pub trait Store:
-    ComputeStore + HostStore + FlavorStore + KeypairStore + IdentityStore + ImageStore + Maintenance
+    ComputeStore
+    + HostStore
+    + AggregateStore
+    + ServerGroupStore
+    + FlavorStore
+    + KeypairStore
+    + IdentityStore
+    + ImageStore
+    + Maintenance
 {
 }
 
 impl<T> Store for T where
-    T: ComputeStore + HostStore + FlavorStore + KeypairStore + IdentityStore + ImageStore + Maintenance
+    T: ComputeStore
+        + HostStore
+        + AggregateStore
+        + ServerGroupStore
+        + FlavorStore
+        + KeypairStore
+        + IdentityStore
+        + ImageStore
+        + Maintenance
 {
 }

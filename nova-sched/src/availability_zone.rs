@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::place::place;
 use crate::query::Query;
-use crate::random;
+use crate::random::Draw;
 use crate::request::ZoneTarget;
 use crate::{HostTable, NoValidHost, Request, Scheduler, SchedulerRng, Selection};
 
@@ -58,7 +58,8 @@ impl Scheduler for AvailabilityZoneScheduler {
     ) -> Result<Vec<Selection>, NoValidHost> {
         let request = self.complete(request);
         let query = Query::new(table, &request, None);
-        place(&query, |overlay| random::choose(&query, overlay, rng))
+        let mut draw = Draw::new(&query);
+        place(&query, &query, |overlay| draw.choose(overlay, rng))
     }
 }
 

@@ -53,6 +53,30 @@ pub enum SchedulerError {
         /// The host.
         host: String,
     },
+    /// The host's NUMA cells or devices don't take the guest; the table is as it was. Choose again.
+    #[error("host `{host}` has no NUMA cells or devices left for this")]
+    TopologyDoesNotFit {
+        /// The host that was asked.
+        host: String,
+    },
+    /// A configuration names a filter or weigher that doesn't exist.
+    #[error("scheduler option `{option}`: there is no `{name}` (known: {known})")]
+    UnknownName {
+        /// The option's name.
+        option: &'static str,
+        /// The name that was given.
+        name: String,
+        /// The names that exist.
+        known: String,
+    },
+    /// A batch can't be placed as it is written; nothing of it is booked.
+    #[error("item {item} of the batch {reason}")]
+    InvalidBatch {
+        /// The number of the item.
+        item: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A configuration names an algorithm that doesn't exist.
     #[error("there is no scheduler `{name}` (known: {known})")]
     UnknownScheduler {

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::load_source::{LoadSource, ReportedLoad, UsedLoad};
+use crate::explain::{HostExplanation, explain};
+use crate::load_source::{CpuLoad, IoLoad, LoadSource, PackLoad, ReportedLoad, UsedLoad};
 use crate::place::place;
-use crate::query::{Limit, Overlay, Query, Search, at_least};
-use crate::table::{LoadIndexRef, Row, Zone, bits, merit, row_at};
-use crate::{HostTable, NoValidHost, Request, Scheduler, SchedulerError, SchedulerRng, Selection};
+use crate::query::{Limit, Overlay, Query};
+use crate::{HostTable, NoValidHost, Request, Scheduler, SchedulerError, SchedulerRng, Selection, ZoneDistances};
+use choose::Chooser;
+
+mod choose;
 
 /// The dimension that `max_cores` bounds.
 const CORES: &str = "vcpus";
@@ -31,6 +34,8 @@ pub struct LeastLoadOptions {
     pub max_cores: Option<u64>,
     /// How to choose among equals.
     pub tie_break: TieBreak,
+    /// Of equally loaded hosts, those nearest to [`Request::near_zones`] come first.
+    pub zone_distances: Option<Arc<ZoneDistances>>,
 }
 
 impl Default for LeastLoadOptions {
@@ -43,7 +48,7 @@ impl LeastLoadOptions {
     /// With that load, no bound, ties by chance.
     #[must_use]
     pub fn from_source(source: Arc<dyn LoadSource>) -> Self {
-        Self { source, max_cores: None, tie_break: TieBreak::default() }
+        Self { source, max_cores: None, tie_break: TieBreak::default(), zone_distances: None }
     }
 
     pub(crate) fn from_source_name(name: Option<&str>) -> Result<Self, SchedulerError> {
@@ -51,9 +56,12 @@ impl LeastLoadOptions {
             None | Some("cores") => Arc::new(UsedLoad::cores()),
             Some("memory") => Arc::new(UsedLoad::of("memory_mb")),
             Some("disk") => Arc::new(UsedLoad::of("disk_gb")),
+            Some("pack") => Arc::new(PackLoad),
+            Some("io") => Arc::new(IoLoad),
+            Some("cpu") => Arc::new(CpuLoad),
             Some("reported") => Arc::new(ReportedLoad),
             Some("") => {
-                let reason = "is empty; one of cores, memory, disk, reported, or a dimension".to_owned();
+                let reason = "is empty; one of cores, memory, disk, pack, io, cpu, reported, or a dimension".to_owned();
                 return Err(SchedulerError::InvalidOption { option: "load_source", reason });
             }
             Some(dimension) => Arc::new(UsedLoad::of(dimension)),
@@ -112,111 +120,14 @@ impl Scheduler for LeastLoadScheduler {
         rng: &mut SchedulerRng,
     ) -> Result<Vec<Selection>, NoValidHost> {
         let query = Query::new(table, request, self.limit(table, request));
-        let index = table.load_index_ref(self.options.source.name());
-        place(&query, |overlay| {
-            let start = match self.options.tie_break {
-                TieBreak::Random => rng.next_u64(),
-                TieBreak::Name => 0,
-            };
-            let mut best = Best { options: &self.options, query: &query, overlay, index, start, found: None };
-            best.ask_placed();
-            query.walk(overlay, start, &mut best);
-            best.found.map(|found| found.row)
-        })
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Found {
-    merit: i64,
-    row: Row,
-}
-
-/// The best host so far, on a walk through the blocks.
-struct Best<'a> {
-    options: &'a LeastLoadOptions,
-    query: &'a Query<'a>,
-    overlay: &'a Overlay,
-    index: Option<LoadIndexRef<'a>>,
-    start: u64,
-    found: Option<Found>,
-}
-
-impl Best<'_> {
-    /// Hosts that already have an instance of this request have another load than the index says.
-    fn ask_placed(&mut self) {
-        for row in self.overlay.placed.keys() {
-            if self.query.verdict(*row, self.overlay).is_ok() && !self.overlay.excluded.contains(row) {
-                self.offer(*row, self.ask(*row));
-            }
-        }
+        let mut chooser = Chooser::new(&self.options, &query, rng.next_u64());
+        place(&query, &query, |overlay| chooser.choose(overlay))
     }
 
-    fn ask(&self, row: Row) -> i64 {
-        self.query.view(row, self.overlay).map_or(i64::MIN, |host| merit(self.options.source.load(host)))
-    }
-
-    fn offer(&mut self, row: Row, merit: i64) {
-        let better = match self.found {
-            None => true,
-            Some(found) if found.merit == merit => self.wins_tie(row, found.row),
-            Some(found) => merit > found.merit,
-        };
-        if better {
-            self.found = Some(Found { merit, row });
-        }
-    }
-
-    fn wins_tie(&self, row: Row, other: Row) -> bool {
-        let name = |row| self.query.table.cold(row).map(|cold| &cold.name);
-        self.options.tie_break == TieBreak::Name && name(row) < name(other)
-    }
-
-    /// Whether a host of that merit would be taken.
-    fn improves(&self, merit: i64) -> bool {
-        match (self.found, self.options.tie_break) {
-            (None, _) => true,
-            (Some(found), TieBreak::Random) => merit > found.merit,
-            (Some(found), TieBreak::Name) => merit >= found.merit,
-        }
-    }
-}
-
-impl Search for Best<'_> {
-    fn wants_group(&self, zone: &Zone, group: usize) -> bool {
-        self.index.is_none_or(|index| self.improves(zone.best_merit[index.number].group(group)))
-    }
-
-    fn wants_block(&self, zone: &Zone, position: usize) -> bool {
-        self.index.is_none_or(|index| self.improves(zone.best_merit[index.number].block(position)))
-    }
-
-    fn narrow(&self, block: usize) -> u64 {
-        match (self.index, self.found) {
-            (Some(index), Some(found)) => {
-                let least = found.merit + i64::from(self.options.tie_break == TieBreak::Random);
-                at_least(&index.merits[block], least)
-            }
-            _ => u64::MAX,
-        }
-    }
-
-    fn visit(&mut self, block: usize, mut candidates: u64) {
-        let first = row_at(block, 0);
-        for (row, _) in self.overlay.placed.range(first..=row_at(block, 63)) {
-            candidates &= !(1 << (row - first));
-        }
-        // Begins at a bit of the seed, so that equals within a block share the choice.
-        let turn = (self.start & 63) as u32;
-        for bit in bits(candidates.rotate_right(turn)) {
-            let bit = (bit + turn as usize) & 63;
-            let row = row_at(block, bit);
-            let merit = match self.index {
-                Some(index) => index.merits[block][bit],
-                None => self.ask(row),
-            };
-            self.offer(row, merit);
-        }
+    fn explain(&self, table: &HostTable, request: &Request) -> Vec<HostExplanation> {
+        let query = Query::new(table, request, self.limit(table, request));
+        let load = |row| query.view(row, &Overlay::default()).map(|host| self.options.source.load(host));
+        explain(&query, &query, &|row| load(row).map(|load| 0.0 - load as f64))
     }
 }
 

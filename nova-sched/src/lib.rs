@@ -35,17 +35,25 @@
 //! | [`RandomScheduler`] | any host that fits, in any zone |
 //! | [`AvailabilityZoneScheduler`] | any host that fits in the asked zone, or a host named as `zone:host` |
 //! | [`LeastLoadScheduler`] | the least loaded host that fits; a [`LoadSource`] says what load is |
+//! | [`FilterScheduler`] | the host that passes all [`filters`] and that [`weighers`] find best: Nova's own |
 //!
 //! An algorithm of one's own implements [`Scheduler`] over the public view of the table, and is held to the suite in
 //! `conformance` (a feature).
 
+mod attributes;
 mod availability_zone;
+mod batch;
+mod classes;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod dimensions;
 mod error;
+mod explain;
+mod filter_scheduler;
+pub mod filters;
 #[cfg(any(test, feature = "conformance"))]
 mod fixtures;
+mod hash;
 mod host;
 mod least_load;
 mod load_source;
@@ -53,20 +61,33 @@ mod no_valid_host;
 mod place;
 mod query;
 mod random;
+mod rebalance;
 mod request;
 mod rng;
 mod scheduler;
 mod table;
+mod topology;
+pub mod weighers;
+mod zone_distance;
 
+pub use attributes::{Aggregate, HostAttributes, SupportedInstance};
 pub use availability_zone::AvailabilityZoneScheduler;
+pub use batch::{BatchItem, BatchRefusal, place_batch};
 pub use dimensions::{Dimensions, MAX_DIMENSIONS, ResourceVector};
 pub use error::SchedulerError;
-pub use host::{HostInventory, HostView, Ratios};
+pub use explain::{HostExplanation, Objection};
+pub use filter_scheduler::{FilterOptions, FilterScheduler, HostBlock, MetricsOptions};
+pub use filters::Filter;
+pub use host::{HostInventory, HostStats, HostView, Ratios, Variable};
 pub use least_load::{LeastLoadOptions, LeastLoadScheduler, TieBreak};
-pub use load_source::{LoadSource, ReportedLoad, UsedLoad};
+pub use load_source::{CpuLoad, IoLoad, LoadSource, PackLoad, ReportedLoad, UsedLoad};
 pub use no_valid_host::{NearestMiss, NoValidHost};
 pub use random::RandomScheduler;
-pub use request::{Destination, Request, Selection, ZoneTarget};
+pub use rebalance::{Move, moves_to_consolidate, moves_to_free};
+pub use request::{Destination, GroupPolicy, Hints, ImageRef, Purpose, Request, Selection, ServerGroup, ZoneTarget};
 pub use rng::SchedulerRng;
 pub use scheduler::{SCHEDULERS, Scheduler, SchedulerOptions, by_name};
-pub use table::{AllocationSnapshot, Applied, Holding, HostSnapshot, HostTable, TableSnapshot};
+pub use table::{AllocationSnapshot, Applied, Holding, HostSnapshot, HostTable, TableSnapshot, TopologyClaim};
+pub use topology::{CpuPolicy, GuestCell, NumaCell, PciPool, PciRequest};
+pub use weighers::Weigher;
+pub use zone_distance::ZoneDistances;

@@ -102,3 +102,59 @@ impl LoadSource for ReportedLoad {
         host.reported_load()
     }
 }
+
+/// Packs: the fuller a host is, the better, so that others stay empty. What counts is the part of each dimension that is
+/// free, in thousandths, summed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PackLoad;
+
+impl LoadSource for PackLoad {
+    fn name(&self) -> &str {
+        "pack"
+    }
+
+    fn load(&self, host: HostView<'_>) -> u64 {
+        let free = |index| {
+            let capacity = u128::from(host.capacity(index)).max(1);
+            (u128::from(host.free(index)) * 1_000 / capacity) as u64
+        };
+        (0..host.dimensions()).map(free).sum()
+    }
+}
+
+/// Running operations that load disks and network (builds, resizes, snapshots, migrations), as the host reports them:
+/// [`HostStats::io_ops`](crate::HostStats::io_ops).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct IoLoad;
+
+impl LoadSource for IoLoad {
+    fn name(&self) -> &str {
+        "io ops"
+    }
+
+    fn load(&self, host: HostView<'_>) -> u64 {
+        u64::from(host.io_ops())
+    }
+}
+
+/// CPU utilisation, as the host reports it: the metric `cpu.percent`. A host that reports none counts as busy.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CpuLoad;
+
+impl CpuLoad {
+    /// The metric that is read (`nova/compute/monitors`).
+    pub const METRIC: &'static str = "cpu.percent";
+}
+
+impl LoadSource for CpuLoad {
+    fn name(&self) -> &str {
+        Self::METRIC
+    }
+
+    fn load(&self, host: HostView<'_>) -> u64 {
+        // In thousandths of a percent; a float that is no number becomes 0, so it is ruled out before.
+        host.metric(Self::METRIC)
+            .filter(|percent| percent.is_finite())
+            .map_or(100_000, |percent| (percent * 1e3) as u64)
+    }
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::Request;
-use crate::query::{Overlay, Query, Reason};
+use crate::query::{Judge, Overlay, Query, Reason};
 use crate::table::{HostTable, Row, bits, row_at};
 
 /// No host fits. Says how many hosts each check turned away, and what would have fitted.
@@ -27,6 +27,8 @@ pub struct NoValidHost {
     pub target: Option<String>,
     /// How near the hosts came that lacked nothing but room.
     pub nearest: Option<Box<NearestMiss>>,
+    /// How many hosts each check kept out alone, nothing else speaking against them: what lifting it would open.
+    pub alone: Vec<(String, usize)>,
 }
 
 /// How near the hosts came that lacked nothing but room.
@@ -67,7 +69,7 @@ impl NoValidHost {
     #[must_use]
     pub fn for_request(table: &HostTable, request: &Request, placed: u32) -> Self {
         let query = Query::new(table, request, None);
-        let mut answer = Self::explain(&query, &Overlay::default(), placed);
+        let mut answer = Self::explain(&query, &query, &Overlay::default(), placed);
         let others = table.len() - answer.considered;
         if others > 0 {
             answer.reasons.push(("algorithm".to_owned(), others));
@@ -77,29 +79,36 @@ impl NoValidHost {
     }
 
     /// Asks every host for its reason.
-    pub(crate) fn explain(query: &Query<'_>, overlay: &Overlay, placed: u32) -> Self {
+    pub(crate) fn explain(query: &Query<'_>, judge: &impl Judge, overlay: &Overlay, placed: u32) -> Self {
         let mut tally = Tally::default();
         for index in 0..query.table.blocks.len() {
             for bit in bits(query.table.blocks[index].occupied) {
                 let row = row_at(index, bit);
-                if let Err(reason) = query.verdict(row, overlay) {
-                    tally.count(query, overlay, row, reason);
+                if let Err(reason) = judge.judge(row, overlay) {
+                    tally.count(query, judge, overlay, row, reason);
                 }
             }
         }
-        tally.into_answer(query, overlay, placed)
+        tally.into_answer(query, judge, overlay, placed)
     }
 
     /// The one host that was named said no.
-    pub(crate) fn refused(query: &Query<'_>, row: Row, overlay: &Overlay, reason: Reason, placed: u32) -> Self {
+    pub(crate) fn refused(
+        query: &Query<'_>,
+        judge: &impl Judge,
+        row: Row,
+        overlay: &Overlay,
+        reason: Reason,
+        placed: u32,
+    ) -> Self {
         let mut tally = Tally::default();
-        tally.count(query, overlay, row, reason);
-        tally.into_answer(query, overlay, placed)
+        tally.count(query, judge, overlay, row, reason);
+        tally.into_answer(query, judge, overlay, placed)
     }
 
     /// The host that was named isn't there.
     pub(crate) fn absent(query: &Query<'_>) -> Self {
-        Tally::default().into_answer(query, &Overlay::default(), 0)
+        Tally::default().into_answer(query, query, &Overlay::default(), 0)
     }
 }
 
@@ -108,6 +117,7 @@ impl NoValidHost {
 struct Tally {
     considered: usize,
     reasons: BTreeMap<Reason, usize>,
+    alone: BTreeMap<Reason, usize>,
     only_room: usize,
     with_room: BTreeMap<usize, usize>,
     largest: BTreeMap<usize, u64>,
@@ -115,9 +125,12 @@ struct Tally {
 }
 
 impl Tally {
-    fn count(&mut self, query: &Query<'_>, overlay: &Overlay, row: Row, reason: Reason) {
+    fn count(&mut self, query: &Query<'_>, judge: &impl Judge, overlay: &Overlay, row: Row, reason: Reason) {
         self.considered += 1;
         *self.reasons.entry(reason).or_insert(0) += 1;
+        if let [only] = judge.objections(row, overlay)[..] {
+            *self.alone.entry(only).or_insert(0) += 1;
+        }
         if !matches!(reason, Reason::Room(_) | Reason::Limit) {
             return;
         }
@@ -137,14 +150,15 @@ impl Tally {
         }
     }
 
-    fn into_answer(self, query: &Query<'_>, overlay: &Overlay, placed: u32) -> NoValidHost {
+    fn into_answer(self, query: &Query<'_>, judge: &impl Judge, overlay: &Overlay, placed: u32) -> NoValidHost {
         let request = query.request;
         let nearest = self.nearest(query, overlay).map(Box::new);
         NoValidHost {
             requested: request.num_instances,
             placed,
             considered: self.considered,
-            reasons: (self.reasons.iter()).map(|(reason, hosts)| (reason_name(query, *reason), *hosts)).collect(),
+            reasons: named(query, judge, &self.reasons),
+            alone: named(query, judge, &self.alone),
             target: request.forced().or(request.requested_host.as_deref()).map(str::to_owned),
             nearest,
         }
@@ -181,11 +195,16 @@ fn room_left(query: &Query<'_>, host: &crate::HostView<'_>, index: usize) -> u64
     }
 }
 
-fn dimension_name(query: &Query<'_>, index: usize) -> String {
+pub(crate) fn dimension_name(query: &Query<'_>, index: usize) -> String {
     query.table.dimensions.name(index).map_or_else(|| format!("dimension {index}"), str::to_owned)
 }
 
-fn reason_name(query: &Query<'_>, reason: Reason) -> String {
+fn named(query: &Query<'_>, judge: &impl Judge, reasons: &BTreeMap<Reason, usize>) -> Vec<(String, usize)> {
+    reasons.iter().map(|(reason, hosts)| (reason_name(query, judge, *reason), *hosts)).collect()
+}
+
+/// The name of a check.
+pub(crate) fn reason_name(query: &Query<'_>, judge: &impl Judge, reason: Reason) -> String {
     match reason {
         Reason::Zone => "zone".to_owned(),
         Reason::Ignored => "ignored".to_owned(),
@@ -194,6 +213,7 @@ fn reason_name(query: &Query<'_>, reason: Reason) -> String {
         Reason::Architecture => "architecture".to_owned(),
         Reason::Traits => "traits".to_owned(),
         Reason::Room(index) => dimension_name(query, index),
+        Reason::Filter(number) => judge.filter_name(number),
         Reason::Limit => query.limit.map_or("limit", |limit| limit.name).to_owned(),
     }
 }
@@ -213,10 +233,14 @@ impl fmt::Display for NoValidHost {
             (considered, _) => write!(f, ": of {considered} host(s), turned away by ")?,
         }
         list(f, &self.reasons, ": ")?;
-        match &self.nearest {
-            Some(nearest) => write!(f, "; {nearest}"),
-            None => Ok(()),
+        if let Some(nearest) = &self.nearest {
+            write!(f, "; {nearest}")?;
         }
+        if !self.alone.is_empty() {
+            write!(f, "; kept out by one check alone: ")?;
+            list(f, &self.alone, ": ")?;
+        }
+        Ok(())
     }
 }
 
@@ -267,7 +291,8 @@ mod tests {
             "no valid host for 1 instance(s): of 3 host(s), turned away by down: 1, vcpus: 1, memory_mb: 1; \
              2 host(s) lacked only room for vcpus=4, memory_mb=8192, having it in vcpus: 1, memory_mb: 1, \
              at most vcpus=6, memory_mb=65536 free; closest was host-1, which lacked memory_mb=2656; \
-             there vcpus=4, memory_mb=5536 would fit"
+             there vcpus=4, memory_mb=5536 would fit; \
+             kept out by one check alone: down: 1, vcpus: 1, memory_mb: 1"
         );
         assert_eq!(refused.summary(), "No valid host was found. There are not enough hosts available.");
     }

@@ -3,29 +3,30 @@
 use std::sync::Arc;
 
 use crate::no_valid_host::NoValidHost;
-use crate::query::{Overlay, Query};
+use crate::query::{Judge, Overlay, Query};
 use crate::request::{Destination, Selection};
 use crate::table::{Row, block_of};
 
 /// Places all instances of a request, one after the other, each with `choose`; earlier ones count.
 pub(crate) fn place(
     query: &Query<'_>,
+    judge: &impl Judge,
     mut choose: impl FnMut(&Overlay) -> Option<Row>,
 ) -> Result<Vec<Selection>, NoValidHost> {
     let request = query.request;
     if request.forced().is_some() {
         let row = forced_row(query);
-        return place_on(query, row, |row, overlay| forced_verdict(query, row, overlay));
+        return place_on(query, judge, row, |row, overlay| forced_verdict(query, row, overlay));
     }
     if let Some(name) = &request.requested_host {
         let row = query.table.row(name);
-        return place_on(query, row, |row, overlay| query.verdict(row, overlay));
+        return place_on(query, judge, row, |row, overlay| judge.judge(row, overlay));
     }
     let mut overlay = Overlay::default();
     let mut chosen = Vec::new();
     for number in 0..request.num_instances {
         let Some(row) = choose(&overlay) else {
-            return Err(NoValidHost::explain(query, &overlay, number));
+            return Err(NoValidHost::explain(query, judge, &overlay, number));
         };
         chosen.push(row);
         if number + 1 < request.num_instances {
@@ -35,8 +36,8 @@ pub(crate) fn place(
     Ok(with_alternates(query, &chosen, overlay, choose))
 }
 
-/// Names for each instance more hosts that would take it, none of them chosen for this request
-/// (`nova/scheduler/manager.py`, `_get_alternate_hosts`).
+/// Names for each instance more hosts that would take it, none of them chosen for this request. They are the same for
+/// all instances, as in Nova (`nova/scheduler/manager.py`, `_get_alternate_hosts`), and searched once.
 fn with_alternates(
     query: &Query<'_>,
     chosen: &[Row],
@@ -44,34 +45,28 @@ fn with_alternates(
     mut choose: impl FnMut(&Overlay) -> Option<Row>,
 ) -> Vec<Selection> {
     let wanted = query.request.num_alternates;
-    if wanted > 0 {
+    let mut alternates = Vec::new();
+    if wanted > 0 && !chosen.is_empty() {
         overlay.excluded.extend_from_slice(chosen);
         overlay.excluded.sort_unstable();
         overlay.excluded.dedup();
-    }
-    let fixed = overlay.excluded.len();
-    let mut selections = Vec::with_capacity(chosen.len());
-    for row in chosen {
-        overlay.excluded.truncate(fixed);
-        let mut alternates = Vec::new();
         for _ in 0..wanted {
             let Some(other) = choose(&overlay) else { break };
             overlay.excluded.push(other);
             alternates.extend(destination(query, other));
         }
-        selections.extend(destination(query, *row).map(|place| Selection {
-            host: place.host,
-            node: place.node,
-            zone: place.zone,
-            alternates,
-        }));
     }
-    selections
+    let selection = |row: &Row| {
+        let place = destination(query, *row)?;
+        Some(Selection { host: place.host, node: place.node, zone: place.zone, alternates: alternates.clone() })
+    };
+    chosen.iter().filter_map(selection).collect()
 }
 
 /// Puts all instances on one host, if it takes them.
 fn place_on(
     query: &Query<'_>,
+    judge: &impl Judge,
     row: Option<Row>,
     verdict: impl Fn(Row, &Overlay) -> Result<(), crate::query::Reason>,
 ) -> Result<Vec<Selection>, NoValidHost> {
@@ -79,7 +74,7 @@ fn place_on(
     let mut overlay = Overlay::default();
     for number in 0..query.request.num_instances {
         if let Err(reason) = verdict(row, &overlay) {
-            return Err(NoValidHost::refused(query, row, &overlay, reason, number));
+            return Err(NoValidHost::refused(query, judge, row, &overlay, reason, number));
         }
         *overlay.placed.entry(row).or_insert(0) += 1;
     }

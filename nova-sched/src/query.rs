@@ -1,14 +1,15 @@
 //! A request, made ready to be held against the table.
 //!
 //! Names are looked up once; after that a host is judged by [`Query::verdict`], 64 hosts at once by
-//! [`Query::candidates`], and whole blocks are passed over by [`Query::walk`]. The three agree (see the tests).
+//! [`Query::candidates`], and whole blocks are passed over by [`Query::walk`]. The three agree (see the tests). What is
+//! learned from one request serves the next of its kind: see [`crate::classes`].
 
 use std::collections::BTreeMap;
 
 use crate::dimensions::{MAX_DIMENSIONS, ResourceVector};
 use crate::host::HostView;
-use crate::request::Request;
-use crate::table::{BLOCK, HostTable, Row, Zone, bit_of, bits, block_of, row_at};
+use crate::request::{Purpose, Request};
+use crate::table::{BLOCK, HostTable, NOTHING, Row, Summary, bit_of, bits, block_of, row_at};
 
 /// Why a host was turned away. Each host counts under the first that applies, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +24,32 @@ pub(crate) enum Reason {
     Room(usize),
     /// An algorithm's own bound, such as `max_cores`.
     Limit,
+    /// The filter of that number.
+    Filter(usize),
+}
+
+/// Says which hosts take a request, one by one, and why others don't.
+pub(crate) trait Judge {
+    /// Whether the host takes one more instance.
+    fn judge(&self, row: Row, overlay: &Overlay) -> Result<(), Reason>;
+
+    /// The name of the filter of that number.
+    fn filter_name(&self, number: usize) -> String {
+        format!("filter {number}")
+    }
+
+    /// Every reason that speaks against the host.
+    fn objections(&self, row: Row, overlay: &Overlay) -> Vec<Reason>;
+}
+
+impl Judge for Query<'_> {
+    fn judge(&self, row: Row, overlay: &Overlay) -> Result<(), Reason> {
+        self.verdict(row, overlay)
+    }
+
+    fn objections(&self, row: Row, overlay: &Overlay) -> Vec<Reason> {
+        self.all_verdicts(row, overlay)
+    }
 }
 
 /// Up to so many hosts of a block are judged one by one, more all at once.
@@ -46,12 +73,13 @@ pub(crate) struct Overlay {
 }
 
 impl Overlay {
-    fn on(&self, row: Row) -> u64 {
+    pub(crate) fn on(&self, row: Row) -> u64 {
         if self.placed.is_empty() { 0 } else { self.placed.get(&row).copied().unwrap_or(0) }
     }
 }
 
-enum Scope {
+#[derive(Clone, Copy)]
+pub(crate) enum Scope {
     Everywhere,
     Zone(u32),
     /// A zone that doesn't exist.
@@ -91,21 +119,6 @@ struct Marks {
 
 /// A search through the blocks of a request's zones.
 pub(crate) trait Search {
-    /// Whether a group of 64 blocks is worth looking into, by its summaries.
-    fn wants_group(&self, _zone: &Zone, _group: usize) -> bool {
-        true
-    }
-
-    /// Whether a block is worth looking into, by its summaries.
-    fn wants_block(&self, _zone: &Zone, _position: usize) -> bool {
-        true
-    }
-
-    /// The hosts of a block that the search would take if they fit.
-    fn narrow(&self, _block: usize) -> u64 {
-        u64::MAX
-    }
-
     /// Looks at the candidates of a block; there is at least one.
     fn visit(&mut self, block: usize, candidates: u64);
 }
@@ -113,7 +126,7 @@ pub(crate) trait Search {
 pub(crate) struct Query<'a> {
     pub(crate) table: &'a HostTable,
     pub(crate) request: &'a Request,
-    scope: Scope,
+    pub(crate) scope: Scope,
     wants: Wants,
     ignored: Vec<Row>,
     architecture: Marks,
@@ -163,57 +176,93 @@ impl<'a> Query<'a> {
 
     /// Judges one host. A host that was decided on for this request counts with what that takes.
     pub(crate) fn verdict(&self, row: Row, overlay: &Overlay) -> Result<(), Reason> {
-        let (index, bit) = (block_of(row), bit_of(row));
-        let Some(block) = self.table.blocks.get(index) else { return Err(Reason::Zone) };
-        let lacks = |word: u64| word >> bit & 1 == 0;
-        match self.scope {
-            Scope::Everywhere => {}
-            Scope::Zone(zone) if block.zone == zone => {}
-            Scope::Zone(_) | Scope::Nowhere => return Err(Reason::Zone),
+        if self.request.purpose == Purpose::Rebuild {
+            return Ok(());
         }
-        if self.ignored.contains(&row) {
-            return Err(Reason::Ignored);
-        }
-        if lacks(block.up) {
-            return Err(Reason::Down);
-        }
-        if lacks(block.enabled) {
-            return Err(Reason::Disabled);
-        }
-        if lacks(self.marked(&self.architecture, &self.table.architectures, index)) {
-            return Err(Reason::Architecture);
-        }
-        if lacks(self.marked(&self.traits, &self.table.traits, index)) {
-            return Err(Reason::Traits);
-        }
+        self.state(row, &mut |_| true).map_or(Ok(()), Err)?;
         self.room(row, overlay)
+    }
+
+    /// All that speaks against a host.
+    fn all_verdicts(&self, row: Row, overlay: &Overlay) -> Vec<Reason> {
+        if self.request.purpose == Purpose::Rebuild {
+            return Vec::new();
+        }
+        let mut all = Vec::new();
+        self.state(row, &mut |reason| {
+            all.push(reason);
+            false
+        });
+        let times = overlay.on(row) as i64 + 1;
+        for (index, amount) in self.wants.iter() {
+            if self.free_of(row, index) < amount.saturating_mul(times) {
+                all.push(Reason::Room(index));
+            }
+        }
+        if self.exceeds_limit(row, times) {
+            all.push(Reason::Limit);
+        }
+        all
+    }
+
+    /// Goes through what speaks against a host, room aside; returns the first reason for which `stop` says so.
+    #[inline]
+    fn state(&self, row: Row, stop: &mut impl FnMut(Reason) -> bool) -> Option<Reason> {
+        let (index, bit) = (block_of(row), bit_of(row));
+        let Some(block) = self.table.blocks.get(index) else { return Some(Reason::Zone) };
+        let lacks = |word: u64| word >> bit & 1 == 0;
+        let outside = match self.scope {
+            Scope::Everywhere => false,
+            Scope::Zone(zone) => block.zone != zone,
+            Scope::Nowhere => true,
+        };
+        if outside && stop(Reason::Zone) {
+            return Some(Reason::Zone);
+        }
+        if self.ignored.contains(&row) && stop(Reason::Ignored) {
+            return Some(Reason::Ignored);
+        }
+        if lacks(block.up) && stop(Reason::Down) {
+            return Some(Reason::Down);
+        }
+        if lacks(block.enabled) && stop(Reason::Disabled) {
+            return Some(Reason::Disabled);
+        }
+        if lacks(self.marked(&self.architecture, &self.table.architectures, index)) && stop(Reason::Architecture) {
+            return Some(Reason::Architecture);
+        }
+        if lacks(self.marked(&self.traits, &self.table.traits, index)) && stop(Reason::Traits) {
+            return Some(Reason::Traits);
+        }
+        None
+    }
+
+    fn free_of(&self, row: Row, index: usize) -> i64 {
+        self.table.free.get(index).map_or(0, |column| column[block_of(row)][bit_of(row)])
+    }
+
+    fn exceeds_limit(&self, row: Row, times: i64) -> bool {
+        self.limit.is_some_and(|limit| {
+            let asked = self.request.resources.get(limit.dimension).saturating_mul(times as u64);
+            self.table.used_at(row, limit.dimension).saturating_add(asked) > limit.most
+        })
     }
 
     /// Judges only whether the host has room.
     pub(crate) fn room(&self, row: Row, overlay: &Overlay) -> Result<(), Reason> {
         let times = overlay.on(row) as i64 + 1;
         for (index, amount) in self.wants.iter() {
-            let free = self.table.free.get(index).map_or(0, |column| column[block_of(row)][bit_of(row)]);
-            if free < amount.saturating_mul(times) {
+            if self.free_of(row, index) < amount.saturating_mul(times) {
                 return Err(Reason::Room(index));
             }
         }
-        if let Some(limit) = self.limit {
-            let asked = self.request.resources.get(limit.dimension).saturating_mul(times as u64);
-            if self.table.used_at(row, limit.dimension).saturating_add(asked) > limit.most {
-                return Err(Reason::Limit);
-            }
-        }
-        Ok(())
+        if self.exceeds_limit(row, times) { Err(Reason::Limit) } else { Ok(()) }
     }
 
     /// Those of the hosts `within` a block that may be chosen, those excluded left out.
     pub(crate) fn candidates(&self, index: usize, within: u64, overlay: &Overlay) -> u64 {
         let Some(block) = self.table.blocks.get(index) else { return 0 };
-        let mut mask = within
-            & block.eligible()
-            & self.marked(&self.architecture, &self.table.architectures, index)
-            & self.marked(&self.traits, &self.table.traits, index);
+        let mut mask = within & block.eligible() & self.marked_both(index);
         for row in self.ignored.iter().chain(&overlay.excluded) {
             if block_of(*row) == index {
                 mask &= !(1 << bit_of(*row));
@@ -231,8 +280,60 @@ impl<'a> Query<'a> {
         bits(mask).filter(|bit| self.room(row_at(index, *bit), overlay).is_ok()).fold(0, |mask, bit| mask | 1 << bit)
     }
 
+    /// The hosts `within` a block that take one instance, whatever the request says of single hosts, and whatever it
+    /// has placed so far.
+    pub(crate) fn takers(&self, index: usize, within: u64) -> u64 {
+        let mut mask = within & self.eligible_and_marked(index);
+        if mask.count_ones() > FEW {
+            for (dimension, amount) in self.wants.iter() {
+                let Some(column) = self.table.free.get(dimension) else { return 0 };
+                mask &= at_least(&column[index], amount);
+            }
+            if self.limit.is_none() {
+                return mask;
+            }
+        }
+        bits(mask).filter(|bit| self.has_room(index, *bit)).fold(0, |mask, bit| mask | 1 << bit)
+    }
+
+    #[inline]
+    pub(crate) fn eligible_and_marked(&self, index: usize) -> u64 {
+        self.table.blocks.get(index).map_or(0, |block| block.eligible() & self.marked_both(index))
+    }
+
+    /// Whether one instance has room on the host.
+    #[inline]
+    pub(crate) fn has_room(&self, index: usize, bit: usize) -> bool {
+        let fits = |(dimension, amount): (usize, i64)| {
+            self.table.free.get(dimension).is_some_and(|column| column[index][bit] >= amount)
+        };
+        self.wants.iter().all(fits)
+            && self.limit.is_none_or(|limit| {
+                let asked = self.request.resources.get(limit.dimension);
+                self.table.used_at(row_at(index, bit), limit.dimension).saturating_add(asked) <= limit.most
+            })
+    }
+
+    /// The architectures, traits required and traits forbidden, by number.
+    pub(crate) fn marks(&self) -> (&[usize], &[usize], &[usize]) {
+        (&self.architecture.required, &self.traits.required, &self.traits.forbidden)
+    }
+
+    /// Whether no host can pass: the zone doesn't exist, or a trait that no host ever had is required.
+    pub(crate) fn is_hopeless(&self) -> bool {
+        matches!(self.scope, Scope::Nowhere) || self.architecture.impossible || self.traits.impossible
+    }
+
+    /// The hosts of a block that the request must not go to, whatever room they have.
+    pub(crate) fn barred(&self, index: usize, overlay: &Overlay) -> u64 {
+        let named = self.ignored.iter().chain(&overlay.excluded).copied();
+        let first = row_at(index, 0);
+        let placed = overlay.placed.range(first..first + BLOCK as Row).map(|(row, _)| *row);
+        named.chain(placed).filter(|row| block_of(*row) == index).fold(0, |mask, row| mask | 1 << bit_of(row))
+    }
+
     /// The zones to look in, by number.
-    fn zones(&self) -> std::ops::Range<usize> {
+    pub(crate) fn zones(&self) -> std::ops::Range<usize> {
         match self.scope {
             Scope::Everywhere => 0..self.table.zones.len(),
             Scope::Zone(zone) => zone as usize..zone as usize + 1,
@@ -260,44 +361,41 @@ impl<'a> Query<'a> {
         }
     }
 
-    /// Shows every block that has a candidate to `search`, but for those that it doesn't want to see; starts at a place
-    /// that follows from `start` and goes round.
-    pub(crate) fn walk(&self, overlay: &Overlay, start: u64, search: &mut impl Search) {
-        let zones = self.zones();
-        for number in round(zones.start, zones.end, start) {
-            let Some(zone) = self.table.zones.get(number) else { continue };
-            for group in round(0, zone.blocks.len().div_ceil(BLOCK), start >> 20) {
-                if !search.wants_group(zone, group) || !self.group_has_room(zone, group) {
-                    continue;
-                }
-                let first = group * BLOCK;
-                let last = zone.blocks.len().min(first + BLOCK);
-                for position in round(first, last, start >> 40) {
-                    if !search.wants_block(zone, position) || !self.block_has_room(zone, position) {
-                        continue;
-                    }
-                    let block = zone.blocks[position] as usize;
-                    let candidates = self.candidates(block, search.narrow(block), overlay);
-                    if candidates != 0 {
-                        search.visit(block, candidates);
-                    }
+    /// Shows every block that has a candidate to `search`, in order.
+    pub(crate) fn walk(&self, overlay: &Overlay, search: &mut impl Search) {
+        let blocks = match self.scope {
+            Scope::Everywhere => self.table.blocks.len(),
+            Scope::Zone(zone) => self.table.zones[zone as usize].blocks.len(),
+            Scope::Nowhere => 0,
+        };
+        for position in 0..blocks {
+            let index = match self.scope {
+                Scope::Zone(zone) => self.table.zones[zone as usize].blocks[position] as usize,
+                Scope::Everywhere | Scope::Nowhere => position,
+            };
+            if self.block_has_room(index) {
+                let candidates = self.candidates(index, u64::MAX, overlay);
+                if candidates != 0 {
+                    search.visit(index, candidates);
                 }
             }
         }
     }
 
+    /// Whether a host of the block may have room, by its summaries.
     #[inline]
-    fn group_has_room(&self, zone: &Zone, group: usize) -> bool {
-        self.wants
-            .iter()
-            .all(|(index, amount)| zone.most_free.get(index).is_some_and(|summary| summary.group(group) >= amount))
+    fn block_has_room(&self, index: usize) -> bool {
+        let block = &self.table.blocks[index];
+        let zone = &self.table.zones[block.zone as usize];
+        let position = block.position as usize;
+        let most = |index| zone.most_free.get(index).map_or(NOTHING, |summary: &Summary| summary.block(position));
+        self.wants.iter().all(|(index, amount)| most(index) >= amount)
     }
 
     #[inline]
-    fn block_has_room(&self, zone: &Zone, position: usize) -> bool {
-        self.wants
-            .iter()
-            .all(|(index, amount)| zone.most_free.get(index).is_some_and(|summary| summary.block(position) >= amount))
+    fn marked_both(&self, index: usize) -> u64 {
+        self.marked(&self.architecture, &self.table.architectures, index)
+            & self.marked(&self.traits, &self.table.traits, index)
     }
 
     #[inline]
@@ -318,13 +416,6 @@ pub(crate) fn at_least(column: &[i64; BLOCK], amount: i64) -> u64 {
         mask |= u64::from(*value >= amount) << bit;
     }
     mask
-}
-
-/// The numbers from `first` to before `last`, beginning at one that follows from `start`.
-fn round(first: usize, last: usize, start: u64) -> impl Iterator<Item = usize> {
-    let len = last.saturating_sub(first);
-    let turn = if len == 0 { first } else { first + (((start & 0xF_FFFF) * len as u64) >> 20) as usize };
-    (turn..last).chain(first..turn)
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Random over all hosts that fit.
 
+use crate::classes::{Held, Reach};
 use crate::place::place;
-use crate::query::{Overlay, Query, Search};
+use crate::query::{Overlay, Query, Scope, Search};
 use crate::table::{BLOCK, Row, bits, row_at};
 use crate::{HostTable, NoValidHost, Request, Scheduler, SchedulerRng, Selection};
 
@@ -40,27 +41,71 @@ impl Scheduler for RandomScheduler {
         rng: &mut SchedulerRng,
     ) -> Result<Vec<Selection>, NoValidHost> {
         let query = Query::new(table, request, None);
-        place(&query, |overlay| choose(&query, overlay, rng))
+        let mut draw = Draw::new(&query);
+        place(&query, &query, |overlay| draw.choose(overlay, rng))
     }
 }
 
-/// One of the hosts that fit, each equally likely.
+/// Draws hosts for one request, each that fits being equally likely.
 ///
 /// Drawing places until one is good costs the same however many hosts there are; when that finds nothing, because few
 /// fit, the blocks that may have room are searched.
-pub(crate) fn choose(query: &Query<'_>, overlay: &Overlay, rng: &mut SchedulerRng) -> Option<Row> {
-    let places = query.places();
-    if places > BLOCK {
-        for _ in 0..DRAWS {
-            let row = query.place(rng.index(places));
-            if query.verdict(row, overlay).is_ok() && !overlay.excluded.contains(&row) {
-                return Some(row);
+pub(crate) struct Draw<'a> {
+    query: &'a Query<'a>,
+    /// What is known of requests like this one, taken once drawing has failed.
+    held: Option<(Held<'a>, usize)>,
+}
+
+impl<'a> Draw<'a> {
+    pub(crate) fn new(query: &'a Query<'a>) -> Self {
+        Self { query, held: None }
+    }
+
+    pub(crate) fn choose(&mut self, overlay: &Overlay, rng: &mut SchedulerRng) -> Option<Row> {
+        if self.query.is_hopeless() {
+            return None;
+        }
+        let places = self.query.places();
+        if places > BLOCK {
+            for _ in 0..DRAWS {
+                let row = self.query.place(rng.index(places));
+                if self.query.verdict(row, overlay).is_ok() && !overlay.excluded.contains(&row) {
+                    return Some(row);
+                }
             }
         }
+        let all = self.collect(overlay);
+        all.pick(rng.below(all.count))
     }
-    let mut all = Collect::default();
-    query.walk(overlay, 0, &mut all);
-    all.pick(rng.below(all.count))
+
+    fn collect(&mut self, overlay: &Overlay) -> Collect {
+        let query = self.query;
+        let mut all = Collect::default();
+        if self.held.is_none() {
+            self.held = query.table.classes.hold().and_then(|mut held| {
+                let reach = match query.scope {
+                    Scope::Everywhere => Reach::Everywhere,
+                    Scope::Zone(zone) => Reach::Zone(zone),
+                    Scope::Nowhere => return None,
+                };
+                let class = held.class(query, None, reach)?;
+                Some((held, class))
+            });
+        }
+        match &mut self.held {
+            Some((held, class)) => held.each_block(*class, query, |block, takers| {
+                let mut takers = takers;
+                if query.barred(block, overlay) & takers != 0 {
+                    takers = query.candidates(block, takers, overlay);
+                }
+                if takers != 0 {
+                    all.visit(block, takers);
+                }
+            }),
+            None => query.walk(overlay, &mut all),
+        }
+        all
+    }
 }
 
 /// Gathers all candidates, block by block.

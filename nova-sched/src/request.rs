@@ -1,8 +1,10 @@
 //! What is asked of a scheduler, and what it answers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::dimensions::ResourceVector;
+use crate::topology::{GuestCell, PciRequest};
 
 /// A request to place some equal instances. All fit, or none is placed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +34,113 @@ pub struct Request {
     pub required_traits: Vec<String>,
     /// Traits that the host must not have.
     pub forbidden_traits: Vec<String>,
+    /// Zones to be near to, without having to be in one of them: that of a volume, those of a group's members.
+    pub near_zones: Vec<String>,
+    /// What the host is asked for.
+    pub purpose: Purpose,
+    /// The instance itself, when it exists already.
+    pub instance: Option<u128>,
+    /// The project that owns it.
+    pub project_id: Option<String>,
+    /// The name of its flavor.
+    pub flavor: Option<String>,
+    /// What its flavor asks for by name.
+    pub extra_specs: BTreeMap<String, String>,
+    /// Its image.
+    pub image: Option<ImageRef>,
+    /// What its owner wishes.
+    pub hints: Hints,
+    /// The server group that it is in.
+    pub group: Option<ServerGroup>,
+    /// Its NUMA cells, when it has a say in them.
+    pub numa: Vec<GuestCell>,
+    /// Devices that it needs.
+    pub pci: Vec<PciRequest>,
+    /// The cell that it comes from, when it moves between cells.
+    pub source_cell: Option<String>,
+}
+
+/// What a host is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Purpose {
+    /// To take instances that it doesn't have yet: a new server, a move, an evacuation.
+    #[default]
+    Place,
+    /// Whether the host that has the instance may give it another image. Resources are booked already and are not
+    /// looked at, and only filters that concern images are asked, as in Nova.
+    Rebuild,
+}
+
+/// The image of an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ImageRef {
+    /// Its id.
+    pub id: String,
+    /// Its properties (`hw_architecture`, `hypervisor_type`, `os_distro`, ...).
+    pub properties: BTreeMap<String, String>,
+}
+
+/// Wishes of an instance's owner: Nova's scheduler hints.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Hints {
+    /// Instances to be with: on the host of one of them.
+    pub same_host: Vec<u128>,
+    /// Instances to keep away from.
+    pub different_host: Vec<u128>,
+    /// An address that the host's should be near to.
+    pub build_near_host_ip: Option<String>,
+    /// How near: `/24` unless said otherwise.
+    pub cidr: Option<String>,
+    /// A condition on hosts, in JSON (`["and", [">=", "$free_ram_mb", 1024], ...]`).
+    pub query: Option<String>,
+    /// Others, by name; for filters of one's own.
+    pub others: BTreeMap<String, String>,
+}
+
+/// How members of a server group are placed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GroupPolicy {
+    /// All on one host.
+    Affinity,
+    /// No more than so many on one host.
+    AntiAffinity,
+    /// On as few hosts as can be.
+    SoftAffinity,
+    /// On as many hosts as can be.
+    SoftAntiAffinity,
+}
+
+impl GroupPolicy {
+    /// The policy of that name in Nova (`soft-anti-affinity`).
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "affinity" => Self::Affinity,
+            "anti-affinity" => Self::AntiAffinity,
+            "soft-affinity" => Self::SoftAffinity,
+            "soft-anti-affinity" => Self::SoftAntiAffinity,
+            _ => return None,
+        })
+    }
+}
+
+/// A server group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerGroup {
+    /// How members are placed.
+    pub policy: GroupPolicy,
+    /// With [`GroupPolicy::AntiAffinity`]: so many members may share a host.
+    pub max_server_per_host: u32,
+    /// The instances in it; where they are, the table knows from what they hold.
+    pub members: Vec<u128>,
+}
+
+impl ServerGroup {
+    /// A group with these members, one per host at most if the policy says so.
+    #[must_use]
+    pub fn new(policy: GroupPolicy, members: Vec<u128>) -> Self {
+        Self { policy, max_server_per_host: 1, members }
+    }
 }
 
 impl Request {
@@ -50,6 +159,18 @@ impl Request {
             architecture: None,
             required_traits: Vec::new(),
             forbidden_traits: Vec::new(),
+            near_zones: Vec::new(),
+            purpose: Purpose::default(),
+            instance: None,
+            project_id: None,
+            flavor: None,
+            extra_specs: BTreeMap::new(),
+            image: None,
+            hints: Hints::default(),
+            group: None,
+            numa: Vec::new(),
+            pci: Vec::new(),
+            source_cell: None,
         }
     }
 

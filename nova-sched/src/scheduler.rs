@@ -1,9 +1,13 @@
 //! The trait that every algorithm implements, and their names in a configuration.
 
+use std::sync::Arc;
+
+use crate::explain::{HostExplanation, explain_checks};
+use crate::filter_scheduler::{FilterOptions, FilterScheduler};
 use crate::least_load::{LeastLoadOptions, LeastLoadScheduler, TieBreak};
 use crate::{
     AvailabilityZoneScheduler, HostTable, NoValidHost, RandomScheduler, Request, SchedulerError, SchedulerRng,
-    Selection,
+    Selection, ZoneDistances,
 };
 
 /// Picks hosts.
@@ -39,24 +43,35 @@ pub trait Scheduler: Send + Sync {
         request: &Request,
         rng: &mut SchedulerRng,
     ) -> Result<Vec<Selection>, NoValidHost>;
+
+    /// What the algorithm thinks of every host for this request, the best first, then those that it turns away, by name.
+    /// For an operator's question, not for decisions. By default only the checks that all algorithms make are told.
+    fn explain(&self, table: &HostTable, request: &Request) -> Vec<HostExplanation> {
+        explain_checks(table, request)
+    }
 }
 
 /// Options of the algorithms, as a configuration gives them. What an algorithm doesn't know, it doesn't read.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub struct SchedulerOptions {
     /// `availability_zone`: where to go when no zone is asked for; all zones when absent.
     pub default_zone: Option<String>,
-    /// `least_load`: `cores` (when absent), `memory`, `disk`, `reported`, or the name of a dimension.
+    /// `least_load`: `cores` (when absent), `memory`, `disk`, `pack` (the fullest first), `io`, `cpu`, `reported`, or the name of a dimension.
     pub load_source: Option<String>,
     /// `least_load`: a host may not have more cores than this handed out (Nova's `max_cores`).
     pub max_cores: Option<u64>,
     /// `least_load`: how to choose among equally loaded hosts.
     pub tie_break: TieBreak,
+    /// `least_load`: of equally loaded hosts, the nearest to the zones that a request wants to be near to.
+    pub zone_distances: Option<Arc<ZoneDistances>>,
+    /// `filter`: its filters, weighers and their options.
+    pub filter: FilterOptions,
 }
 
 /// The names that [`by_name`] knows.
-pub const SCHEDULERS: [&str; 3] = [RandomScheduler::NAME, AvailabilityZoneScheduler::NAME, LeastLoadScheduler::NAME];
+pub const SCHEDULERS: [&str; 4] =
+    [RandomScheduler::NAME, AvailabilityZoneScheduler::NAME, LeastLoadScheduler::NAME, FilterScheduler::NAME];
 
 /// Makes the algorithm of that name.
 ///
@@ -71,10 +86,12 @@ pub fn by_name(name: &str, options: &SchedulerOptions) -> Result<Box<dyn Schedul
             let options = LeastLoadOptions {
                 max_cores: options.max_cores,
                 tie_break: options.tie_break,
+                zone_distances: options.zone_distances.clone(),
                 ..LeastLoadOptions::from_source_name(options.load_source.as_deref())?
             };
             Ok(Box::new(LeastLoadScheduler::new(options)))
         }
+        FilterScheduler::NAME => Ok(Box::new(FilterScheduler::new(&options.filter)?)),
         _ => Err(SchedulerError::UnknownScheduler { name: name.to_owned(), known: SCHEDULERS.join(", ") }),
     }
 }
@@ -89,7 +106,7 @@ mod tests {
             assert_eq!(by_name(name, &SchedulerOptions::default()).unwrap().name(), name);
         }
         let error = by_name("chance", &SchedulerOptions::default()).err().unwrap();
-        assert!(error.to_string().contains("random, availability_zone, least_load"), "{error}");
+        assert!(error.to_string().contains("random, availability_zone, least_load, filter"), "{error}");
         let options = SchedulerOptions { load_source: Some(String::new()), ..SchedulerOptions::default() };
         assert!(by_name("least_load", &options).is_err());
     }

@@ -52,6 +52,8 @@ pub struct FakeOptions {
     /// Where guests are kept, so that they outlive the process as real ones do. `None`: in memory only. While the file
     /// can't be read or written, every operation is `Unavailable`.
     pub state_file: Option<PathBuf>,
+    /// Has base images fetched to its host like a driver that reads them, although it does not.
+    pub needs_images: bool,
     /// The world that this fake shares with others.
     pub world: FakeWorld,
     /// How many journal entries are kept; the hash covers all.
@@ -70,6 +72,7 @@ impl FakeOptions {
             latency: Duration::ZERO,
             latencies: BTreeMap::new(),
             state_file: None,
+            needs_images: false,
             world: FakeWorld::new(),
             journal_limit: 100_000,
         }
@@ -336,7 +339,7 @@ impl Hypervisor for FakeHypervisor {
             hypervisor_type: "fake".into(),
             hypervisor_version: 1_000_000,
             architectures: vec!["x86_64".into()],
-            needs_images: false,
+            needs_images: self.options.needs_images,
             pause: true,
             suspend: true,
             snapshot: false,

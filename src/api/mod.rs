@@ -40,5 +40,5 @@ pub use registry::{FilterDeps, FilterFactory, PipelineError, Registry};
 pub use request::{MAX_BODY, Request, RequestBody};
 pub use resource::{Application, Dialect, Resource};
 pub use response::Response;
-pub use route::{ActionHandler, Handler, HandlerResult, Route, ServerAction, action, route};
+pub use route::{Access, ActionHandler, Handler, HandlerResult, Proof, Route, ServerAction, action, route};
 pub use server::{ServeError, Server, ServerOptions};

@@ -11,7 +11,10 @@ use nova_core::ids::RequestId;
 use tokio::sync::Semaphore;
 
 use super::router::Found;
-use super::{ApiError, ApiOptions, Application, Dialect, Handler, HandlerResult, Query, Request, Response, filters};
+use super::{
+    Access, ApiError, ApiOptions, Application, Dialect, Handler, HandlerResult, Proof, Query, Request, Response,
+    filters,
+};
 
 /// One layer around an application.
 #[async_trait]
@@ -43,13 +46,21 @@ impl<'a> Next<'a> {
 
     /// Does the request's route answer without a token?
     pub fn public(&self) -> bool {
-        matches!(self.target, Target::Handler { public: true, .. })
+        matches!(self.target, Target::Handler { access: Access::Public, .. })
+    }
+
+    /// What the request's route takes in the place of a token.
+    pub fn proof(&self) -> Option<&'a Proof> {
+        match self.target {
+            Target::Handler { access: Access::TokenOr(proof), .. } => Some(proof),
+            _ => None,
+        }
     }
 }
 
 /// Where a request goes, decided before the filters run and told after them: who has no token learns nothing of paths.
 enum Target {
-    Handler { handler: Handler, public: bool },
+    Handler { handler: Handler, access: Access },
     Version(std::sync::Mutex<Option<ApiError>>),
     WrongMethod,
     Nothing,
@@ -197,14 +208,14 @@ impl Api {
         let mut params = BTreeMap::new();
         let target = match (found, refused) {
             // Version documents are there for clients that have yet to find a version.
-            (Found::Handler { handler, public: true, params: p }, _) => {
+            (Found::Handler { handler, access: access @ Access::Public, params: p }, _) => {
                 params = p;
-                Target::Handler { handler, public: true }
+                Target::Handler { handler, access }
             }
             (_, Some(error)) => Target::Version(std::sync::Mutex::new(Some(error))),
-            (Found::Handler { handler, public, params: p }, None) => {
+            (Found::Handler { handler, access, params: p }, None) => {
                 params = p;
-                Target::Handler { handler, public }
+                Target::Handler { handler, access }
             }
             (Found::OtherMethod, None) => Target::WrongMethod,
             (Found::Nothing, None) => Target::Nothing,
@@ -218,6 +229,7 @@ impl Api {
             headers: parts.headers,
             context: None,
             token: None,
+            proven: false,
             request_id: request_id.clone(),
             version,
             lenient: application.dialect.lenient(prefix),

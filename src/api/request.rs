@@ -33,10 +33,12 @@ pub struct Request {
     pub query: Query,
     /// The headers; those that would claim an identity are gone.
     pub headers: HeaderMap,
-    /// Who asks; `None` before authentication, on public routes, and for unscoped tokens.
+    /// Who asks; `None` before authentication, on public routes, with a proof, and for unscoped tokens.
     pub context: Option<RequestContext>,
-    /// What the token is worth; `None` on public routes without one.
+    /// What the token is worth; `None` on public routes and with a proof.
     pub token: Option<Arc<TokenInfo>>,
+    /// The route's own proof was shown in the place of a token, and holds ([`Route::or_proof`](super::Route::or_proof)).
+    pub proven: bool,
     /// The id that answers, logs and messages carry.
     pub request_id: RequestId,
     /// The version that the client speaks; only the compute API has several.

@@ -20,6 +20,40 @@ pub type Handler = Arc<dyn Fn(Request) -> BoxFuture<'static, HandlerResult> + Se
 /// The handler of a one-key body: gets the request and what stands under the key.
 pub type ActionHandler = Arc<dyn Fn(Request, Value) -> BoxFuture<'static, HandlerResult> + Send + Sync>;
 
+/// Does a header's text hold for a request?
+type ProofCheck = Arc<dyn Fn(&Request, &str) -> bool + Send + Sync>;
+
+/// What a caller must show before a route answers.
+#[derive(Debug, Clone)]
+pub enum Access {
+    /// A token.
+    Token,
+    /// Nothing.
+    Public,
+    /// A token, or a proof of the route's own: it authenticates such callers by itself.
+    TokenOr(Proof),
+}
+
+/// A header that a route takes in the place of a token, and how it is checked: without I/O, as tokens are.
+#[derive(Clone)]
+pub struct Proof {
+    header: &'static str,
+    check: ProofCheck,
+}
+
+impl Proof {
+    /// Does the request bring this proof, and does it hold? `None`: it brings none.
+    pub fn holds(&self, request: &Request) -> Option<bool> {
+        request.header(self.header).map(|text| (self.check)(request, text))
+    }
+}
+
+impl std::fmt::Debug for Proof {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Proof").field("header", &self.header).finish_non_exhaustive()
+    }
+}
+
 /// One route.
 #[derive(Clone)]
 pub struct Route {
@@ -30,8 +64,8 @@ pub struct Route {
     pub path: &'static str,
     /// Minor versions at which it is there; at others the path answers 404.
     pub versions: RangeInclusive<u16>,
-    /// Answers without a token.
-    pub public: bool,
+    /// What a caller must show.
+    pub access: Access,
     /// What answers.
     pub handler: Handler,
 }
@@ -46,7 +80,7 @@ where
 {
     let state = Arc::clone(state);
     let handler: Handler = Arc::new(move |request| Box::pin(handler(Arc::clone(&state), request)));
-    Route { method, path, versions: ALWAYS, public: false, handler }
+    Route { method, path, versions: ALWAYS, access: Access::Token, handler }
 }
 
 impl Route {
@@ -60,7 +94,18 @@ impl Route {
     /// Answers without a token.
     #[must_use]
     pub fn public(mut self) -> Self {
-        self.public = true;
+        self.access = Access::Public;
+        self
+    }
+
+    /// Takes, where there is no token, this header in its place if `check` says that it holds for this request. The
+    /// handler sees [`Request::proven`] and no caller; whatever does not hold is 401, as without a token.
+    #[must_use]
+    pub fn or_proof<F>(mut self, header: &'static str, check: F) -> Self
+    where
+        F: Fn(&Request, &str) -> bool + Send + Sync + 'static,
+    {
+        self.access = Access::TokenOr(Proof { header, check: Arc::new(check) });
         self
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use http::Method;
 use percent_encoding::percent_decode_str;
 
-use super::{Handler, Microversion, Route};
+use super::{Access, Handler, Microversion, Route};
 
 /// All routes of an application, as a tree.
 #[derive(Default)]
@@ -25,7 +25,7 @@ struct Node {
 /// What a path leads to.
 pub(super) enum Found {
     /// To this handler.
-    Handler { handler: Handler, public: bool, params: BTreeMap<String, String> },
+    Handler { handler: Handler, access: Access, params: BTreeMap<String, String> },
     /// Somewhere, but not by this method, or not at this version.
     OtherMethod,
     /// Nowhere.
@@ -66,7 +66,9 @@ impl Router {
             let route = &self.routes[*index];
             if route.method == *wanted && route.offered_at(version) {
                 return match params(route.path, &parts) {
-                    Some(params) => Found::Handler { handler: route.handler.clone(), public: route.public, params },
+                    Some(params) => {
+                        Found::Handler { handler: route.handler.clone(), access: route.access.clone(), params }
+                    }
                     None => Found::Nothing,
                 };
             }

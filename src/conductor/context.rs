@@ -38,6 +38,8 @@ pub struct TaskContext {
     pub now: Timestamp,
     /// The power state that the host reported with the step that ended last.
     pub reported_power: Option<PowerState>,
+    /// Hosts that this drive lost to others when they were to be booked.
+    pub lost: Vec<HostName>,
     before: Instance,
     book: Option<Booking>,
     release: Vec<HostName>,
@@ -54,6 +56,7 @@ impl TaskContext {
             action,
             now,
             reported_power: None,
+            lost: Vec::new(),
             book: None,
             release: Vec::new(),
             removals: Vec::new(),
@@ -69,6 +72,8 @@ impl TaskContext {
                 resources: self.instance.flavor.resources(),
                 created_at: self.now,
             },
+            zone: self.instance.pinned_availability_zone.clone(),
+            group: self.instance.group(),
         });
     }
 

@@ -39,6 +39,9 @@ impl From<StoreError> for DriveError {
 /// Turns of one drive; a plan has few steps, each begun and undone once per host, so that more means a defect.
 const MAX_TURNS: usize = 200;
 
+/// Hosts that one drive may lose to others before it takes what candidates it has left. Each costs a few turns.
+const MAX_LOSSES: usize = 40;
+
 impl Conductor {
     /// Reads what a task works on.
     pub(super) async fn open(&self, task: Task) -> Result<TaskContext, DriveError> {
@@ -134,19 +137,40 @@ impl Conductor {
                 Ok(true)
             }
             Err(StoreError::NoRoom { host, resource }) => {
-                // Nothing was written. Undoing the claim takes back what it staged, and only that.
-                while cx.task.log.last().is_some_and(|last| last.step != "claim" || last.event != Event::Begun) {
-                    cx.task.log.pop();
-                }
-                let failure = steps::no_room(&host, resource);
-                if let Some(action) = &mut cx.action {
-                    action.finish_event(steps::BUILD_EVENT, Some(failure.details.clone()), cx.now);
-                }
-                cx.task.record("claim", Event::Failed(failure));
+                let why = format!("{host} had not enough {resource} left when it was to be booked");
+                self.lose(cx, host, why).await;
+                Ok(false)
+            }
+            Err(StoreError::Unsuitable { host, reason }) => {
+                let why = format!("{host} could not be taken when it was to be booked: {reason}");
+                self.lose(cx, host, why).await;
                 Ok(false)
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Others were faster: nothing was written. Undoing the claim takes back what it staged, and only that; the next
+    /// candidate is chosen anew. Each loss is another's gain, so this ends; its bound is for defects.
+    async fn lose(&self, cx: &mut TaskContext, host: String, why: String) {
+        while cx.task.log.last().is_some_and(|last| last.step != "claim" || last.event != Event::Begun) {
+            cx.task.log.pop();
+        }
+        let mut failure = steps::lost(why);
+        if let Some(action) = &mut cx.action {
+            action.finish_event(steps::BUILD_EVENT, Some(failure.details.clone()), cx.now);
+        }
+        cx.lost.push(host.into());
+        if cx.lost.len() < MAX_LOSSES {
+            match steps::select_anew(&self.services, cx).await {
+                Ok(()) => {}
+                Err(StepError::Failed(no)) => failure = no,
+                Err(StepError::Later(why)) => {
+                    tracing::info!(task = %cx.task.id, "older candidates are tried, there are no new ones: {why}");
+                }
+            }
+        }
+        cx.task.record("claim", Event::Failed(failure));
     }
 
     async fn send(&self, cx: &mut TaskContext, order: StagedOrder) -> Result<(), DriveError> {

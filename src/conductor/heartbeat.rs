@@ -47,7 +47,7 @@ impl Conductor {
         let news = HostsChangedRequest {
             services: vec![ServiceNews { host: request.host, disabled, up }],
             nodes: vec![NodeNews { node }],
-            allocations: Vec::new(),
+            ..HostsChangedRequest::default()
         };
         if let Err(error) = self.services.rpc.fanout::<HostsChanged>(&incoming.context, &news).await {
             tracing::debug!("schedulers were not told: {}", chain(&error));

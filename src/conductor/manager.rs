@@ -20,10 +20,23 @@ use super::ConductorOptions;
 use super::context::TaskContext;
 use super::engine::DriveError;
 use super::steps::{self, Services, StepError};
+use crate::image::GrantKey;
 use crate::live::Live;
 
 /// Messages in hand at once. Some wait for a scheduler or a slow store, and must not keep heartbeats out.
 const PREFETCH: usize = 1024;
+
+/// Why a conductor could not begin.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConductorError {
+    /// The bus.
+    #[error("the message bus cannot be used")]
+    Bus(#[source] BusError),
+    /// The store.
+    #[error("the store cannot be used")]
+    Store(#[source] StoreError),
+}
 
 /// What a conductor is built from.
 pub struct Parts {
@@ -51,14 +64,28 @@ pub struct Conductor {
 impl Conductor {
     /// A conductor that does nothing yet.
     pub fn new(parts: Parts) -> Self {
-        let services = Services { rpc: parts.rpc, options: parts.options };
+        // A key of its own, until the start tells the one that all services share.
+        let mut key = [0; 32];
+        parts.entropy.fill(&mut key);
+        let services = Services {
+            store: Arc::clone(&parts.store),
+            rpc: parts.rpc,
+            options: parts.options,
+            image_grants: GrantKey::new(&key),
+        };
         Self { store: parts.store, clock: parts.clock, entropy: parts.entropy, services }
     }
 
-    /// Listens on the bus and looks for tasks that nobody works on.
-    pub async fn start(self) -> Result<RunningService, BusError> {
+    /// Reads the key of image grants, listens on the bus and looks for tasks that nobody works on.
+    ///
+    /// # Errors
+    /// [`ConductorError`].
+    pub async fn start(mut self) -> Result<RunningService, ConductorError> {
+        let grants = GrantKey::shared(&*self.store, &*self.entropy).await;
+        self.services.image_grants = grants.map_err(ConductorError::Store)?;
         let subscription = Subscription { prefetch: PREFETCH, ..Subscription::shared("conductor") };
-        let serving = self.services.rpc.bus().serve(subscription, Arc::new(self.dispatcher())).await?;
+        let serving = self.services.rpc.bus().serve(subscription, Arc::new(self.dispatcher())).await;
+        let serving = serving.map_err(ConductorError::Bus)?;
         let running = RunningService::new(serving, &CancellationToken::new());
         Ok(running.with(|stop| async move { self.sweep_until(stop).await }))
     }

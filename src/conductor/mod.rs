@@ -21,6 +21,6 @@ mod sweep;
 
 pub use context::{StagedOrder, TaskContext};
 pub(crate) use engine::signed;
-pub use manager::{Conductor, Parts};
+pub use manager::{Conductor, ConductorError, Parts};
 pub use options::ConductorOptions;
 pub use rpcapi::BusOrders;

@@ -8,7 +8,7 @@ use nova_core::ids::{HostName, InstanceId, TaskId};
 use nova_core::rpc::RefusalKind;
 use nova_core::rpc::compute::{ConsoleOutputRequest, GetConsoleOutput};
 use nova_core::rpc::conductor::{StartTask, StartTaskRequest};
-use nova_core::rpc::scheduler::{HostsChanged, HostsChangedRequest, ServiceNews};
+use nova_core::rpc::scheduler::{HostsChanged, HostsChangedRequest};
 use nova_queue::{BusError, RpcClient};
 
 use crate::api::compute::{OrderError, Orders};
@@ -70,8 +70,7 @@ impl Orders for BusOrders {
         answer.map(|console| console.output).map_err(failed)
     }
 
-    async fn hosts_changed(&self, context: &RequestContext, services: Vec<ServiceNews>) -> Result<(), OrderError> {
-        let news = HostsChangedRequest { services, ..HostsChangedRequest::default() };
+    async fn hosts_changed(&self, context: &RequestContext, news: HostsChangedRequest) -> Result<(), OrderError> {
         tell(self.rpc.fanout::<HostsChanged>(context, &news)).await
     }
 }

@@ -1,13 +1,14 @@
 //! `/v2/images/{id}/file`: the data, in and out.
 
-use std::io;
+use std::io::{self, Seek, SeekFrom};
 use std::sync::Arc;
 
 use ::http::{HeaderName, Method, StatusCode, header};
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::stream;
-use nova_core::image::ImageStatus;
+use nova_core::context::RequestContext;
+use nova_core::image::{Image, ImageGrant, ImageStatus};
 
 use super::manager::{ImageManager, blocking, disk_failed};
 use super::policy::not_found;
@@ -33,9 +34,11 @@ impl Resource for Files {
     }
 
     fn routes(self: Arc<Self>) -> Vec<Route> {
+        let files = Arc::clone(&self);
         vec![
             route(Method::PUT, "/images/{id}/file", &self, Self::upload),
-            route(Method::GET, "/images/{id}/file", &self, Self::download),
+            route(Method::GET, "/images/{id}/file", &self, Self::download)
+                .or_proof(ImageGrant::HEADER, move |request, grant| files.admits(request, grant)),
         ]
     }
 }
@@ -53,12 +56,19 @@ impl Files {
         Ok(Response::empty(StatusCode::NO_CONTENT))
     }
 
+    /// A host that was ordered to make a guest of the image shows a grant, and has no token. GET alone: what answers HEAD
+    /// is of no use to it.
+    fn admits(&self, request: &Request, grant: &str) -> bool {
+        let image = request.param("id").parse();
+        request.method == Method::GET
+            && image.is_ok_and(|image| self.manager.grants.admits(grant, image, self.manager.clock.now()))
+    }
+
     async fn download(self: Arc<Self>, request: Request) -> HandlerResult {
-        let context = request.context()?;
-        let image = self.manager.show(context, request.param("id")).await?;
+        let image = self.wanted(&request).await?;
         match image.status {
             ImageStatus::Active => {}
-            ImageStatus::Deactivated if context.is_admin() => {}
+            ImageStatus::Deactivated if request.context.as_ref().is_some_and(RequestContext::is_admin) => {}
             ImageStatus::Deactivated => {
                 return Err(ApiError::forbidden(
                     "The requested image has been deactivated. Image data download is forbidden.",
@@ -66,8 +76,14 @@ impl Files {
             }
             _ => return Ok(Response::empty(StatusCode::NO_CONTENT)),
         }
+        let from = image.size.and_then(|size| range_start(request.header(header::RANGE.as_str())?, size));
         let (folder, id) = (self.manager.folder.clone(), image.id);
-        let file = blocking(move || folder.read(id)).await?.map_err(|error| match error.kind() {
+        let opened = blocking(move || {
+            let mut file = folder.read(id)?;
+            file.seek(SeekFrom::Start(from.unwrap_or(0)))?;
+            Ok(file)
+        });
+        let file = opened.await?.map_err(|error: io::Error| match error.kind() {
             // Deleted between the look at its record and this.
             io::ErrorKind::NotFound => not_found(&id.to_string()),
             _ => disk_failed(&error),
@@ -75,13 +91,42 @@ impl Files {
         let body = Body::from_stream(stream::try_unfold(Reader { file: Some(file) }, |mut reader| async move {
             Ok::<_, io::Error>(reader.next().await?.map(|piece| (Bytes::from(piece), reader)))
         }));
-        let mut response = Response::stream(StatusCode::OK, "application/octet-stream", body);
-        if let Some(size) = image.size {
-            response = response.header(header::CONTENT_LENGTH, &size.to_string());
-        }
-        if let Some(checksum) = &image.checksum {
-            response = response.header(CONTENT_MD5, checksum);
-        }
-        Ok(response)
+        Ok(answer(&image, from, body))
     }
+
+    /// The image that a token's holder may see, or that a grant names.
+    async fn wanted(&self, request: &Request) -> Result<Image, ApiError> {
+        if request.proven {
+            return self.manager.any(request.param("id")).await;
+        }
+        self.manager.show(request.context()?, request.param("id")).await
+    }
+}
+
+/// The whole data, or what is left of it from a byte on.
+fn answer(image: &Image, from: Option<u64>, body: Body) -> Response {
+    let kind = "application/octet-stream";
+    match (image.size, from) {
+        (Some(size), Some(from)) => Response::stream(StatusCode::PARTIAL_CONTENT, kind, body)
+            .header(header::CONTENT_LENGTH, &size.saturating_sub(from).to_string())
+            .header(header::CONTENT_RANGE, &format!("bytes {from}-{}/{size}", size.saturating_sub(1))),
+        (size, _) => {
+            let mut response = Response::stream(StatusCode::OK, kind, body);
+            if let Some(size) = size {
+                response = response.header(header::CONTENT_LENGTH, &size.to_string());
+            }
+            if let Some(checksum) = &image.checksum {
+                response = response.header(CONTENT_MD5, checksum);
+            }
+            response
+        }
+    }
+}
+
+/// Where a download goes on that broke off: `bytes=N-`. Any other range is left unheeded and answered with everything, as
+/// RFC 9110 (14.2) allows.
+fn range_start(text: &str, size: u64) -> Option<u64> {
+    let from = text.trim().strip_prefix("bytes=")?.strip_suffix('-')?;
+    let plain = !from.is_empty() && from.bytes().all(|byte| byte.is_ascii_digit());
+    from.parse().ok().filter(|from| plain && *from < size)
 }

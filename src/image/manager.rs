@@ -15,9 +15,9 @@ use nova_core::image::{Image, ImageStatus};
 use nova_db::{ImageStore, StoreError};
 use tokio::sync::{Mutex, Semaphore, mpsc};
 
-use super::ImageOptions;
 use super::data::{DataError, DataFolder, Incoming, Stored};
 use super::policy::{not_found, require_owner, visible};
+use super::{GrantKey, ImageOptions};
 use crate::api::ApiError;
 
 /// Pieces of an upload that wait for the disk.
@@ -50,6 +50,7 @@ pub struct ImageManager {
     pub(super) entropy: Arc<dyn Entropy>,
     pub(super) options: ImageOptions,
     pub(super) folder: DataFolder,
+    pub(super) grants: GrantKey,
     /// The longest data of one image, bytes; may change while the service runs.
     max_size: AtomicU64,
     uploads: Arc<Semaphore>,
@@ -73,7 +74,9 @@ impl ImageManager {
         let uploads = Arc::new(Semaphore::new(options.max_uploads.max(1)));
         let max_size = AtomicU64::new(options.max_size);
         let creating = Mutex::new(());
-        let manager = Self { max_size, store, clock, entropy, options: options.clone(), folder, uploads, creating };
+        let grants = GrantKey::shared(&*store, &*entropy).await.map_err(ImageManagerError::Store)?;
+        let manager =
+            Self { max_size, store, clock, entropy, options: options.clone(), folder, grants, uploads, creating };
         let images = manager.requeue_broken_uploads().await.map_err(ImageManagerError::Store)?;
         let has_data = |id| images.iter().any(|image: &Image| image.id == id && image.size.is_some());
         let removed = manager.folder.clean(has_data).map_err(unusable)?;
@@ -102,9 +105,14 @@ impl ImageManager {
 
     /// An image that the caller may see.
     pub(super) async fn show(&self, context: &RequestContext, id: &str) -> Result<Image, ApiError> {
+        visible(context, self.any(id).await?)
+    }
+
+    /// An image, whoever may see it.
+    pub(super) async fn any(&self, id: &str) -> Result<Image, ApiError> {
         let parsed = id.parse::<ImageId>().map_err(|_| not_found(id))?;
         match self.store.get_image(parsed).await {
-            Ok(image) => visible(context, image),
+            Ok(image) => Ok(image),
             Err(StoreError::NotFound { .. }) => Err(not_found(id)),
             Err(error) => Err(error.into()),
         }

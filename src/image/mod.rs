@@ -5,11 +5,12 @@
 //! images, signatures, the conversion of formats.
 //!
 //! [`ImageManager`] implements [`ImageService`](nova_core::contracts::ImageService) for hosts in the same process;
-//! [`application`] is the HTTP side.
+//! [`application`] is the HTTP side. There, hosts of other processes show a grant ([`GrantKey`]) in the place of a token.
 
 mod attributes;
 mod data;
 mod file;
+mod grant;
 mod http;
 mod images;
 pub mod inspect;
@@ -27,6 +28,7 @@ mod tests;
 
 use std::sync::Arc;
 
+pub use grant::GrantKey;
 pub use http::GlanceDialect;
 pub use manager::{ImageManager, ImageManagerError};
 pub use options::{IMAGE_OPTIONS, ImageOptions};

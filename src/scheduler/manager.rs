@@ -15,7 +15,7 @@ use nova_sched::{Scheduler, SchedulerError, SchedulerRng};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::Hosts;
+use super::{Hosts, Stored};
 use nova_core::error::chain;
 
 /// What an operator may set.
@@ -125,10 +125,14 @@ impl SchedulerService {
 
     async fn refresh(&self, state: &mut State) -> Result<(), StoreError> {
         let (store, began) = (&self.inner.store, self.inner.clock.now());
-        let (nodes, services) = (store.list_nodes().await?, store.list_services().await?);
-        let allocations = store.list_allocations(None).await?;
+        let stored = Stored {
+            aggregates: store.list_aggregates().await?,
+            nodes: store.list_nodes().await?,
+            services: store.list_services().await?,
+            allocations: store.list_allocations(None).await?,
+        };
         let down_time = crate::conductor::signed(self.inner.options.service_down_time);
-        state.hosts.read_from(&nodes, &services, &allocations, self.inner.clock.now(), down_time);
+        state.hosts.read_from(&stored, self.inner.clock.now(), down_time);
         state.read = Some(began);
         Ok(())
     }

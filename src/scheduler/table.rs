@@ -3,24 +3,44 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
+use nova_core::aggregate::Aggregate;
 use nova_core::flavor::Resources;
 use nova_core::host::{Allocation, ComputeNode, Service};
 use nova_core::ids::{HostName, InstanceId};
 use nova_core::request::{Destination, NoValidHost, RequestSpec, Selection};
-use nova_core::rpc::scheduler::HostsChangedRequest;
+use nova_core::rpc::scheduler::{AggregateNews, HostsChangedRequest};
+use nova_core::server_group::GroupPlacement;
 use nova_sched::{
     Dimensions, HostInventory, HostTable, Ratios, Request, ResourceVector, Scheduler, SchedulerError, SchedulerRng,
 };
+
+use super::aggregates::Aggregates;
+use super::groups;
+use super::promises::Promises;
 
 /// How long a promised place counts as taken though the store does not show it.
 pub const TENTATIVE: SignedDuration = SignedDuration::from_secs(60);
 
 const DIMENSIONS: [&str; 3] = ["vcpus", "memory_mb", "disk_gb"];
 
-/// A host table and what was promised on it.
+/// What is read of the store for the table.
+#[derive(Debug, Clone, Default)]
+pub struct Stored {
+    /// All aggregates.
+    pub aggregates: Vec<Aggregate>,
+    /// All nodes.
+    pub nodes: Vec<ComputeNode>,
+    /// All services.
+    pub services: Vec<Service>,
+    /// All allocations.
+    pub allocations: Vec<Allocation>,
+}
+
+/// A host table, the aggregates that its hosts are in, and what was promised on it.
 pub struct Hosts {
     table: HostTable,
-    promised: BTreeMap<(InstanceId, HostName), (Resources, Timestamp)>,
+    aggregates: Aggregates,
+    promised: Promises,
 }
 
 fn vector(resources: Resources) -> ResourceVector {
@@ -36,7 +56,7 @@ impl Hosts {
     pub fn new(algorithm: &dyn Scheduler) -> Result<Self, SchedulerError> {
         let mut table = HostTable::new(Dimensions::new(DIMENSIONS)?);
         algorithm.register(&mut table)?;
-        Ok(Self { table, promised: BTreeMap::new() })
+        Ok(Self { table, aggregates: Aggregates::default(), promised: Promises::default() })
     }
 
     /// How many hosts there are.
@@ -50,14 +70,9 @@ impl Hosts {
     }
 
     /// Makes the table what the store says, promises aside.
-    pub fn read_from(
-        &mut self,
-        nodes: &[ComputeNode],
-        services: &[Service],
-        allocations: &[Allocation],
-        now: Timestamp,
-        down_time: SignedDuration,
-    ) {
+    pub fn read_from(&mut self, stored: &Stored, now: Timestamp, down_time: SignedDuration) {
+        let Stored { aggregates, nodes, services, allocations } = stored;
+        self.aggregates.replace(aggregates.clone());
         let known: Vec<String> = self.table.hosts().map(|h| h.name().to_owned()).collect();
         for name in known {
             if !nodes.iter().any(|n| n.host.as_str() == name) {
@@ -76,7 +91,8 @@ impl Hosts {
 
     fn put(&mut self, node: &ComputeNode, up: bool, enabled: bool) {
         let inventory = &node.inventory;
-        let mut host = HostInventory::new(node.host.as_str(), node.zone.as_str(), vector(inventory.total));
+        let zone = self.aggregates.settle(&node.host, &node.zone);
+        let mut host = HostInventory::new(node.host.as_str(), zone.as_str(), vector(inventory.total));
         host.node = node.hypervisor_hostname.clone();
         host.reserved = vector(inventory.reserved);
         let mut ratio = Ratios::default();
@@ -95,14 +111,14 @@ impl Hosts {
     fn replace_allocations(&mut self, allocations: &[Allocation], now: Timestamp) {
         let stored: BTreeMap<(InstanceId, &HostName), Resources> =
             allocations.iter().map(|a| ((a.instance_id, &a.host), a.resources)).collect();
-        self.promised.retain(|(instance, host), (_, since)| {
-            !stored.contains_key(&(*instance, host)) && now.duration_since(*since) <= TENTATIVE
+        self.promised.retain(|instance, host, since| {
+            !stored.contains_key(&(instance, host)) && now.duration_since(since) <= TENTATIVE
         });
         let hosts: Vec<HostName> = self.table.hosts().map(|h| HostName::new(h.name())).collect();
         for host in hosts {
             for consumer in self.table.consumers_on(host.as_str()) {
                 let instance = InstanceId::from_uuid(uuid::Uuid::from_u128(consumer));
-                let promised = self.promised.contains_key(&(instance, host.clone()));
+                let promised = self.promised.contains(instance, &host);
                 if !promised && !stored.contains_key(&(instance, &host)) {
                     self.table.release_on(consumer, host.as_str());
                 }
@@ -122,6 +138,9 @@ impl Hosts {
 
     /// Follows what conductors tell.
     pub fn apply(&mut self, news: &HostsChangedRequest) {
+        for aggregate in &news.aggregates {
+            self.follow(aggregate);
+        }
         for node in &news.nodes {
             let service = news.services.iter().find(|s| s.host == node.node.host);
             let known = self.table.host(node.node.host.as_str()).map(|h| (h.is_up(), h.is_enabled()));
@@ -145,25 +164,39 @@ impl Hosts {
             match change.resources {
                 Some(resources) => self.allocate(change.instance_id, &change.host, resources),
                 None => {
-                    self.promised.remove(&(change.instance_id, change.host.clone()));
+                    self.promised.remove(change.instance_id, &change.host);
                     self.table.release_on(change.instance_id.as_u128(), change.host.as_str());
                 }
             }
         }
     }
 
-    /// An instance that is asked for again has no use for what it was promised before.
-    fn take_back(&mut self, instance: InstanceId) {
-        let from = (instance, HostName::new(""));
-        let earlier = self.promised.range(from..).take_while(|((id, _), _)| *id == instance);
-        let hosts: Vec<HostName> = earlier.map(|((_, host), _)| host.clone()).collect();
-        for host in hosts {
-            self.table.release_on(instance.as_u128(), host.as_str());
-            self.promised.remove(&(instance, host));
+    /// Follows an aggregate: its hosts, and those that it had, are in the zone that aggregates now say.
+    fn follow(&mut self, news: &AggregateNews) {
+        for host in self.aggregates.apply(news) {
+            let Some(mut inventory) = self.table.host(host.as_str()).map(|view| view.inventory()) else { continue };
+            let zone = self.aggregates.resettle(&host, &inventory.zone);
+            inventory.zone = zone.to_string();
+            if let Err(error) = self.table.upsert_host(inventory) {
+                tracing::warn!(%host, "its zone was not changed: {error}");
+            }
         }
     }
 
-    /// Asks the algorithm, and counts what it chose as taken.
+    /// The aggregates that a host is in, by number.
+    pub fn aggregates_of(&self, host: &HostName) -> Vec<&Aggregate> {
+        self.aggregates.of(host)
+    }
+
+    /// An instance that is asked for again has no use for what it was promised before.
+    fn take_back(&mut self, instance: InstanceId) {
+        for host in self.promised.take(instance) {
+            self.table.release_on(instance.as_u128(), host.as_str());
+        }
+    }
+
+    /// Asks the algorithm, and counts what it chose as taken. Members of a server group are placed one after the other,
+    /// each knowing where those before it went; all or none.
     pub fn select(
         &mut self,
         algorithm: &dyn Scheduler,
@@ -174,20 +207,71 @@ impl Hosts {
         for instance in &spec.instances {
             self.take_back(*instance);
         }
-        let request = request(spec);
-        let chosen = algorithm.select_destinations(&self.table, &request, rng).map_err(|no| told(&no))?;
-        let mut selections = Vec::with_capacity(chosen.len());
-        for (instance, selection) in spec.instances.iter().zip(chosen) {
-            let host = HostName::new(&*selection.host);
-            self.allocate(*instance, &host, spec.resources);
-            self.promised.insert((*instance, host.clone()), (spec.resources, now));
-            selections.push(Selection {
-                instance_id: *instance,
-                chosen: destination(&selection.host, &selection.node, &selection.zone),
-                alternates: selection.alternates.iter().map(|d| destination(&d.host, &d.node, &d.zone)).collect(),
-            });
+        let Some(group) = &spec.group else {
+            let chosen = algorithm.select_destinations(&self.table, &request(spec), rng).map_err(|no| told(&no))?;
+            let selections = spec.instances.iter().zip(chosen).map(|(id, chosen)| selection(*id, &chosen)).collect();
+            return Ok(self.promise(spec, selections, now));
+        };
+        let mut group = self.promised.with_members(group.clone(), &spec.instances);
+        let mut selections = Vec::with_capacity(spec.instances.len());
+        for instance in &spec.instances {
+            match self.select_member(algorithm, spec, &group, *instance, rng) {
+                Ok(chosen) => {
+                    group.members.insert((*instance, chosen.chosen.host.clone()));
+                    selections.extend(self.promise(spec, vec![chosen], now));
+                }
+                Err(no) => {
+                    spec.instances.iter().for_each(|instance| self.take_back(*instance));
+                    return Err(no);
+                }
+            }
         }
+        groups::drop_alternates(&mut selections, &group);
         Ok(selections)
+    }
+
+    fn select_member(
+        &self,
+        algorithm: &dyn Scheduler,
+        spec: &RequestSpec,
+        group: &GroupPlacement,
+        instance: InstanceId,
+        rng: &mut SchedulerRng,
+    ) -> Result<Selection, NoValidHost> {
+        let mut refused = None;
+        for attempt in groups::attempts(group, spec) {
+            let mut request = request(spec).instances(1);
+            request.ignore_hosts.extend(attempt.avoid.iter().map(ToString::to_string));
+            if let Some(only) = &attempt.only {
+                request.requested_host = Some(only.to_string());
+            }
+            match algorithm.select_destinations(&self.table, &request, rng) {
+                Ok(chosen) => {
+                    let first = chosen.first().map(|chosen| selection(instance, chosen));
+                    return first.ok_or_else(|| groups::nowhere(group));
+                }
+                Err(no) => refused = Some(groups::explained(told(&no), group, &attempt)),
+            }
+        }
+        Err(refused.unwrap_or_else(|| groups::nowhere(group)))
+    }
+
+    /// What is selected counts as taken from now on.
+    fn promise(&mut self, spec: &RequestSpec, selections: Vec<Selection>, now: Timestamp) -> Vec<Selection> {
+        let group = spec.group.as_ref().map(|group| group.id);
+        for selection in &selections {
+            self.allocate(selection.instance_id, &selection.chosen.host, spec.resources);
+            self.promised.insert(selection.instance_id, &selection.chosen.host, group, now);
+        }
+        selections
+    }
+}
+
+fn selection(instance_id: InstanceId, chosen: &nova_sched::Selection) -> Selection {
+    Selection {
+        instance_id,
+        chosen: destination(&chosen.host, &chosen.node, &chosen.zone),
+        alternates: chosen.alternates.iter().map(|d| destination(&d.host, &d.node, &d.zone)).collect(),
     }
 }
 

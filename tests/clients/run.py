@@ -1,23 +1,27 @@
-"""Hold nova-all to the unmodified OpenStack clients: the `openstack` command, openstacksdk, python-novaclient.
+"""Hold a cloud to the unmodified OpenStack clients: the `openstack` command, openstacksdk, python-novaclient.
 
-    run.py --binary PATH/nova-all [--driver fake|libvirt] [--libvirt-uri URI] [--image PATH] [--keep]
+    run.py --programs FOLDER [--deployment one] [--driver fake|libvirt] [--libvirt-uri URI] [--image PATH] [--keep]
+    run.py --programs FOLDER --deployment pieces --transport-url URL --database-url URL
+           [--driver fake|libvirt] [--libvirt-uri URI --libvirt-uri URI] [--image PATH] [--keep]
 
-Runs in the environment of dev/clients-venv. Starts nova-all on a free port with a state folder of its own, and ends it.
-With libvirt the image must be one that boots and prints "login:" on its console (dev/guest-image builds one). Ends with
-'clients: N passed, N failed' and exit code 0 if none failed.
+Runs in the environment of dev/clients-venv. Starts the services on free ports with a state folder of their own, and ends
+them: nova-all, or in pieces nova-api, nova-scheduler, nova-conductor and two nova-compute on a broker and a database of
+which nobody else makes use. With libvirt every host needs one of its own, and the image must be one that boots and prints
+"login:" on its console (dev/guest-image builds one). Ends with 'clients: N passed, N failed' and exit code 0 if none
+failed.
 """
 
 import argparse
 import os
 import pathlib
-import subprocess
 import sys
 import time
 
 import with_cli
+import with_groups
 import with_novaclient
 import with_sdk
-from cloud import Cloud
+from cloud import AllInOne, Pieces
 from ledger import Ledger, expect, expect_equal
 
 
@@ -26,6 +30,7 @@ class Setting:
 
     def __init__(self, arguments, cloud):
         self.cloud = cloud
+        self.hosts = cloud.hosts
         self.boots = arguments.driver == "libvirt"
         self.boot_seconds = 180 if self.boots else 30
         self.ram_mb = 192 if self.boots else 64
@@ -40,44 +45,63 @@ class Setting:
 
 
 def check_invariants(cloud):
-    """The operator's own command must agree that nothing was left behind."""
-    command = [str(cloud.binary.parent / "nova-manage"), "--config-file", str(cloud.conf), "check"]
-    done = subprocess.run(command, env=cloud.environment(), capture_output=True, text=True, timeout=60, check=False)
-    expect_equal(done.returncode, 0, f"exit code of nova-manage check ({done.stdout}{done.stderr})")
+    """The operator's own command must agree that nothing was left behind, on no host."""
+    for files in cloud.host_settings():
+        done = cloud.manage(files, "check")
+        expect_equal(done.returncode, 0, f"exit code of nova-manage check ({done.stdout}{done.stderr})")
+        # It looks at the guests of the host whose settings it got, and names the others.
+        expect_equal(done.stdout.count("was not reached"), cloud.hosts - 1, f"number of hosts not reached ({done.stdout})")
 
 
 def check_end(cloud):
-    expect_equal(cloud.stop(), 0, "exit code after SIGTERM")
+    expect_equal(cloud.stop(), {service.name: 0 for service in cloud.services}, "exit codes after SIGTERM")
 
 
 def check_log(cloud):
-    text = cloud.log.read_text(errors="replace")
-    bad = [line for line in text.splitlines() if "panicked at" in line]
-    expect(not bad, "\n".join(bad[:5]))
+    for service in cloud.services:
+        bad = [line for line in service.log_text().splitlines() if "panicked at" in line or "a mistake:" in line]
+        expect(not bad, "\n".join([service.name, *bad[:5]]))
 
 
 def drive(setting, ledger):
-    for clients in (with_cli, with_sdk, with_novaclient):
+    for clients in (with_cli, with_groups, with_sdk, with_novaclient):
         clients.run(setting, ledger)
 
 
-def main():
-    parser = argparse.ArgumentParser(description="Hold nova-all to the unmodified OpenStack clients.")
-    parser.add_argument("--binary", required=True, help="nova-all; nova-manage is expected beside it")
+def read_arguments():
+    parser = argparse.ArgumentParser(description="Hold a cloud to the unmodified OpenStack clients.")
+    parser.add_argument("--programs", required=True, help="the folder of nova-all, nova-api, nova-manage and so on")
+    parser.add_argument("--deployment", choices=("one", "pieces"), default="one")
+    parser.add_argument("--transport-url", help="pieces: the broker")
+    parser.add_argument("--database-url", help="pieces: the database")
     parser.add_argument("--driver", choices=("fake", "libvirt"), default="fake")
-    parser.add_argument("--libvirt-uri", help="where the guests are to run")
+    parser.add_argument("--libvirt-uri", action="append", default=[], help="where the guests are to run, once for each host")
     parser.add_argument("--image", help="a guest image that boots")
     parser.add_argument("--keep", action="store_true", help="keep the state folder")
     arguments = parser.parse_args()
-    if arguments.driver == "libvirt" and not (arguments.libvirt_uri and arguments.image):
-        parser.error("--driver libvirt needs --libvirt-uri and --image")
-    if not os.access(arguments.binary, os.X_OK):
-        parser.error(f"{arguments.binary} is not there or can't be run")
+    hosts = (Pieces if arguments.deployment == "pieces" else AllInOne).hosts
+    if arguments.driver == "libvirt" and not (len(arguments.libvirt_uri) == hosts and arguments.image):
+        parser.error(f"--driver libvirt needs --libvirt-uri for each of {hosts} hosts, and --image")
+    if arguments.deployment == "pieces" and not (arguments.transport_url and arguments.database_url):
+        parser.error("--deployment pieces needs --transport-url and --database-url")
+    for program in ("nova-all", "nova-manage"):
+        if not os.access(os.path.join(arguments.programs, program), os.X_OK):
+            parser.error(f"{program} is not in {arguments.programs} or can't be run")
+    return arguments
 
+
+def make_cloud(arguments):
+    if arguments.deployment == "pieces":
+        return Pieces(arguments.programs, arguments.driver, arguments.transport_url, arguments.database_url, arguments.libvirt_uri)
+    return AllInOne(arguments.programs, arguments.driver, arguments.libvirt_uri)
+
+
+def main():
+    arguments = read_arguments()
     ledger, began = Ledger(), time.monotonic()
-    cloud = Cloud(arguments.binary, arguments.driver, arguments.libvirt_uri)
+    cloud = make_cloud(arguments)
     try:
-        ledger.part(f"nova-all, {arguments.driver} driver")
+        ledger.part(str(cloud))
         ledger.step("starts and is healthy", cloud.start)
         if ledger.failed == 0:
             # The libraries read these from their own environment.
@@ -93,14 +117,14 @@ def main():
         ledger.step("ends in order on SIGTERM", check_end, cloud)
         ledger.step("nothing panicked", check_log, cloud)
         if ledger.failed:
-            print(f"\nthe last lines of nova-all's log:\n{cloud.log_tail(30)}")
+            print(f"\nthe last lines of the services' logs:\n{cloud.log_tail(max(40 // max(len(cloud.services), 1), 8))}")
     finally:
         cloud.stop()
         if arguments.keep:
             print(f"\nkept: {cloud.state}")
         else:
             cloud.remove()
-    print(f"\nthe {arguments.driver} driver, {time.monotonic() - began:.0f} s")
+    print(f"\n{cloud}, {time.monotonic() - began:.0f} s")
     print(f"clients: {ledger.passed} passed, {ledger.failed} failed", flush=True)
     return 1 if ledger.failed else 0
 

@@ -180,15 +180,17 @@ class WithCli:
         text = self.demo("server", "show", "clients-server", fails=True)
         expect("No Server found" in text or "No server" in text, f"a deleted server is shown as: {text}")
 
-    def multi_create(self, shell):
+    def multi_create(self, shell, admin):
         self.demo("server", "create", "--image", "clients-image", "--flavor", "clients-flavor", "--min", "2", "--max", "2",
                   "--wait", "pair", *JSON)
         def both():
             rows = [row for row in shell("server", "list", "--name", "^pair-[12]$", *JSON)]
             return len(rows) == 2 and all(row["Status"] == "ACTIVE" for row in rows)
         wait_until(both, self.setting.boot_seconds, "both servers get active")
+        hosts = {row["Host"] for row in admin("server", "list", "--all-projects", "--long", "--name", "^pair-[12]$", *JSON)}
         self.demo("server", "delete", "--wait", "pair-1", "pair-2")
         expect_equal(shell("server", "list", *JSON), [], "servers left")
+        expect_equal(len(hosts), min(2, self.setting.hosts), f"number of hosts that the two servers were on ({hosts})")
 
     # ---- what an operator looks at
 
@@ -200,7 +202,8 @@ class WithCli:
 
     def hypervisors(self, shell):
         rows = shell("hypervisor", "list", *JSON)
-        expect(rows and all(row["State"] == "up" for row in rows), f"hypervisors: {rows}")
+        expect(all(row["State"] == "up" for row in rows), f"hypervisors: {rows}")
+        expect_equal(len({row["Hypervisor Hostname"] for row in rows}), self.setting.hosts, f"number of hypervisors ({rows})")
 
     def zones(self, shell):
         rows = shell("availability", "zone", "list", "--compute", *JSON)
@@ -252,7 +255,7 @@ def run(setting, ledger):
         step("availability zone list --compute", steps.zones, demo)
         step("limits show --absolute", steps.limits, demo)
         step("server delete --wait", steps.delete)
-        step("server create --min 2 --max 2 --wait, delete both", steps.multi_create, demo)
+        step("server create --min 2 --max 2 --wait, delete both", steps.multi_create, demo, admin)
         step("keypair, image, flavor, user and project delete", steps.clean, admin, demo)
     finally:
         admin.close()

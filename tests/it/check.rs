@@ -291,7 +291,7 @@ async fn i3_booked_where_it_is_not() {
     let commit = TaskCommit {
         done: true,
         instance: Some(instance),
-        book: Some(Booking { allocation }),
+        book: Some(Booking::of(allocation)),
         action: Some(action),
         ..TaskCommit::of(task)
     };
@@ -541,7 +541,7 @@ async fn copy(store: &dyn Store, still: &Still) {
         task: task.clone(),
     });
     let limits = Limits { instances: None, cores: None, ram: None };
-    let made = store.create_instances(NewInstances { instances: new.collect(), limits }).await.unwrap();
+    let made = store.create_instances(NewInstances { instances: new.collect(), limits, group: None }).await.unwrap();
     for (server, (task, mut action)) in made.into_iter().zip(parts) {
         action.finish(None, still.clock.now());
         let allocation = Allocation {
@@ -554,7 +554,7 @@ async fn copy(store: &dyn Store, still: &Still) {
         let commit = TaskCommit {
             done: true,
             instance: Some(Instance { epoch, ..server }),
-            book: Some(Booking { allocation }),
+            book: Some(Booking::of(allocation)),
             action: Some(action),
             ..TaskCommit::of(store.get_task(task.id).await.unwrap())
         };

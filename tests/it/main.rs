@@ -5,5 +5,7 @@
 
 mod boot;
 mod check;
+mod groups;
+mod images;
 mod simulation;
 mod support;

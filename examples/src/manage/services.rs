@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use jiff::SignedDuration;
+use nova_core::aggregate::ZoneMap;
 use nova_core::clock::Clock;
 use nova_core::options::{Config, common};
 
@@ -14,16 +15,24 @@ use crate::process::SystemClock;
 pub(super) async fn list(config: &Config, out: &mut (dyn Write + Send)) -> Done {
     let store = database::open_current(config).await?;
     let services = store.list_services().await.map_err(|e| StartError::new("the services cannot be listed", &e))?;
+    let aggregates =
+        store.list_aggregates().await.map_err(|e| StartError::new("the aggregates cannot be listed", &e))?;
+    let zones = ZoneMap::of(&aggregates);
     let (now, down) = (SystemClock.now(), config.get(&common::SERVICE_DOWN_TIME));
     let down = SignedDuration::try_from(down).unwrap_or(SignedDuration::MAX);
     let mut rows = vec![["Binary", "Host", "Zone", "Status", "State", "Updated"].map(str::to_owned)];
     for service in services {
         let status = if service.disabled { "disabled" } else { "enabled" };
         let state = if service.is_up(now, down) { "up" } else { "down" };
+        let zone = match service.binary.as_str() {
+            "nova-compute" => zones.zone(&service.host, &service.zone),
+            _ => &service.zone,
+        };
+        let zone = zone.to_string();
         rows.push([
             service.binary,
             service.host.to_string(),
-            service.zone.to_string(),
+            zone,
             status.to_owned(),
             state.to_owned(),
             service.updated_at.to_string(),

@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use nova_examples::client::{Account, Answer, Client, agent, send_json};
@@ -46,9 +47,16 @@ pub fn program(path: &str) -> Command {
     command
 }
 
-/// A port that is free at this moment.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// A port that is free at this moment, and that the kernel gives to nobody who connects somewhere: it is still free when
+/// the service that listens on it was killed and starts again.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let begin = u16::try_from(std::process::id() % 500).unwrap() * 10;
+    let port = (0..5000).find_map(|_| {
+        let port = 10_000 + (begin + NEXT.fetch_add(1, Ordering::Relaxed)) % 5000;
+        TcpListener::bind(("127.0.0.1", port)).is_ok().then_some(port)
+    });
+    port.expect("a free port")
 }
 
 /// A state folder with its configuration, and the process that uses it.
@@ -164,7 +172,7 @@ impl Cloud {
     }
 
     pub fn project(&self) -> Project {
-        Project::new(self)
+        Project::new(&self.sign_in("nova"), self.sign_in("nova-demo"))
     }
 
     /// `nova-manage` with this cloud's configuration.
@@ -181,30 +189,41 @@ impl Cloud {
         let mut hosts: Vec<PathBuf> = folder.map(|file| file.unwrap().path()).collect();
         hosts.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
         hosts.sort();
-        let guests = hosts.iter().flat_map(|host| {
-            let kept: BTreeMap<String, Value> = serde_json::from_slice(&fs::read(host).unwrap()).expect("guests by id");
-            kept.into_iter().map(|(id, guest)| (id, guest["boots"].as_u64().expect("boots")))
-        });
-        guests.collect()
+        hosts.iter().flat_map(|host| guests_in(host)).collect()
     }
 
     /// `nova-manage check` finds nothing.
     #[track_caller]
     pub fn assert_checked(&self) {
-        let done = self.manage(&["check"]);
-        let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-        assert!(done.status.success(), "nova-manage check: {}\n{out}{err}", done.status);
+        assert_success("nova-manage check", &self.manage(&["check"]));
     }
+}
+
+/// The guests in a file of the fake driver: the server that each belongs to, and the number of its boots.
+pub fn guests_in(file: &Path) -> Vec<(String, u64)> {
+    let Ok(bytes) = fs::read(file) else { return Vec::new() };
+    let kept: BTreeMap<String, Value> = serde_json::from_slice(&bytes).expect("guests by id");
+    kept.into_iter().map(|(id, guest)| (id, guest["boots"].as_u64().expect("boots"))).collect()
+}
+
+/// A program that has ended well; else what it said.
+#[track_caller]
+pub fn assert_success(what: &str, done: &Output) {
+    let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success(), "{what}: {}\n{out}{err}", done.status);
+}
+
+/// The end of a log, without its requests.
+pub fn end_of_log(log: &str, count: usize) -> String {
+    let lines: Vec<&str> = log.lines().filter(|line| !line.contains("request_log")).collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
 impl Drop for Cloud {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {
-            let log = self.log();
-            let lines: Vec<&str> = log.lines().filter(|line| !line.contains("request_log")).collect();
-            let end = lines[lines.len().saturating_sub(60)..].join("\n");
-            eprintln!("---- the end of nova-all's log, without requests\n{end}");
+            eprintln!("---- the end of nova-all's log, without requests\n{}", end_of_log(&self.log(), 60));
         }
     }
 }
@@ -218,8 +237,8 @@ pub struct Project {
 }
 
 impl Project {
-    fn new(cloud: &Cloud) -> Self {
-        let (admin, demo) = (cloud.sign_in("nova"), cloud.sign_in("nova-demo"));
+    /// Uploads the image and makes the flavor.
+    pub fn new(admin: &Client, demo: Client) -> Self {
         let body = json!({"name": "small", "disk_format": "raw", "container_format": "bare"});
         let image = demo.image("POST", "/images", Some(&body)).unwrap().accepted().unwrap().text("/id").unwrap();
         demo.upload(&image, &mut [0; 4096].as_slice(), 4096).unwrap();
@@ -230,7 +249,12 @@ impl Project {
 
     /// The same after a restart of the services.
     pub fn again(&self, cloud: &Cloud) -> Self {
-        Self { demo: cloud.sign_in("nova-demo"), ..self.clone() }
+        self.by(cloud.sign_in("nova-demo"))
+    }
+
+    /// The same by another way.
+    pub fn by(&self, demo: Client) -> Self {
+        Self { demo, ..self.clone() }
     }
 
     pub fn request(&self, name: &str) -> Value {

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{InstanceId, TaskId};
-use crate::image::ImageMeta;
+use crate::image::{ImageGrant, ImageMeta};
 use crate::rpc_method;
 
 rpc_method! {
@@ -84,6 +84,9 @@ pub struct BuildOrder {
     pub swap_mb: u64,
     /// What it boots from.
     pub image: Option<ImageMeta>,
+    /// Leave to fetch that image, and no other, until the task's deadline.
+    #[serde(default)]
+    pub image_grant: Option<ImageGrant>,
     /// Make a config drive.
     pub config_drive: bool,
     /// Key name and public key.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::aggregate::Aggregate;
 use crate::flavor::Resources;
 use crate::host::ComputeNode;
 use crate::ids::{HostName, InstanceId};
@@ -30,6 +31,19 @@ pub struct HostsChangedRequest {
     /// Resources that were given back or moved.
     #[serde(default)]
     pub allocations: Vec<AllocationNews>,
+    /// Aggregates that were made, changed or deleted, with their hosts and metadata.
+    #[serde(default)]
+    pub aggregates: Vec<AggregateNews>,
+}
+
+/// An aggregate, as the store has it now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AggregateNews {
+    /// The aggregate; of a deleted one, as it was.
+    pub aggregate: Aggregate,
+    /// It is gone.
+    #[serde(default)]
+    pub deleted: bool,
 }
 
 /// A node, as the store has it now.

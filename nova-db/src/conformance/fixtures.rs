@@ -2,17 +2,19 @@
 
 use jiff::{SignedDuration, Timestamp};
 use nova_core::action::ActionRecord;
+use nova_core::aggregate::{Aggregate, ZONE_KEY};
 use nova_core::context::RequestContext;
 use nova_core::entropy::SeededEntropy;
 use nova_core::flavor::{Flavor, Resources};
 use nova_core::host::{Allocation, ComputeNode, Inventory};
 use nova_core::ids::{
-    ComputeNodeId, FlavorId, HostName, ImageId, InstanceId, ProjectId, RequestId, ReservationId, ServiceId, TaskId,
-    UserId,
+    AggregateId, ComputeNodeId, FlavorId, HostName, ImageId, InstanceId, ProjectId, RequestId, ReservationId,
+    ServerGroupId, ServiceId, TaskId, UserId,
 };
 use nova_core::image::ImageMeta;
 use nova_core::instance::Instance;
 use nova_core::quota::Limits;
+use nova_core::server_group::{GroupPolicy, ServerGroup};
 use nova_core::state::{States, TaskState, VmState};
 use nova_core::task::{Task, Work};
 
@@ -53,6 +55,36 @@ impl Make {
     }
     pub(crate) fn instance_id(&self) -> InstanceId {
         InstanceId::generate(&self.0)
+    }
+
+    pub(crate) fn group_id(&self) -> ServerGroupId {
+        ServerGroupId::generate(&self.0)
+    }
+
+    pub(crate) fn aggregate(&self, name: &str, zone: Option<&str>) -> Aggregate {
+        Aggregate {
+            id: AggregateId::generate(&self.0),
+            number: 0,
+            name: name.to_owned(),
+            metadata: zone.map(|zone| (ZONE_KEY.to_owned(), zone.to_owned())).into_iter().collect(),
+            hosts: Default::default(),
+            created_at: at(0),
+            updated_at: None,
+        }
+    }
+
+    pub(crate) fn server_group(&self, project: &str, policy: GroupPolicy) -> ServerGroup {
+        ServerGroup {
+            id: self.group_id(),
+            number: 0,
+            name: "group".into(),
+            project_id: ProjectId::from(project),
+            user_id: UserId::from("user"),
+            policy,
+            max_server_per_host: None,
+            members: Vec::new(),
+            created_at: at(0),
+        }
     }
 
     pub(crate) fn instance(&self, project: &str) -> Instance {
@@ -133,7 +165,7 @@ impl Make {
             let task = self.task(&instance, build);
             NewInstance { instance, action, task }
         };
-        NewInstances { instances: instances.into_iter().map(new).collect(), limits }
+        NewInstances { instances: instances.into_iter().map(new).collect(), limits, group: None }
     }
 
     /// Creates it and returns it as it was kept.
@@ -250,7 +282,7 @@ pub(crate) fn action(instance: &Instance, request: &RequestId, name: &str) -> Ac
 /// Its flavor's resources, on that host.
 pub(crate) fn booking(instance: &Instance, host: &str) -> Booking {
     let (instance_id, host) = (instance.id, HostName::from(host));
-    Booking { allocation: Allocation { instance_id, host, resources: instance.flavor.resources(), created_at: at(1) } }
+    Booking::of(Allocation { instance_id, host, resources: instance.flavor.resources(), created_at: at(1) })
 }
 
 /// A commit of the task's own row and a booking.

@@ -11,6 +11,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a check fails by panicking")]
 
+mod aggregates;
 mod archive;
 mod booking;
 pub(crate) mod fixtures;
@@ -22,11 +23,13 @@ mod instances;
 mod queries;
 mod races;
 mod rebuild;
+mod server_groups;
 mod tasks;
 
 use std::any::Any;
 use std::sync::Arc;
 
+pub use aggregates::*;
 pub use archive::*;
 pub use booking::*;
 pub use flavors::*;
@@ -37,6 +40,7 @@ pub use instances::*;
 pub use queries::*;
 pub use races::*;
 pub use rebuild::*;
+pub use server_groups::*;
 pub use tasks::*;
 
 use crate::Store;
@@ -141,6 +145,15 @@ macro_rules! store_conformance {
             revoked_tokens_expire,
             identity_version_grows,
             images_live_and_die,
+            aggregates_live_and_die,
+            aggregates_have_hosts,
+            hosts_have_one_zone,
+            servers_do_not_change_their_zone,
+            bookings_keep_to_their_zone,
+            server_groups_live_and_die,
+            members_join_and_leave,
+            placements_follow_bookings,
+            bookings_keep_to_their_group,
             right_accounts_are_left_alone,
             wrong_allocations_are_put_right,
             old_deleted_instances_are_archived,
@@ -156,7 +169,12 @@ macro_rules! store_conformance {
             all_get_the_same_secret,
             first_beats_make_one_service,
             own_writes_are_read,
-            repair_and_creates_add_up
+            repair_and_creates_add_up,
+            one_zone_gets_the_host,
+            bookings_and_zones_exclude_each_other,
+            group_limits_are_exact,
+            anti_affinity_holds_under_load,
+            affinity_holds_under_load
         );
     };
     ($open:expr) => {

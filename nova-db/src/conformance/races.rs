@@ -13,7 +13,7 @@ use crate::{Kind, Store, StoreError, TaskCommit};
 const MANY: usize = 64;
 
 /// Runs one task per input at the same time and gives back what they say, in order.
-async fn all_at_once<I, T, F>(inputs: Vec<I>, run: impl Fn(I) -> F) -> Vec<T>
+pub(super) async fn all_at_once<I, T, F>(inputs: Vec<I>, run: impl Fn(I) -> F) -> Vec<T>
 where
     F: Future<Output = T> + Send + 'static,
     T: Send + 'static,

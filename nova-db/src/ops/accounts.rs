@@ -6,7 +6,7 @@ use nova_core::ids::{HostName, InstanceId, ProjectId};
 use nova_core::instance::Instance;
 use nova_core::quota::Usage;
 
-use super::{add, find, first, remove, replace_or_race};
+use super::{add, aggregates, find, first, remove, replace_or_race, server_groups};
 use crate::records::ProjectUsage;
 use crate::rows::{Condition, Fail, Found, Lock, Select, Transaction, Value};
 use crate::{Booking, StoreError};
@@ -88,7 +88,7 @@ fn key(instance: InstanceId, host: &HostName) -> [Value; 2] {
     [Value::text(instance), Value::text(host)]
 }
 
-/// Books resources on a host if there is room. The same booking again changes nothing; another amount takes the place
+/// Books resources on a host if there is room, and zone and group allow it. The same booking again changes nothing; another amount takes the place
 /// of the first.
 pub(super) async fn book(tx: &mut dyn Transaction, booking: &Booking) -> Result<(), Fail> {
     let wanted = &booking.allocation;
@@ -96,6 +96,7 @@ pub(super) async fn book(tx: &mut dyn Transaction, booking: &Booking) -> Result<
     if held.as_ref().is_some_and(|held| held.record.resources == wanted.resources) {
         return Ok(());
     }
+    server_groups::check_rule(tx, booking).await?;
     let no_room = |resource| StoreError::NoRoom { host: wanted.host.to_string(), resource };
     let Some(Found { record: mut node, generation }) = node_of_host(tx, &wanted.host, Lock::ForUpdate).await? else {
         return Err(no_room("node").into());
@@ -105,6 +106,7 @@ pub(super) async fn book(tx: &mut dyn Transaction, booking: &Booking) -> Result<
     if let Some(resource) = node.inventory.shortage(others, wanted.resources) {
         return Err(no_room(resource).into());
     }
+    aggregates::check_zone(tx, booking, &node.zone).await?;
     node.used = others.plus(wanted.resources);
     node.allocations += u64::from(held.is_none());
     node.generation = generation + 1;

@@ -11,7 +11,7 @@ use nova_core::task::Task;
 
 use super::accounts::release;
 use super::{find, list, remove, replace_or_race};
-use crate::records::Request;
+use crate::records::{GroupMember, Request};
 use crate::rows::{Condition, Fail, Found, Lock, Record, Select, Transaction, Value};
 
 pub(super) async fn archive_deleted(tx: &mut dyn Transaction, before: Timestamp, limit: usize) -> Result<usize, Fail> {
@@ -29,6 +29,7 @@ pub(super) async fn archive_deleted(tx: &mut dyn Transaction, before: Timestamp,
     }
     tx.delete(Task::TABLE, &of_these).await?;
     tx.delete(ActionRecord::TABLE, &of_these).await?;
+    tx.delete(GroupMember::TABLE, &of_these).await?;
     forget_requests(tx, &old).await?;
     tx.delete(Instance::TABLE, &Condition::In("id", ids)).await?;
     Ok(old.len())

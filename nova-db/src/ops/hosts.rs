@@ -8,7 +8,7 @@ use nova_core::host::{ComputeNode, Service};
 use nova_core::ids::{ComputeNodeId, HostName, ServiceId};
 
 use super::accounts::node_of_host;
-use super::{RowStore, add, conflict, first, list, need, remove_existing, replace, replace_or_race};
+use super::{RowStore, add, aggregates, conflict, first, list, need, remove_existing, replace, replace_or_race};
 use crate::rows::{
     Backend, Condition, Fail, Found, Lock, Record, Select, Sequence, Transaction, Value, decode, micros,
 };
@@ -38,7 +38,7 @@ impl<B: Backend> HostStore for RowStore<B> {
     }
 
     async fn delete_service(&self, id: ServiceId) -> Result<(), StoreError> {
-        self.write([Value::text(id)], |tx, key| Box::pin(remove_existing::<Service>(tx, key))).await
+        self.write([Value::text(id)], |tx, key| Box::pin(delete_service(tx, key))).await
     }
 
     async fn put_node(&self, node: ComputeNode) -> Result<ComputeNode, StoreError> {
@@ -139,6 +139,15 @@ async fn touch(tx: &mut dyn Transaction, beats: &[ServiceBeat], known: &mut Serv
         tx.set(Service::TABLE, &Condition::In("id", ids), &values).await?;
     }
     Ok(())
+}
+
+/// A host without a compute service is in no aggregate.
+async fn delete_service(tx: &mut dyn Transaction, key: &[Value]) -> Result<(), Fail> {
+    let service = need::<Service>(tx, key, Lock::ForUpdate).await?.record;
+    if service.binary == "nova-compute" {
+        aggregates::forget_host(tx, &service.host).await?;
+    }
+    remove_existing::<Service>(tx, key).await
 }
 
 async fn update_service(tx: &mut dyn Transaction, service: &Service) -> Result<Service, Fail> {

@@ -92,14 +92,6 @@ impl<B: Backend> IdentityStore for RowStore<B> {
         self.read(&select, |tx, select| Box::pin(list(tx, select))).await
     }
 
-    async fn secret(&self, name: &str, value: &[u8]) -> Result<Vec<u8>, StoreError> {
-        let name = name.to_owned();
-        if let Some(known) = self.read(&name, |tx, name| Box::pin(tokens::find_secret(tx, name))).await? {
-            return Ok(known);
-        }
-        self.write((name, value.to_vec()), |tx, input| Box::pin(tokens::set_secret(tx, &input.0, &input.1))).await
-    }
-
     async fn revoke_token(&self, audit_id: &str, expires: Timestamp) -> Result<(), StoreError> {
         self.write((audit_id.to_owned(), expires), |tx, input| Box::pin(tokens::revoke(tx, &input.0, input.1))).await
     }

@@ -12,7 +12,7 @@ use nova_core::quota::{Usage, check};
 use nova_core::task::Task;
 
 use super::accounts::{recount, release, share, sum, usage_of, write_usage};
-use super::{RowStore, add, add_all, conflict, find, list, need, query, rebuild, replace, tasks};
+use super::{RowStore, add, add_all, conflict, find, list, need, query, rebuild, replace, server_groups, tasks};
 use crate::records::{ProjectUsage, Request};
 use crate::rows::{Backend, Condition, Fail, Lock, Select, Sequence, Transaction, Value};
 use crate::{
@@ -120,6 +120,9 @@ async fn create_instances(tx: &mut dyn Transaction, new: &NewInstances) -> Resul
     let (used, generation) = usage_of(tx, &one.project_id, Lock::ForUpdate).await?;
     check(&new.limits, &used, &wanted).map_err(StoreError::Quota)?;
     let instances = numbered(tx, &new.instances).await?;
+    if let Some(join) = &new.group {
+        server_groups::join(tx, join, &instances).await?;
+    }
     let request = Request {
         project_id: one.project_id.clone(),
         request_id: one.request_id.clone(),
@@ -189,6 +192,9 @@ pub(super) async fn write_instance(
         return Err(conflict::<Instance>(&key));
     }
     recount(tx, &old.record, &next).await?;
+    if next.is_deleted() && !old.record.is_deleted() && next.group().is_some() {
+        server_groups::leave(tx, next.id).await?;
+    }
     Ok(next)
 }
 

@@ -1,6 +1,7 @@
 //! The store's operations, written once over rows; every backend runs these.
 
 mod accounts;
+mod aggregates;
 mod archive;
 mod flavors;
 mod hosts;
@@ -10,6 +11,7 @@ mod instances;
 mod keypairs;
 mod query;
 mod rebuild;
+mod server_groups;
 mod tasks;
 #[cfg(all(test, feature = "conformance"))]
 mod tests;

@@ -1,18 +1,31 @@
 //! Secrets that services share, and tokens taken back.
 
+use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::{add, find, list, put};
+use super::{RowStore, add, find, list, put};
 use crate::records::{RevokedToken, Secret};
-use crate::rows::{Condition, Fail, Lock, Record, Select, Sequence, Transaction, Value};
+use crate::rows::{Backend, Condition, Fail, Lock, Record, Select, Sequence, Transaction, Value};
+use crate::{SecretStore, StoreError};
+
+#[async_trait]
+impl<B: Backend> SecretStore for RowStore<B> {
+    async fn secret(&self, name: &str, value: &[u8]) -> Result<Vec<u8>, StoreError> {
+        let name = name.to_owned();
+        if let Some(known) = self.read(&name, |tx, name| Box::pin(find_secret(tx, name))).await? {
+            return Ok(known);
+        }
+        self.write((name, value.to_vec()), |tx, input| Box::pin(set_secret(tx, &input.0, &input.1))).await
+    }
+}
 
 /// The secret, if there is one.
-pub(super) async fn find_secret(tx: &mut dyn Transaction, name: &str) -> Result<Option<Vec<u8>>, Fail> {
+async fn find_secret(tx: &mut dyn Transaction, name: &str) -> Result<Option<Vec<u8>>, Fail> {
     Ok(find::<Secret>(tx, &[name.into()], Lock::None).await?.map(|found| found.record.value))
 }
 
 /// The secret, set to that value if there is none.
-pub(super) async fn set_secret(tx: &mut dyn Transaction, name: &str, value: &[u8]) -> Result<Vec<u8>, Fail> {
+async fn set_secret(tx: &mut dyn Transaction, name: &str, value: &[u8]) -> Result<Vec<u8>, Fail> {
     if let Some(earlier) = find_secret(tx, name).await? {
         return Ok(earlier);
     }

@@ -4,12 +4,14 @@
 //! here needs a migration (`crate::sql::migrations`); a test compares the two.
 
 mod compute;
+mod groups;
 mod hosts;
 mod identity;
 mod images;
 mod instance;
 
 pub(crate) use compute::{ProjectUsage, Request};
+pub(crate) use groups::{AggregateHost, GroupMember};
 pub(crate) use identity::{RevokedToken, Secret, folded};
 pub(crate) use instance::sort_column;
 
@@ -37,4 +39,8 @@ pub(crate) const TABLES: &[&Table] = &[
     Secret::TABLE,
     RevokedToken::TABLE,
     nova_core::image::Image::TABLE,
+    nova_core::aggregate::Aggregate::TABLE,
+    AggregateHost::TABLE,
+    nova_core::server_group::ServerGroup::TABLE,
+    GroupMember::TABLE,
 ];

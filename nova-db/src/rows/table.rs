@@ -201,6 +201,12 @@ pub(crate) enum Sequence {
     Keypair,
     /// How often identity changed.
     Identity,
+    /// Numbers of aggregates.
+    Aggregate,
+    /// How often aggregates changed: changes wait for each other here.
+    AggregateChange,
+    /// Numbers of server groups.
+    ServerGroup,
 }
 
 impl Sequence {
@@ -213,6 +219,9 @@ impl Sequence {
             Self::ComputeNode => "compute_node",
             Self::Keypair => "keypair",
             Self::Identity => "identity",
+            Self::Aggregate => "aggregate",
+            Self::AggregateChange => "aggregate_change",
+            Self::ServerGroup => "server_group",
         }
     }
 }

@@ -42,7 +42,8 @@ pub(super) fn newest() -> u32 {
 }
 
 /// All steps, oldest first.
-pub(super) const MIGRATIONS: &[Migration] = &[Migration { version: 1, steps: FIRST }];
+pub(super) const MIGRATIONS: &[Migration] =
+    &[Migration { version: 1, steps: FIRST }, Migration { version: 2, steps: GROUPS }];
 
 const FIRST: &[Step] = &[
     Step::Sequences(&["instance", "service", "compute_node", "keypair", "identity"]),
@@ -212,6 +213,39 @@ const FIRST: &[Step] = &[
         key: 1,
         unique: &[],
         indexes: &[&["created_at", "id"]],
+    }),
+];
+
+/// Host aggregates and server groups.
+const GROUPS: &[Step] = &[
+    Step::Sequences(&["aggregate", "aggregate_change", "server_group"]),
+    Step::Table(NewTable {
+        name: "aggregates",
+        columns: &[Column::int("number"), Column::text("name", 255)],
+        key: 1,
+        unique: &[&["name"]],
+        indexes: &[],
+    }),
+    Step::Table(NewTable {
+        name: "aggregate_hosts",
+        columns: &[Column::int("aggregate_number"), Column::text("host", 255)],
+        key: 2,
+        unique: &[],
+        indexes: &[&["host", "aggregate_number"]],
+    }),
+    Step::Table(NewTable {
+        name: "server_groups",
+        columns: &[Column::uuid("id"), Column::text("project_id", 255), Column::int("number")],
+        key: 1,
+        unique: &[],
+        indexes: &[&["project_id", "number"]],
+    }),
+    Step::Table(NewTable {
+        name: "server_group_members",
+        columns: &[Column::uuid("group_id"), Column::uuid("instance_id")],
+        key: 2,
+        unique: &[],
+        indexes: &[&["instance_id"]],
     }),
 ];
 

@@ -137,5 +137,7 @@ const fn numbered(sequence: Sequence) -> Kind {
         Sequence::ComputeNode => Kind::ComputeNode,
         Sequence::Keypair => Kind::Keypair,
         Sequence::Identity => Kind::Domain,
+        Sequence::Aggregate | Sequence::AggregateChange => Kind::Aggregate,
+        Sequence::ServerGroup => Kind::ServerGroup,
     }
 }

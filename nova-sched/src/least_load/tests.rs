@@ -122,3 +122,47 @@ fn a_table_without_the_dimension_is_refused() {
     let volumes = LeastLoadScheduler::new(LeastLoadOptions::from_source(Arc::new(UsedLoad::of("gigabytes"))));
     volumes.register(&mut table).unwrap();
 }
+
+#[test]
+fn the_nearest_of_equals_comes_first() {
+    let mut table = fixtures::table(6, 3);
+    let distances = ZoneDistances::parse(["zone-0:zone-1=2", "zone-0:zone-2=1"]).unwrap();
+    let zone_distances = Some(Arc::new(distances));
+    let scheduler = LeastLoadScheduler::new(LeastLoadOptions { zone_distances, ..LeastLoadOptions::default() });
+    scheduler.register(&mut table).unwrap();
+    let mut request = Request::new([1, 1, 1].into()).instances(6);
+    request.near_zones = vec!["zone-0".to_owned()];
+    let zones: Vec<char> = (chosen(&scheduler, &table, &request).iter())
+        .map(|host| char::from(b'0' + (host.as_bytes()[5] - b'0') % 3))
+        .collect();
+    assert_eq!(zones, ['0', '0', '2', '2', '1', '1']);
+    // Load comes before distance.
+    table.allocate("host-0", 1, &[1, 0, 0].into()).unwrap();
+    table.allocate("host-3", 2, &[1, 0, 0].into()).unwrap();
+    assert!(["host-2", "host-5"].contains(&chosen(&scheduler, &table, &request.instances(1))[0].as_str()));
+}
+
+#[test]
+fn load_may_be_what_a_host_reports_of_itself() {
+    let mut table = fixtures::table(3, 1);
+    let [io, cpu] = ["io", "cpu"].map(|name| {
+        let scheduler = LeastLoadScheduler::new(LeastLoadOptions::from_source_name(Some(name)).unwrap());
+        scheduler.register(&mut table).unwrap();
+        scheduler
+    });
+    for (number, (io_ops, percent)) in [(2, 30.5), (1, 80.0), (3, 30.25)].into_iter().enumerate() {
+        let metrics = [(crate::CpuLoad::METRIC.to_owned(), percent)].into();
+        table.set_stats(&format!("host-{number}"), crate::HostStats { io_ops, failed_builds: 0, metrics }).unwrap();
+    }
+    let request = Request::new([1, 1, 1].into());
+    assert_eq!(
+        (chosen(&io, &table, &request), chosen(&cpu, &table, &request)),
+        (vec!["host-1".to_owned()], vec!["host-2".to_owned()])
+    );
+    // A host that tells nothing of its CPU counts as busy.
+    table.set_stats("host-2", crate::HostStats::default()).unwrap();
+    assert_eq!(
+        (chosen(&io, &table, &request), chosen(&cpu, &table, &request)),
+        (vec!["host-2".to_owned()], vec!["host-0".to_owned()])
+    );
+}

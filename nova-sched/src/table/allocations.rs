@@ -1,11 +1,11 @@
 //! Who holds what, and on which host.
 
-use std::collections::HashMap;
-
+use super::counts::put;
 use super::layout::Row;
 use super::{HostTable, MOST};
 use crate::SchedulerError;
 use crate::dimensions::ResourceVector;
+use crate::hash::Map;
 
 /// Whether a change to the table did something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub struct Holding {
 /// The different amounts that are held, each kept once: millions of instances have few sizes.
 #[derive(Clone, Default)]
 pub(super) struct Sizes {
-    ids: HashMap<ResourceVector, u32>,
+    ids: Map<ResourceVector, u32>,
     /// Each with how many holdings have it; the number is its id.
     kept: Vec<(ResourceVector, u32)>,
     unused: Vec<u32>,
@@ -240,8 +240,18 @@ impl HostTable {
         for consumer in consumers.unwrap_or_default() {
             if let Some(held) = self.drop_holding(consumer, row) {
                 self.sizes.drop_one(held.size);
+                self.forget_image(consumer);
             }
         }
+    }
+
+    pub(crate) fn holds_on(&self, consumer: u128, row: Row) -> bool {
+        self.rows_of(consumer).any(|held| held == row)
+    }
+
+    /// The hosts on which the consumer holds something.
+    pub(crate) fn rows_of(&self, consumer: u128) -> impl Iterator<Item = Row> + '_ {
+        self.allocations.get(&consumer).into_iter().flat_map(|holdings| holdings.iter().map(|held| held.row))
     }
 
     fn held(&self, consumer: u128, row: Row) -> Option<ResourceVector> {
@@ -249,10 +259,17 @@ impl HostTable {
     }
 
     fn replace(&mut self, row: Row, consumer: u128, resources: &ResourceVector) {
+        // What else is known of the consumer stays.
+        let image = self.images.get(&consumer).cloned();
+        let topology = self.cold_mut(row).and_then(|cold| cold.topology.take());
         if let Some(old) = self.drop_holding(consumer, row) {
             self.give_back(consumer, &old);
         }
         self.hold(row, consumer, resources);
+        if let Some(cold) = self.cold_mut(row) {
+            cold.topology = topology;
+        }
+        self.images.extend(image.map(|image| (consumer, image)));
     }
 
     fn hold(&mut self, row: Row, consumer: u128, resources: &ResourceVector) {
@@ -264,10 +281,13 @@ impl HostTable {
         if let Some(cold) = self.cold_mut(row) {
             cold.consumers.push(consumer);
         }
+        self.count_instances(row);
         for (index, amount) in resources.non_zero() {
             self.set_used(row, index, self.used_at(row, index) + amount);
         }
-        self.refresh_loads(row);
+        if self.refresh_loads(row) {
+            self.changes.push(row);
+        }
     }
 
     fn give_back(&mut self, consumer: u128, held: &Held) {
@@ -276,10 +296,25 @@ impl HostTable {
         {
             cold.consumers.swap_remove(place);
         }
+        self.count_instances(held.row);
+        self.release_topology(held.row, consumer);
+        self.forget_image(consumer);
         for (index, amount) in self.sizes.drop_one(held.size).non_zero() {
             self.set_used(held.row, index, self.used_at(held.row, index).saturating_sub(amount));
         }
         self.refresh_loads(held.row);
+        self.changes.push(held.row);
+    }
+
+    fn forget_image(&mut self, consumer: u128) {
+        if !self.images.is_empty() && !self.allocations.contains_key(&consumer) {
+            self.images.remove(&consumer);
+        }
+    }
+
+    fn count_instances(&mut self, row: Row) {
+        let instances = self.cold(row).map_or(0, |cold| cold.consumers.len());
+        put(&mut self.counts.instances, row, instances as u32);
     }
 
     /// Takes one holding out of the consumer's list.

@@ -4,11 +4,13 @@
 //! holds hosts of about the same size: then the largest free amount in a block says much about each host in it, and a
 //! search that skips by those maxima skips well. Rows stay where they are until a host changes zone or size.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::summary::Summary;
 use crate::dimensions::{MAX_DIMENSIONS, ResourceVector};
+use crate::hash::Map;
 
 /// Hosts in a block; the bits of a word.
 pub(crate) const BLOCK: usize = 64;
@@ -107,25 +109,20 @@ impl Zone {
 pub(crate) struct Cold {
     pub(crate) name: Arc<str>,
     pub(crate) node: Arc<str>,
-    pub(crate) stock: Box<[Stock]>,
     pub(crate) disabled_reason: Option<Box<str>>,
     pub(crate) consumers: Vec<u128>,
     pub(crate) reported_load: u64,
     pub(crate) last_heartbeat_ms: Option<u64>,
-}
-
-/// One dimension of a host, as described.
-#[derive(Clone, Copy)]
-pub(crate) struct Stock {
-    pub(crate) total: u64,
-    pub(crate) reserved: u64,
-    pub(crate) ratio: f64,
+    pub(crate) metrics: BTreeMap<String, f64>,
+    pub(crate) ip: Option<IpAddr>,
+    /// What guests hold of its cells and devices.
+    pub(crate) topology: Option<Box<super::topology::Held>>,
 }
 
 /// Sets of hosts by a name that they carry: a trait, an architecture.
 #[derive(Clone, Default)]
 pub(crate) struct Tags {
-    ids: HashMap<Arc<str>, usize>,
+    ids: Map<Arc<str>, usize>,
     names: Vec<Arc<str>>,
     /// Per name, the word of each block.
     words: Vec<Vec<u64>>,

@@ -45,6 +45,21 @@ impl HostTable {
         Some(LoadIndexRef { number, merits: &self.loads[number].merits })
     }
 
+    /// The best merit of any host of the block that may be chosen.
+    pub(crate) fn best_merit_of(&self, load: usize, block: usize) -> i64 {
+        let block = &self.blocks[block];
+        self.zones[block.zone as usize].best_merit[load].block(block.position as usize)
+    }
+
+    /// What the host is worth by the index of that number; the same for all when there is none.
+    #[inline]
+    pub(crate) fn merit_at(&self, load: Option<usize>, row: Row) -> i64 {
+        match load {
+            Some(load) => self.loads[load].merits[block_of(row)][bit_of(row)],
+            None => 0,
+        }
+    }
+
     pub(super) fn add_load_index(&mut self, source: Arc<dyn LoadSource>) {
         self.loads.push(LoadIndex { source, merits: vec![[NOTHING; BLOCK]; self.blocks.len()] });
         for zone in &mut self.zones {
@@ -59,14 +74,16 @@ impl HostTable {
         }
     }
 
-    /// Asks every load source about one host again.
-    pub(super) fn refresh_loads(&mut self, row: Row) {
+    /// Asks every load source about one host again. Returns whether one of them finds it better than before.
+    pub(super) fn refresh_loads(&mut self, row: Row) -> bool {
         let (index, bit) = (block_of(row), bit_of(row));
+        let mut better = false;
         for which in 0..self.loads.len() {
-            let Some(host) = self.view(row, ResourceVector::default()) else { return };
+            let Some(host) = self.view(row, ResourceVector::default()) else { return better };
             let new = merit(self.loads[which].source.load(host));
             let column = &mut self.loads[which].merits[index];
             let old = std::mem::replace(&mut column[bit], new);
+            better |= new > old;
             let block = &self.blocks[index];
             let eligible = block.eligible();
             if old != new && eligible >> bit & 1 == 1 {
@@ -74,6 +91,7 @@ impl HostTable {
                 summary.changed(block.position as usize, old, new, column, eligible);
             }
         }
+        better
     }
 
     /// Finds a block's best merits anew.

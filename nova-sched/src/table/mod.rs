@@ -1,13 +1,17 @@
 //! The table of hosts: kept current change by change, read by every decision.
 
 mod allocations;
+mod changes;
+mod counts;
 mod layout;
 mod loads;
 mod rows;
 mod snapshot;
+mod stock;
 mod summary;
+mod topology;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -15,13 +19,21 @@ pub use allocations::{Applied, Holding};
 pub(crate) use layout::{BLOCK, Block, Cold, Row, Tags, Zone, bit_of, bits, block_of, row_at};
 pub(crate) use loads::{LoadIndexRef, merit};
 pub use snapshot::{AllocationSnapshot, HostSnapshot, TableSnapshot};
+pub(crate) use summary::{NOTHING, Summary};
+pub use topology::TopologyClaim;
 
+use crate::attributes::{Aggregate, Aggregates, HostAttributes, Kinds};
+use crate::classes::ClassCache;
 use crate::dimensions::{Dimensions, ResourceVector};
-use crate::host::{HostInventory, HostView};
+use crate::hash::Map;
+use crate::host::{HostInventory, HostStats, HostView};
 use crate::{LoadSource, SchedulerError};
 use allocations::{Holdings, Sizes};
+use changes::ChangeLog;
+use counts::Counts;
 use layout::SizeClass;
 use loads::LoadIndex;
+use stock::Stocks;
 
 /// No capacity or sum of allocations is counted beyond this, so that differences never overflow.
 pub(crate) const MOST: u64 = 1 << 62;
@@ -52,18 +64,28 @@ pub struct HostTable {
     pub(crate) blocks: Vec<Block>,
     /// Per dimension, then block: what is left. Negative when a host shrank below what it had handed out.
     pub(crate) free: Vec<Vec<[i64; BLOCK]>>,
-    /// Per dimension, then block: what is handed out.
-    used: Vec<Vec<[u64; BLOCK]>>,
+    /// What hosts have, by number.
+    pub(crate) stocks: Stocks,
+    /// What hosts are, by number.
+    pub(crate) kinds: Kinds,
+    pub(crate) aggregates: Aggregates,
+    pub(crate) counts: Counts,
     pub(crate) architectures: Tags,
     pub(crate) traits: Tags,
     pub(crate) loads: Vec<LoadIndex>,
     cold: Vec<Option<Cold>>,
-    rows: HashMap<Arc<str>, Row>,
-    zone_ids: HashMap<Arc<str>, u32>,
+    rows: Map<Arc<str>, Row>,
+    zone_ids: Map<Arc<str>, u32>,
     /// Blocks with a free place, by zone and size.
-    open_blocks: HashMap<(u32, SizeClass), Vec<u32>>,
-    allocations: HashMap<u128, Holdings>,
+    open_blocks: Map<(u32, SizeClass), Vec<u32>>,
+    allocations: Map<u128, Holdings>,
     sizes: Sizes,
+    /// The image properties of consumers, for the weigher that reads them.
+    images: Map<u128, Arc<BTreeMap<String, String>>>,
+    /// Hosts that may have become better.
+    pub(crate) changes: ChangeLog,
+    /// What decisions have learned of the table.
+    pub(crate) classes: ClassCache,
 }
 
 impl HostTable {
@@ -76,16 +98,22 @@ impl HostTable {
             zones: Vec::new(),
             blocks: Vec::new(),
             free: vec![Vec::new(); count],
-            used: vec![Vec::new(); count],
+            stocks: Stocks::default(),
+            kinds: Kinds::default(),
+            aggregates: Aggregates::default(),
+            counts: Counts::default(),
             architectures: Tags::default(),
             traits: Tags::default(),
             loads: Vec::new(),
             cold: Vec::new(),
-            rows: HashMap::new(),
-            zone_ids: HashMap::new(),
-            open_blocks: HashMap::new(),
-            allocations: HashMap::new(),
+            rows: Map::default(),
+            zone_ids: Map::default(),
+            open_blocks: Map::default(),
+            allocations: Map::default(),
             sizes: Sizes::default(),
+            images: Map::default(),
+            changes: ChangeLog::default(),
+            classes: ClassCache::default(),
         }
     }
 
@@ -130,12 +158,15 @@ impl HostTable {
 
     /// Adds a host, or replaces the description of one; what is allocated on it stays. Repeating it changes nothing.
     ///
+    /// A host may be of a type of the caller's own that becomes an inventory.
+    ///
     /// A host may come back smaller than what is handed out on it: then nothing more fits until enough is released.
     ///
     /// # Errors
     ///
     /// [`SchedulerError::InvalidInventory`] names the field; the table is as it was.
-    pub fn upsert_host(&mut self, inventory: HostInventory) -> Result<(), SchedulerError> {
+    pub fn upsert_host(&mut self, host: impl Into<HostInventory>) -> Result<(), SchedulerError> {
+        let inventory = host.into();
         check(&inventory)?;
         let zone = self.intern_zone(&inventory.zone);
         let size = self.size_class(&inventory);
@@ -224,8 +255,55 @@ impl HostTable {
         if let Some(cold) = self.cold_mut(row) {
             cold.reported_load = load;
         }
-        self.refresh_loads(row);
+        if self.refresh_loads(row) {
+            self.changes.push(row);
+        }
         Ok(())
+    }
+
+    /// Replaces what the host reports of its present state.
+    ///
+    /// # Errors
+    ///
+    /// [`SchedulerError::UnknownHost`].
+    pub fn set_stats(&mut self, name: &str, stats: HostStats) -> Result<(), SchedulerError> {
+        let row = self.known_row(name)?;
+        self.put_stats(row, stats);
+        if self.refresh_loads(row) {
+            self.changes.push(row);
+        }
+        Ok(())
+    }
+
+    /// Replaces all aggregates. A host that comes to the table later is in those that name it.
+    pub fn set_aggregates(&mut self, aggregates: impl IntoIterator<Item = Aggregate>) {
+        let mut all: Vec<Aggregate> = aggregates.into_iter().collect();
+        all.sort_by_key(|aggregate| aggregate.id);
+        if all == self.aggregates.all {
+            return;
+        }
+        self.aggregates = Aggregates::new(all);
+        for row in 0..self.cold.len() {
+            self.find_aggregates(row as Row);
+        }
+    }
+
+    /// Notes the image properties of a consumer that holds something, for
+    /// [`ImagePropertiesWeigher`](crate::weighers::ImagePropertiesWeigher). Forgotten when it holds nothing any more.
+    pub fn set_image_properties(&mut self, consumer: u128, properties: Arc<BTreeMap<String, String>>) {
+        if self.rows_of(consumer).next().is_some() {
+            self.images.insert(consumer, properties);
+        }
+    }
+
+    pub(crate) fn image_properties(&self, consumer: u128) -> Option<&BTreeMap<String, String>> {
+        self.images.get(&consumer).map(AsRef::as_ref)
+    }
+
+    /// The aggregates, by number.
+    #[must_use]
+    pub fn aggregates(&self) -> &[Aggregate] {
+        &self.aggregates.all
     }
 
     /// Keeps hosts in order of this load from now on, so that the least loaded is found without asking each. Sources of
@@ -234,6 +312,23 @@ impl HostTable {
         if self.load_index_ref(source.name()).is_none() {
             self.add_load_index(source);
         }
+    }
+
+    /// Whether any host reports operations under way.
+    #[must_use]
+    pub fn has_io_ops(&self) -> bool {
+        self.counts.busy > 0
+    }
+
+    /// Whether any host reports failed builds.
+    #[must_use]
+    pub fn has_failed_builds(&self) -> bool {
+        self.counts.failing > 0
+    }
+
+    /// The kinds of hosts that there are.
+    pub fn kinds(&self) -> impl Iterator<Item = &HostAttributes> {
+        self.kinds.iter()
     }
 
     pub(crate) fn zone_id(&self, name: &str) -> Option<u32> {

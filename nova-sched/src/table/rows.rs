@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use super::layout::{BLOCK, Block, Cold, Row, SizeClass, Stock, Zone, bit_of, block_of, row_at};
-use super::{HostTable, MOST};
+use super::HostTable;
+use super::counts::{at, put};
+use super::layout::{BLOCK, Block, Cold, Row, SizeClass, Zone, bit_of, block_of, row_at};
+use super::stock::Stock;
 use crate::dimensions::ResourceVector;
-use crate::host::{HostInventory, HostView, Ratios, capacity};
+use crate::host::{HostInventory, HostStats, HostView};
 
 impl HostTable {
     pub(crate) fn row(&self, name: &str) -> Option<Row> {
@@ -34,7 +36,7 @@ impl HostTable {
     }
 
     pub(crate) fn used_at(&self, row: Row, dimension: usize) -> u64 {
-        self.used.get(dimension).map_or(0, |column| column[block_of(row)][bit_of(row)])
+        (self.stock_of(row).capacity.get(dimension) as i64 - self.free_at(row, dimension)) as u64
     }
 
     pub(crate) fn free_at(&self, row: Row, dimension: usize) -> i64 {
@@ -42,17 +44,16 @@ impl HostTable {
     }
 
     pub(crate) fn capacity_at(&self, row: Row, dimension: usize) -> u64 {
-        (self.free_at(row, dimension) + self.used_at(row, dimension) as i64).max(0) as u64
+        self.stock_of(row).capacity.get(dimension)
+    }
+
+    #[inline]
+    pub(crate) fn stock_of(&self, row: Row) -> &Stock {
+        self.stocks.get(at(&self.counts.stock, row))
     }
 
     pub(crate) fn inventory_of(&self, row: Row, cold: &Cold) -> HostInventory {
-        let (mut total, mut reserved) = (ResourceVector::default(), ResourceVector::default());
-        let mut ratio = Ratios::default();
-        for (index, stock) in cold.stock.iter().enumerate() {
-            total.set(index, stock.total);
-            reserved.set(index, stock.reserved);
-            ratio.set(index, stock.ratio);
-        }
+        let Stock { total, reserved, ratio, .. } = *self.stock_of(row);
         HostInventory {
             name: cold.name.to_string(),
             node: cold.node.to_string(),
@@ -66,6 +67,13 @@ impl HostTable {
             architectures: self.architectures.of(row),
             traits: self.traits.of(row),
             reported_load: cold.reported_load,
+            ip: cold.ip,
+            attributes: Arc::clone(self.kinds.get(self.counts.kind_at(row))),
+            stats: HostStats {
+                io_ops: self.counts.io_ops_at(row),
+                failed_builds: self.counts.failed_builds_at(row),
+                metrics: cold.metrics.clone(),
+            },
         }
     }
 
@@ -95,11 +103,13 @@ impl HostTable {
         self.cold[row as usize] = Some(Cold {
             node: Arc::clone(&name),
             name,
-            stock: Box::default(),
             disabled_reason: None,
             consumers: Vec::new(),
             reported_load: 0,
             last_heartbeat_ms: None,
+            metrics: Default::default(),
+            ip: None,
+            topology: None,
         });
         self.describe_row(row, inventory);
     }
@@ -107,32 +117,48 @@ impl HostTable {
     /// Writes a description over a row that is already in the right block.
     pub(super) fn describe_row(&mut self, row: Row, inventory: HostInventory) {
         let (index, bit) = (block_of(row), bit_of(row));
-        let stock: Box<[Stock]> = (0..self.dimensions.len())
-            .map(|dimension| Stock {
-                total: inventory.total.get(dimension),
-                reserved: inventory.reserved.get(dimension),
-                ratio: inventory.ratio.get(dimension),
-            })
-            .collect();
-        for (dimension, stock) in stock.iter().enumerate() {
-            let room = capacity(stock.total, stock.reserved, stock.ratio).min(MOST);
-            self.free[dimension][index][bit] = room as i64 - self.used[dimension][index][bit] as i64;
+        let stock = Stock::of(&inventory, self.dimensions.len());
+        for dimension in 0..self.dimensions.len() {
+            let used = self.used_at(row, dimension) as i64;
+            self.free[dimension][index][bit] = stock.capacity.get(dimension) as i64 - used;
         }
+        let kind = self.kinds.keep(inventory.attributes);
+        self.kinds.drop_one(self.counts.kind_at(row));
+        put(&mut self.counts.kind, row, kind);
+        self.find_aggregates(row);
+        let stock = self.stocks.keep(stock);
+        self.stocks.drop_one(at(&self.counts.stock, row));
+        put(&mut self.counts.stock, row, stock);
         if let Some(cold) = self.cold_mut(row) {
-            cold.stock = stock;
             if *cold.node != *inventory.node {
                 cold.node =
                     if inventory.node == inventory.name { Arc::clone(&cold.name) } else { inventory.node.into() };
             }
+            cold.ip = inventory.ip;
             cold.disabled_reason = inventory.disabled_reason.map(Into::into);
             cold.reported_load = inventory.reported_load;
         }
+        self.put_stats(row, inventory.stats);
         let block = &mut self.blocks[index];
         put_bit(&mut block.up, bit, inventory.up);
         put_bit(&mut block.enabled, bit, inventory.enabled);
         self.architectures.replace(row, &inventory.architectures);
         self.traits.replace(row, &inventory.traits);
         self.recount(row);
+    }
+
+    /// Notes which aggregates the host of the row is in.
+    pub(super) fn find_aggregates(&mut self, row: Row) {
+        if let Some(set) = self.cold(row).map(|cold| self.aggregates.set_of(&cold.name)) {
+            put(&mut self.counts.aggregates, row, set);
+        }
+    }
+
+    pub(super) fn put_stats(&mut self, row: Row, stats: HostStats) {
+        self.counts.report(row, stats.io_ops, stats.failed_builds);
+        if let Some(cold) = self.cold_mut(row) {
+            cold.metrics = stats.metrics;
+        }
     }
 
     /// Brings a host into a block of that zone and size, with all that is allocated on it.
@@ -146,11 +172,13 @@ impl HostTable {
         self.free_row(row);
         let moved = self.take_row(zone, size);
         for (dimension, used) in used.into_iter().enumerate() {
-            self.used[dimension][block_of(moved)][bit_of(moved)] = used;
+            // The place has no capacity until the host is described.
+            self.free[dimension][block_of(moved)][bit_of(moved)] = -(used as i64);
         }
         if let Some(cold) = cold {
             self.rows.insert(Arc::clone(&cold.name), moved);
             self.move_holdings(&cold.consumers, row, moved);
+            put(&mut self.counts.instances, moved, cold.consumers.len() as u32);
             self.cold[moved as usize] = Some(cold);
         }
         moved
@@ -180,7 +208,7 @@ impl HostTable {
         home.most_free.iter_mut().chain(&mut home.best_merit).for_each(super::summary::Summary::push_block);
         self.blocks.push(Block { zone, position, size, occupied: 0, up: 0, enabled: 0 });
         self.free.iter_mut().for_each(|column| column.push([0; BLOCK]));
-        self.used.iter_mut().for_each(|column| column.push([0; BLOCK]));
+        self.counts.push_block();
         self.loads.iter_mut().for_each(super::loads::LoadIndex::push_block);
         self.cold.resize_with(self.cold.len() + BLOCK, || None);
         self.open_blocks.entry((zone, size)).or_default().push(index);
@@ -193,8 +221,10 @@ impl HostTable {
         self.cold[row as usize] = None;
         for dimension in 0..self.dimensions.len() {
             self.free[dimension][index][bit] = 0;
-            self.used[dimension][index][bit] = 0;
         }
+        self.stocks.drop_one(at(&self.counts.stock, row));
+        self.kinds.drop_one(self.counts.kind_at(row));
+        self.counts.clear(row);
         self.architectures.replace(row, &[]);
         self.traits.replace(row, &[]);
         let block = &mut self.blocks[index];
@@ -219,14 +249,12 @@ impl HostTable {
         }
     }
 
-    /// Changes what is handed out of one dimension; `used` and its complement stay within [`MOST`].
+    /// Changes what is handed out of one dimension; `used` and its complement stay within [`MOST`](super::MOST).
     pub(super) fn set_used(&mut self, row: Row, dimension: usize, used: u64) {
         let (index, bit) = (block_of(row), bit_of(row));
-        let before = std::mem::replace(&mut self.used[dimension][index][bit], used);
+        let new = self.stock_of(row).capacity.get(dimension) as i64 - used as i64;
         let column = &mut self.free[dimension][index];
-        let old = column[bit];
-        let new = old + before as i64 - used as i64;
-        column[bit] = new;
+        let old = std::mem::replace(&mut column[bit], new);
         let block = &self.blocks[index];
         let eligible = block.eligible();
         if eligible >> bit & 1 == 1 {
@@ -246,6 +274,7 @@ impl HostTable {
         }
         self.refresh_loads(row);
         self.recount_loads(index);
+        self.changes.push(row);
     }
 }
 

@@ -1,34 +1,25 @@
-//! The largest value of each block, and of each group of blocks: what lets a search skip most of a zone.
+//! The largest value of each block: what lets a search skip most of a zone.
 
 use super::layout::BLOCK;
 
 /// The value of a block in which no host may be chosen.
 pub(crate) const NOTHING: i64 = i64::MIN;
 
-/// Maxima of one column over a zone's blocks, in two levels of 64.
+/// Maxima of one column over a zone's blocks.
 #[derive(Clone, Default)]
 pub(crate) struct Summary {
     blocks: Vec<i64>,
-    groups: Vec<i64>,
 }
 
 impl Summary {
     /// Makes room for one more block, in which nothing may be chosen yet.
     pub(crate) fn push_block(&mut self) {
-        if self.blocks.len().is_multiple_of(BLOCK) {
-            self.groups.push(NOTHING);
-        }
         self.blocks.push(NOTHING);
     }
 
     #[inline]
     pub(crate) fn block(&self, position: usize) -> i64 {
         self.blocks.get(position).copied().unwrap_or(NOTHING)
-    }
-
-    #[inline]
-    pub(crate) fn group(&self, group: usize) -> i64 {
-        self.groups.get(group).copied().unwrap_or(NOTHING)
     }
 
     /// Follows one eligible host's value from `old` to `new`, the column already holding `new`.
@@ -48,16 +39,8 @@ impl Summary {
     }
 
     fn set(&mut self, position: usize, value: i64) {
-        let Some(slot) = self.blocks.get_mut(position) else { return };
-        let old = std::mem::replace(slot, value);
-        let index = position / BLOCK;
-        let Some(group) = self.groups.get_mut(index) else { return };
-        if value >= *group {
-            *group = value;
-        } else if old == *group {
-            let first = index * BLOCK;
-            let last = self.blocks.len().min(first + BLOCK);
-            *group = self.blocks[first..last].iter().copied().max().unwrap_or(NOTHING);
+        if let Some(slot) = self.blocks.get_mut(position) {
+            *slot = value;
         }
     }
 }

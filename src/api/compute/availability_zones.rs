@@ -33,7 +33,7 @@ impl AvailabilityZones {
     async fn index(self: Arc<Self>, request: Request) -> HandlerResult {
         enforce("os_compute_api:os-availability-zone:list", request.context()?)?;
         strict_query(&request, 102, &[])?;
-        let services = self.api.store.list_services().await?;
+        let services = self.api.zoned_services().await?;
         let options = self.api.options.get();
         let internal = options.internal_service_availability_zone.as_str();
         let views: Vec<_> = zones(&services)
@@ -47,7 +47,7 @@ impl AvailabilityZones {
     async fn detail(self: Arc<Self>, request: Request) -> HandlerResult {
         enforce("os_compute_api:os-availability-zone:detail", request.context()?)?;
         strict_query(&request, 102, &[])?;
-        let services = self.api.store.list_services().await?;
+        let services = self.api.zoned_services().await?;
         let liveness = liveness(&self.api);
         let views: Vec<_> = zones(&services)
             .into_iter()

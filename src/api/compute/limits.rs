@@ -43,7 +43,8 @@ impl LimitsResource {
             }
         };
         let usage = self.api.store.usage(&project).await?;
-        let absolute = absolute(request.version, &self.api.options.get(), &usage);
+        let groups = self.api.store.count_server_groups(&project).await?;
+        let absolute = absolute(request.version, &self.api.options.get(), &usage, groups);
         Ok(Response::json(StatusCode::OK, &json!({"limits": {"rate": [], "absolute": absolute}})))
     }
 }
@@ -59,7 +60,7 @@ impl Resource for LimitsResource {
 }
 
 /// The limits that this version shows; -1 is "without limit".
-fn absolute(version: Microversion, options: &ComputeOptions, usage: &Usage) -> Map<String, Value> {
+fn absolute(version: Microversion, options: &ComputeOptions, usage: &Usage, groups: u64) -> Map<String, Value> {
     let mut rows = vec![
         ("maxTotalInstances", limit(options.limits.instances)),
         ("maxTotalCores", limit(options.limits.cores)),
@@ -71,7 +72,7 @@ fn absolute(version: Microversion, options: &ComputeOptions, usage: &Usage) -> M
         ("totalInstancesUsed", json!(usage.instances)),
         ("totalCoresUsed", json!(usage.cores)),
         ("totalRAMUsed", json!(usage.ram)),
-        ("totalServerGroupsUsed", json!(0)),
+        ("totalServerGroupsUsed", json!(groups)),
     ];
     if version.before(57) {
         rows.push(("maxPersonality", limit(options.injected_files)));
@@ -148,6 +149,6 @@ mod tests {
     #[test]
     fn no_limit_is_minus_one() {
         let options = ComputeOptions { key_pairs: None, ..ComputeOptions::default() };
-        assert_eq!(absolute(Microversion(104), &options, &Usage::default())["maxTotalKeypairs"], -1);
+        assert_eq!(absolute(Microversion(104), &options, &Usage::default(), 0)["maxTotalKeypairs"], -1);
     }
 }

@@ -1,5 +1,6 @@
 //! The compute API: servers and what belongs to them (nova/api/openstack/compute/).
 
+mod aggregates;
 mod availability_zones;
 mod extensions;
 mod flavor_access;
@@ -13,11 +14,13 @@ mod limits;
 mod links;
 mod options;
 mod orders;
+mod server_groups;
 pub mod servers;
 mod services;
 #[cfg(test)]
 mod test_support;
 mod versions;
+mod zones;
 
 use std::sync::Arc;
 
@@ -115,5 +118,7 @@ pub fn compute_application(deps: Arc<ComputeApi>) -> Application {
         .resource(Arc::new(hypervisors::Hypervisors::new(Arc::clone(&deps))))
         .resource(Arc::new(instance_actions::InstanceActions::new(Arc::clone(&deps))))
         .resource(Arc::new(extensions::Extensions))
+        .resource(Arc::new(aggregates::Aggregates::new(Arc::clone(&deps))))
+        .resource(Arc::new(server_groups::ServerGroups::new(Arc::clone(&deps))))
         .resource(Arc::new(availability_zones::AvailabilityZones::new(deps)))
 }

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use nova_core::context::RequestContext;
 use nova_core::contracts::BoxError;
 use nova_core::ids::{HostName, InstanceId, TaskId};
-use nova_core::rpc::scheduler::ServiceNews;
+use nova_core::rpc::scheduler::HostsChangedRequest;
 
 /// Why an order could not be given.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +47,7 @@ pub trait Orders: Send + Sync {
         length: Option<u32>,
     ) -> Result<String, OrderError>;
 
-    /// Tells the schedulers what an operator made of these hosts' services. Nothing is lost when it is: their tables are
-    /// read anew from time to time.
-    async fn hosts_changed(&self, context: &RequestContext, services: Vec<ServiceNews>) -> Result<(), OrderError>;
+    /// Tells the schedulers what an operator made of hosts' services and of aggregates. Nothing is lost when it is: their
+    /// tables are read anew from time to time.
+    async fn hosts_changed(&self, context: &RequestContext, news: HostsChangedRequest) -> Result<(), OrderError>;
 }

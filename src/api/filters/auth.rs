@@ -10,7 +10,7 @@ use nova_core::ids::{DomainId, ProjectId, UserId};
 
 use crate::api::{ApiError, Filter, HandlerResult, Next, Request};
 
-/// Checks `X-Auth-Token`. No answer is remembered: a token that is taken back stops counting at once.
+/// Checks `X-Auth-Token`, or what the route takes in its place. No answer is remembered: a token that is taken back stops counting at once.
 pub struct AuthFilter {
     identity: Arc<dyn IdentityService>,
 }
@@ -29,8 +29,13 @@ impl Filter for AuthFilter {
         if next.public() {
             return next.run(request).await;
         }
-        let token = request.header("x-auth-token").filter(|token| !token.is_empty()).ok_or(ApiError::Unauthorized)?;
-        request.token = Some(Arc::new(self.identity.validate(token).await?));
+        if let Some(token) = request.header("x-auth-token").filter(|token| !token.is_empty()) {
+            request.token = Some(Arc::new(self.identity.validate(token).await?));
+        } else if next.proof().and_then(|proof| proof.holds(&request)) == Some(true) {
+            request.proven = true;
+        } else {
+            return Err(ApiError::Unauthorized);
+        }
         next.run(request).await
     }
 }

@@ -6,7 +6,7 @@
 //! | `request_log` | one line per request |
 //! | `faults` | turns errors and panics into the application's error bodies |
 //! | `size_limit` | refuses bodies that are declared too long |
-//! | `authtoken` | checks the token; removes headers that claim an identity |
+//! | `authtoken` | checks the token, or a proof that the route takes in its place; removes headers that claim an identity |
 //! | `context` | makes the token the caller of the request |
 //! | `rate_limit` | so many requests per second and project |
 

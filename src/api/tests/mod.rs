@@ -5,6 +5,7 @@ mod actions;
 mod configuration;
 mod create;
 mod fuzz;
+mod groups;
 mod list;
 mod pipeline;
 mod server;

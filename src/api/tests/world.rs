@@ -16,10 +16,10 @@ use nova_core::contracts::{
 use nova_core::entropy::SeededEntropy;
 use nova_core::flavor::Flavor;
 use nova_core::ids::{FlavorId, HostName, ImageId, InstanceId, ProjectId, ServiceId, TaskId, ZoneName};
-use nova_core::image::ImageMeta;
+use nova_core::image::{ImageGrant, ImageMeta};
 use nova_core::instance::Instance;
 use nova_core::keypair::Keypair;
-use nova_core::rpc::scheduler::ServiceNews;
+use nova_core::rpc::scheduler::HostsChangedRequest;
 use nova_core::state::{States, VmState};
 use nova_db::{MemoryStore, ServiceBeat, Store, TaskCommit};
 use serde_json::{Value, json};
@@ -63,7 +63,7 @@ impl Orders for Ordered {
         Ok("one\ntwo\r\n\x1b[1mthree\nlogin: \n".to_owned())
     }
 
-    async fn hosts_changed(&self, _: &RequestContext, _: Vec<ServiceNews>) -> Result<(), OrderError> {
+    async fn hosts_changed(&self, _: &RequestContext, _: HostsChangedRequest) -> Result<(), OrderError> {
         Ok(())
     }
 }
@@ -131,7 +131,7 @@ impl ImageService for Images {
         })
     }
 
-    async fn download(&self, id: ImageId) -> Result<Box<dyn ImageData>, ImageServiceError> {
+    async fn download(&self, id: ImageId, _: Option<&ImageGrant>) -> Result<Box<dyn ImageData>, ImageServiceError> {
         Err(ImageServiceError::NotFound { id: id.to_string() })
     }
 }

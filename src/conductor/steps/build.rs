@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use nova_core::instance::Instance;
+use nova_core::error::chain;
 use nova_core::request::{NoValidHost, RequestSpec, Selection};
 use nova_core::rpc::RefusalKind;
 use nova_core::rpc::compute::BuildOrder;
 use nova_core::rpc::scheduler::SelectDestinations;
+use nova_core::server_group::group_of_hints;
 use nova_core::state::TaskState;
 use nova_core::task::{Failure, Work};
 
@@ -24,14 +25,36 @@ const SCHEDULER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Asks the scheduler, unless the whole request was scheduled together already.
 pub struct Schedule;
 
-/// Asks for destinations of the given instances of a request.
+/// Asks for destinations of the given instances of a request, with their server group as it is now.
 pub async fn select(services: &Services, cx: &TaskContext, spec: &RequestSpec) -> Result<Vec<Selection>, StepError> {
+    let group = match group_of_hints(&spec.hints) {
+        Some(id) => services.store.group_placement(id).await.map_err(|error| StepError::Later(chain(&error)))?,
+        None => None,
+    };
+    let spec = RequestSpec { group, ..spec.clone() };
     let asking = services.rpc.clone().with_call_timeout(SCHEDULER_TIMEOUT);
-    let answer = asking.call::<SelectDestinations>(&cx.task.context, spec).await;
+    let answer = asking.call::<SelectDestinations>(&cx.task.context, &spec).await;
     answer.map_err(|error| match error.refusal() {
         Some(refusal) if refusal.kind == RefusalKind::NoValidHost => no_valid_host(&refusal.message),
         _ => StepError::of_bus(&error),
     })
+}
+
+/// Asks again for the instance of a build that lost its host to others when it was to be booked. What was chosen before
+/// is stale: it was chosen from the same view. For a host that an administrator named there is no other.
+pub async fn select_anew(services: &Services, cx: &mut TaskContext) -> Result<(), StepError> {
+    let Work::Build { spec, .. } = &cx.task.work else { return Ok(()) };
+    if spec.force_host.is_some() || spec.force_node.is_some() {
+        return Ok(());
+    }
+    let alternates = services.options.get().max_attempts.saturating_sub(1);
+    let mut anew = RequestSpec { instances: vec![cx.instance.id], alternates, ..spec.clone() };
+    anew.ignore_hosts.extend(cx.lost.iter().cloned());
+    let mut selections = select(services, cx, &anew).await?;
+    if let Some(selection) = selections.pop() {
+        cx.task.alternates = std::iter::once(selection.chosen).chain(selection.alternates).collect();
+    }
+    Ok(())
 }
 
 /// The failure that a `NoValidHost` answer (JSON) means.
@@ -135,7 +158,7 @@ impl Step for Spawn {
         if let (Some(action), Some(host)) = (&mut cx.action, cx.instance.host.as_ref()) {
             action.begin_event(BUILD_EVENT, Some(host.as_str()), cx.now);
         }
-        Ok(Ran::Ordered(StagedOrder::Build(Box::new(order(services, &cx.instance, &cx.task.work)))))
+        Ok(Ran::Ordered(StagedOrder::Build(Box::new(order(services, cx)))))
     }
 
     async fn undo(&self, _services: &Services, cx: &mut TaskContext) -> Result<(), StepError> {
@@ -156,9 +179,10 @@ impl Step for Spawn {
     }
 }
 
-/// What a host must know to make this guest.
-fn order(services: &Services, instance: &Instance, work: &Work) -> BuildOrder {
-    let (keys, admin_password) = match work {
+/// What a host must know to make this guest. The grant ends with the task: whatever the host does later is undone.
+fn order(services: &Services, cx: &TaskContext) -> BuildOrder {
+    let instance = &cx.instance;
+    let (keys, admin_password) = match &cx.task.work {
         Work::Build { keys, admin_password, .. } => (keys.clone(), admin_password.clone()),
         _ => Default::default(),
     };
@@ -176,6 +200,7 @@ fn order(services: &Services, instance: &Instance, work: &Work) -> BuildOrder {
         ephemeral_gb: flavor.ephemeral_gb,
         swap_mb: flavor.swap_mb,
         image: instance.image.clone(),
+        image_grant: instance.image.as_ref().map(|image| services.image_grants.grant(image.id, cx.task.deadline)),
         config_drive: instance.config_drive,
         keys,
         user_data: instance.user_data.clone(),
@@ -188,11 +213,7 @@ fn order(services: &Services, instance: &Instance, work: &Work) -> BuildOrder {
 }
 
 /// A host is out of the question: the failure that sends a build to its next candidate.
-pub fn no_room(host: &str, resource: &str) -> Failure {
-    Failure {
-        code: 500,
-        message: "No valid host was found. There are not enough hosts available.".into(),
-        details: format!("{host} had not enough {resource} left when it was to be booked"),
-        retryable: true,
-    }
+pub fn lost(details: String) -> Failure {
+    let message = "No valid host was found. There are not enough hosts available.".into();
+    Failure { code: 500, message, details, retryable: true }
 }

@@ -5,24 +5,32 @@ mod build;
 mod power;
 mod terminate;
 
-pub(super) use build::{BUILD_EVENT, no_room, select};
+pub(super) use build::{BUILD_EVENT, lost, select, select_anew};
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use nova_core::error::chain;
 use nova_core::task::Failure;
+use nova_db::Store;
 use nova_queue::{BusError, RpcClient};
 
 use super::ConductorOptions;
 use super::context::{StagedOrder, TaskContext};
+use crate::image::GrantKey;
 use crate::live::Live;
 
 /// What the steps may use.
 #[derive(Clone)]
 pub struct Services {
+    /// The store, to read from; what a step writes is staged.
+    pub store: Arc<dyn Store>,
     /// The bus.
     pub rpc: RpcClient,
     /// Settings.
     pub options: Live<ConductorOptions>,
+    /// Lets hosts fetch the images that their orders name.
+    pub image_grants: GrantKey,
 }
 
 /// How far a step got.

@@ -1,5 +1,6 @@
 //! A cloud in one process, in virtual time, from a seed.
 
+mod images;
 mod recorder;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +15,7 @@ use nova::api::compute::{ComputeApi, ComputeOptions as ApiComputeOptions, comput
 use nova::api::{Api, ApiOptions, EnabledApi, FilterDeps, Registry};
 use nova::conductor::{BusOrders, Conductor, ConductorOptions};
 use nova::identity::{Catalog, IdentityManager, IdentityOptions, PasswordOptions};
+use nova::image::ImageManager;
 use nova::live::Live;
 use nova::scheduler::{SchedulerService, ServiceOptions};
 use nova_compute::{Agent, ComputeOptions};
@@ -23,7 +25,7 @@ use nova_core::contracts::{ImageData, ImageService, ImageServiceError};
 use nova_core::entropy::{Entropy, SeededEntropy};
 use nova_core::flavor::Flavor;
 use nova_core::ids::{FlavorId, HostName, ImageId, InstanceId, ProjectId};
-use nova_core::image::ImageMeta;
+use nova_core::image::{ImageGrant, ImageMeta};
 use nova_core::instance::Instance;
 use nova_core::quota::Limits;
 use nova_core::rpc::{Role, Sender};
@@ -36,6 +38,7 @@ use nova_virt::{FakeHypervisor, FakeOptions, FakeWorld};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use images::RealImages;
 pub use recorder::{EventLog, RecordingBus};
 
 /// What a test wants its cloud to be like.
@@ -48,6 +51,8 @@ pub struct CloudOptions {
     pub memory_mb: u64,
     pub disk_gb: u64,
     pub token_life: Duration,
+    /// Images are real: hosts fetch them from a listener on loopback. Not in virtual time.
+    pub fetch_images: bool,
 }
 
 impl Default for CloudOptions {
@@ -62,6 +67,7 @@ impl Default for CloudOptions {
             memory_mb: 8192,
             disk_gb: 100,
             token_life: Duration::from_secs(10 * 86_400),
+            fetch_images: false,
         }
     }
 }
@@ -76,8 +82,10 @@ pub struct Cloud {
     pub entropy: Arc<dyn Entropy>,
     pub world: FakeWorld,
     pub hosts: BTreeMap<HostName, Arc<FakeHypervisor>>,
+    images: Option<RealImages>,
     api: Api,
     token: String,
+    admin_token: String,
     project: ProjectId,
     agents: Vec<RunningService>,
     services: Option<(RunningService, RunningService)>,
@@ -101,7 +109,7 @@ impl ImageService for AnyImage {
             properties: BTreeMap::new(),
         })
     }
-    async fn download(&self, id: ImageId) -> Result<Box<dyn ImageData>, ImageServiceError> {
+    async fn download(&self, id: ImageId, _: Option<&ImageGrant>) -> Result<Box<dyn ImageData>, ImageServiceError> {
         Err(ImageServiceError::NotFound { id: id.to_string() })
     }
 }
@@ -139,10 +147,21 @@ impl Cloud {
         .unwrap();
         let services = (conductor.start().await.unwrap(), scheduler.start().await.unwrap());
         let orders = BusOrders::new(client(Role::Api, "controller"));
-        let (api, token, project) = door(&store, &clock, &entropy, orders, options.token_life).await;
+        let mut images = None;
+        if options.fetch_images {
+            images = Some(RealImages::open(&store, &clock, &entropy).await);
+        }
+        let manager = images.as_ref().map(|images| images.manager.clone());
+        let Door { api, token, admin_token, project } =
+            door(&store, &clock, &entropy, orders, options.token_life, manager).await;
+        if let Some(images) = &mut images {
+            images.serve(&api).await;
+        }
         let mut cloud = Self {
+            images,
             api,
             token,
+            admin_token,
             project,
             store,
             clock,
@@ -173,21 +192,26 @@ impl Cloud {
             memory_mb: options.memory_mb,
             disk_gb: options.disk_gb,
             latency: Duration::from_millis(5),
+            needs_images: options.fetch_images,
             world: self.world.clone(),
             ..FakeOptions::new(name)
         }));
         let host = HostName::new(name);
         self.hosts.insert(host.clone(), fake.clone());
         let sender = Sender { role: Role::Compute, host: host.clone() };
+        let (images, cache) = match &self.images {
+            Some(images) => (images.for_host(&self.entropy), images.cache_of(name)),
+            None => (Arc::new(AnyImage) as Arc<dyn ImageService>, PathBuf::from("/nonexistent")),
+        };
         let agent = Agent::new(nova_compute::Parts {
             hypervisor: fake,
-            images: Arc::new(AnyImage),
+            images,
             rpc: RpcClient::new(self.bus.clone(), sender, self.clock.clone(), self.entropy.clone()),
             clock: self.clock.clone(),
             entropy: self.entropy.clone(),
             options: ComputeOptions {
                 power_sync_interval: Duration::from_secs(120),
-                ..ComputeOptions::new(host, PathBuf::from("/nonexistent"))
+                ..ComputeOptions::new(host, cache)
             },
         });
         self.agents.push(agent.start(CancellationToken::new()).await.unwrap());
@@ -217,12 +241,16 @@ impl Cloud {
 
     /// Asks for servers; their ids come when the answer is 202.
     pub async fn boot(&self, count: u32, flavor: Flavor) -> Result<Vec<InstanceId>, String> {
+        self.boot_from(ImageId::generate(&*self.entropy), count, flavor).await
+    }
+
+    /// The same, from that image.
+    pub async fn boot_from(&self, image: ImageId, count: u32, flavor: Flavor) -> Result<Vec<InstanceId>, String> {
         let id = FlavorId::new(format!("{}-{}", flavor.vcpus, flavor.memory_mb));
         match self.store.create_flavor(Flavor { name: id.to_string(), id: id.clone(), ..flavor }).await {
             Ok(_) | Err(StoreError::Duplicate { .. }) => {}
             Err(error) => panic!("{error}"),
         }
-        let image = ImageId::generate(&*self.entropy);
         let server = json!({"name": "server", "flavorRef": id, "imageRef": image, "networks": "none",
             "min_count": count, "max_count": count, "return_reservation_id": true});
         let (status, answer) = self.call("POST", "/compute/v2.1/servers", Some(json!({"server": server}))).await;
@@ -254,11 +282,20 @@ impl Cloud {
 
     /// A request of the demo user through the whole pipeline, without a socket.
     pub async fn call(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        self.call_with(&self.token, method, path, body).await
+    }
+
+    /// The same of the administrator.
+    pub async fn call_as_admin(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        self.call_with(&self.admin_token, method, path, body).await
+    }
+
+    async fn call_with(&self, token: &str, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
         let request = http::Request::builder()
             .method(method)
             .uri(path)
             .header("host", "cloud")
-            .header("x-auth-token", &self.token)
+            .header("x-auth-token", token)
             .header("openstack-api-version", "compute 2.104")
             .header("content-type", "application/json");
         let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
@@ -342,14 +379,22 @@ impl Cloud {
     }
 }
 
-/// The API in front of the cloud, and a token of the demo user for as long as any test runs.
+/// The API in front of the cloud, and tokens for as long as any test runs.
+struct Door {
+    api: Api,
+    token: String,
+    admin_token: String,
+    project: ProjectId,
+}
+
 async fn door(
     store: &Arc<dyn Store>,
     clock: &Arc<dyn Clock>,
     entropy: &Arc<dyn Entropy>,
     orders: BusOrders,
     token_expiration: Duration,
-) -> (Api, String, ProjectId) {
+    images: Option<Arc<ImageManager>>,
+) -> Door {
     let options =
         IdentityOptions { token_expiration, password: PasswordOptions::cheap(), ..IdentityOptions::default() };
     let catalog = Catalog::of_this_process("http://cloud");
@@ -359,21 +404,30 @@ async fn door(
     let user = store.list_users(Some("demo")).await.unwrap().remove(0).id;
     let project = store.list_projects(Some("demo")).await.unwrap().remove(0).id;
     let (token, _) = identity.issue_token(&user, Some(&project)).await.unwrap();
+    let admin = store.list_users(Some("admin")).await.unwrap().remove(0).id;
+    let admin_project = store.list_projects(Some("admin")).await.unwrap().remove(0).id;
+    let (admin_token, _) = identity.issue_token(&admin, Some(&admin_project)).await.unwrap();
     let compute = ComputeApi {
         store: store.clone(),
-        images: Arc::new(AnyImage),
+        images: match &images {
+            Some(images) => images.clone(),
+            None => Arc::new(AnyImage),
+        },
         identity: identity.clone(),
         orders: Arc::new(orders),
         clock: clock.clone(),
         entropy: entropy.clone(),
         options: Live::new(ApiComputeOptions {
             limits: Limits { instances: None, cores: None, ram: None },
+            server_groups: None,
+            server_group_members: None,
             instance_build_timeout: Duration::from_secs(600),
             operation_timeout: Duration::from_secs(600),
             ..ApiComputeOptions::default()
         }),
     };
-    let enabled_apis = vec![EnabledApi { name: "osapi_compute".into(), address: None }];
+    let enabled = ["osapi_compute"].into_iter().chain(images.is_some().then_some("image"));
+    let enabled_apis = enabled.map(|name| EnabledApi { name: name.into(), address: None }).collect();
     let deps = FilterDeps {
         identity,
         clock: clock.clone(),
@@ -382,8 +436,11 @@ async fn door(
     };
     let mut registry = Registry::new(deps);
     registry.application(compute_application(Arc::new(compute)));
+    if let Some(images) = images {
+        registry.application(nova::image::application(images));
+    }
     let (_, api) = registry.build().unwrap().remove(0);
-    (api, token, project)
+    Door { api, token, admin_token, project }
 }
 
 fn add(sum: nova_core::flavor::Resources, a: &nova_core::host::Allocation) -> nova_core::flavor::Resources {

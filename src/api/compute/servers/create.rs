@@ -14,11 +14,11 @@ use nova_core::quota::QuotaExceeded;
 use nova_core::request::RequestSpec;
 use nova_core::state::{Action, PowerState, States};
 use nova_core::task::{Task, Work};
-use nova_db::{NewInstance, NewInstances, StoreError};
+use nova_db::{JoinGroup, Kind, NewInstance, NewInstances, StoreError};
 use serde_json::json;
 
 use super::body::{self, CreateBody};
-use super::resolve::{Resolved, resolve};
+use super::resolve::{Resolved, no_group, resolve};
 use super::{Servers, view};
 use crate::api::compute::{ComputeApi, links};
 use crate::api::{ApiError, HandlerResult, Request, Response, policy};
@@ -112,6 +112,11 @@ impl Intent<'_> {
                 // The request id was used for other servers before (some clients send one id with all that they do): this
                 // is no repetition, so it gets an id of its own.
                 Ok(_) => context.request_id = RequestId::generate(&*self.api.entropy),
+                Err(StoreError::Quota(exceeded)) if exceeded.0.iter().any(|o| o.resource == "server_group_members") => {
+                    return Err(ApiError::OverQuota("Quota exceeded, too many servers in group".to_owned()));
+                }
+                // Deleted since it was looked up.
+                Err(StoreError::NotFound { kind: Kind::ServerGroup, id }) => return Err(no_group(id)),
                 Err(StoreError::Quota(exceeded)) => {
                     let fits = self.how_many_fit(&exceeded).min(count.saturating_sub(1));
                     if fits < self.body.min_count {
@@ -166,7 +171,9 @@ impl Intent<'_> {
                 NewInstance { action, task: self.task(context, &instance, &spec, now), instance }
             })
             .collect();
-        NewInstances { instances, limits: self.api.options.get().limits }
+        let options = self.api.options.get();
+        let join = |id| JoinGroup { id, member_limit: options.server_group_members };
+        NewInstances { instances, limits: options.limits, group: self.resolved.group.map(join) }
     }
 
     fn spec(&self, ids: &[InstanceId]) -> RequestSpec {
@@ -184,6 +191,7 @@ impl Intent<'_> {
             architecture: property("hw_architecture").or_else(|| property("architecture")),
             alternates: self.api.options.get().max_attempts.saturating_sub(1),
             hints: self.body.hints.clone(),
+            group: None,
         }
     }
 

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::Servers;
 use super::filters::Filters;
+use super::show::Shown;
 use super::sorting::sorting;
 use super::view::{self, Place};
 use crate::api::compute::links;
@@ -33,7 +34,9 @@ impl Servers {
         policy::enforce("os_compute_api:servers:detail", context)?;
         let (servers, limit) = self.page(&request, context, "os_compute_api:servers:detail:get_all_tenants").await?;
         let hosts = self.api.host_states(&request, context).await?;
-        let show = |server| self.api.rendered(&request, context, server, Place::List, hosts.as_ref());
+        let hosts = hosts.as_ref();
+        let show =
+            |server| self.api.rendered(&request, context, server, Shown { place: Place::List, hosts, group: None });
         let shown = servers.iter().map(show).collect();
         Ok(answer(&request, "servers/detail", &servers, shown, limit))
     }

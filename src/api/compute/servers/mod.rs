@@ -14,7 +14,7 @@ mod actions;
 mod body;
 mod console;
 mod create;
-mod fields;
+pub(super) mod fields;
 mod filters;
 mod ips;
 mod list;

@@ -4,9 +4,10 @@
 use nova_core::context::RequestContext;
 use nova_core::contracts::ImageServiceError;
 use nova_core::flavor::Flavor;
-use nova_core::ids::{FlavorId, HostName, ImageId, ZoneName};
+use nova_core::ids::{FlavorId, HostName, ImageId, ServerGroupId, ZoneName};
 use nova_core::image::ImageMeta;
 use nova_core::keypair::Keypair;
+use nova_core::server_group::group_of_hints;
 use nova_db::StoreError;
 
 use super::body::{CreateBody, NetworkRequest};
@@ -27,6 +28,8 @@ pub struct Resolved {
     pub keypair: Option<Keypair>,
     /// Where it may go.
     pub placement: Placement,
+    /// The server group that it joins.
+    pub group: Option<ServerGroupId>,
 }
 
 /// Where servers of a request may go.
@@ -56,8 +59,8 @@ pub async fn resolve(api: &ComputeApi, context: &RequestContext, body: &CreateBo
     let image = image(api, context, body).await?;
     check_fit(&flavor, &image)?;
     let keypair = keypair(api, context, body).await?;
-    check_group(body)?;
-    Ok(Resolved { flavor, image, keypair, placement })
+    let group = group(api, context, body).await?;
+    Ok(Resolved { flavor, image, keypair, placement, group })
 }
 
 async fn flavor(api: &ComputeApi, context: &RequestContext, id: &str) -> Result<Flavor, ApiError> {
@@ -187,14 +190,27 @@ fn check_limits(api: &ComputeApi, body: &CreateBody) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// There are no server groups yet.
-fn check_group(body: &CreateBody) -> Result<(), ApiError> {
-    let group = match body.hints.get("group") {
-        None => return Ok(()),
-        Some(serde_json::Value::Array(list)) => list.first().and_then(|group| group.as_str()),
-        Some(group) => group.as_str(),
+/// The group that the hints name: one of the caller's project.
+async fn group(
+    api: &ComputeApi,
+    context: &RequestContext,
+    body: &CreateBody,
+) -> Result<Option<ServerGroupId>, ApiError> {
+    let Some(hint) = body.hints.get("group") else { return Ok(None) };
+    let Some(id) = group_of_hints(&body.hints) else {
+        // An empty list asks for nothing; any other hint was held to be a UUID before.
+        let nothing = hint.as_array().is_some_and(Vec::is_empty);
+        return if nothing { Ok(None) } else { Err(no_group(hint)) };
     };
-    Err(ApiError::BadRequest(format!("Instance group {} could not be found.", group.unwrap_or_default())))
+    match api.store.get_server_group(id).await {
+        Ok(group) if group.project_id == context.project_id => Ok(Some(id)),
+        Ok(_) | Err(StoreError::NotFound { .. }) => Err(no_group(id)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(super) fn no_group(id: impl std::fmt::Display) -> ApiError {
+    ApiError::BadRequest(format!("Instance group {id} could not be found."))
 }
 
 async fn placement(api: &ComputeApi, context: &RequestContext, body: &CreateBody) -> Result<Placement, ApiError> {
@@ -242,7 +258,7 @@ async fn requested_host(
 /// Is there a compute service in that zone that is up and not taken out?
 async fn check_zone(api: &ComputeApi, zone: &ZoneName) -> Result<(), ApiError> {
     let now = api.clock.now();
-    let available = api.store.list_services().await?.into_iter().any(|service| {
+    let available = api.zoned_services().await?.into_iter().any(|service| {
         service.binary == "nova-compute"
             && service.zone == *zone
             && !service.disabled

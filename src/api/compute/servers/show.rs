@@ -6,8 +6,9 @@ use std::sync::Arc;
 use http::StatusCode;
 use nova_core::context::RequestContext;
 use nova_core::host::Service;
-use nova_core::ids::HostName;
+use nova_core::ids::{HostName, ServerGroupId};
 use nova_core::instance::Instance;
+use nova_db::StoreError;
 use serde_json::{Value, json};
 
 use super::view::{self, Place, Sight, View};
@@ -34,12 +35,33 @@ pub(super) struct HostStates {
     services: BTreeMap<HostName, Service>,
 }
 
+/// What an answer shows beside the server itself.
+pub(super) struct Shown<'a> {
+    /// Which answer it is.
+    pub(super) place: Place,
+    /// Host states, if the caller may see them.
+    pub(super) hosts: Option<&'a HostStates>,
+    /// The server's group, where it is shown.
+    pub(super) group: Option<ServerGroupId>,
+}
+
 impl ComputeApi {
     /// One server, as this caller sees it in that place.
     pub(super) async fn shown(&self, request: &Request, instance: &Instance, place: Place) -> Result<Value, ApiError> {
         let context = request.context()?;
         let hosts = self.host_states(request, context).await?;
-        Ok(self.rendered(request, context, instance, place, hosts.as_ref()))
+        let group = if request.version.at_least(71) { self.group_of(instance).await? } else { None };
+        Ok(self.rendered(request, context, instance, Shown { place, hosts: hosts.as_ref(), group }))
+    }
+
+    /// The server group that a server is in, while both exist.
+    async fn group_of(&self, instance: &Instance) -> Result<Option<ServerGroupId>, ApiError> {
+        let Some(id) = instance.group().filter(|_| !instance.is_deleted()) else { return Ok(None) };
+        match self.store.get_server_group(id).await {
+            Ok(group) => Ok(group.members.contains(&instance.id).then_some(id)),
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Services, if the caller may see host states at this version (2.16).
@@ -62,9 +84,9 @@ impl ComputeApi {
         request: &Request,
         context: &RequestContext,
         instance: &Instance,
-        place: Place,
-        hosts: Option<&HostStates>,
+        shown: Shown<'_>,
     ) -> Value {
+        let Shown { place, hosts, group } = shown;
         let may = |rule| policy::allows(rule, context, owner(instance));
         let sight = Sight {
             extended_attributes: may("os_compute_api:os-extended-server-attributes"),
@@ -74,7 +96,7 @@ impl ComputeApi {
         let host_status = hosts.map(|hosts| self.host_status(hosts, instance));
         let (version, base_url, options) = (request.version, request.base_url.as_str(), self.options.get());
         let name_template = options.instance_name_template.as_str();
-        view::server(instance, &View { version, base_url, name_template, sight, place, host_status })
+        view::server(instance, &View { version, base_url, name_template, sight, place, host_status, group })
     }
 
     /// nova/compute/api.py, `get_instance_host_status`.

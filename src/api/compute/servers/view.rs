@@ -2,6 +2,7 @@
 
 use nova_core::clock::{api_time, api_time_micros};
 use nova_core::fault::Fault;
+use nova_core::ids::ServerGroupId;
 use nova_core::instance::{Instance, hypervisor_name};
 use nova_core::state::{ServerStatus, shows_fault, shows_progress, status};
 use serde_json::{Map, Value, json};
@@ -47,6 +48,8 @@ pub struct View<'a> {
     pub place: Place,
     /// `UP`, `DOWN`, `UNKNOWN`, `MAINTENANCE` or empty, if the caller may see it (2.16).
     pub host_status: Option<&'a str>,
+    /// Its server group (2.71).
+    pub group: Option<ServerGroupId>,
 }
 
 /// `{id, name, links}`: an item of `GET /servers`.
@@ -160,7 +163,8 @@ fn versioned(out: &mut Map<String, Value>, instance: &Instance, view: &View<'_>,
         out.insert("trusted_image_certificates".into(), Value::Null);
     }
     if version.at_least(71) && view.place != Place::List {
-        out.insert("server_groups".into(), json!([]));
+        let groups: Vec<ServerGroupId> = view.group.into_iter().collect();
+        out.insert("server_groups".into(), json!(groups));
     }
     if version.at_least(73) {
         out.insert("locked_reason".into(), json!(instance.locked_reason));

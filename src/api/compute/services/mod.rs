@@ -11,7 +11,7 @@ use http::{Method, StatusCode};
 use nova_core::context::RequestContext;
 use nova_core::host::Service;
 use nova_core::ids::ServiceId;
-use nova_core::rpc::scheduler::ServiceNews;
+use nova_core::rpc::scheduler::{HostsChangedRequest, ServiceNews};
 use nova_db::{Deleted, InstanceQuery, StoreError};
 use serde_json::json;
 
@@ -48,7 +48,7 @@ impl Services {
         strict_query(&request, 75, &["host", "binary"])?;
         let wanted = |key: &str, value: &str| request.query.get(key).is_none_or(|w| w.is_empty() || w == value);
         let liveness = liveness(&self.api);
-        let services = self.api.store.list_services().await?;
+        let services = self.api.zoned_services().await?;
         let views: Vec<_> = services
             .iter()
             .filter(|s| !HIDDEN.contains(&s.binary.as_str()))
@@ -66,7 +66,8 @@ impl Services {
         let service = self.api.store.get_service(id).await.map_err(|e| missing(e, &id.to_string()))?;
         only_compute(&service.binary)?;
         let change = Change::read(&body, request.lenient)?;
-        let service = self.apply(request.context()?, id, &change).await?;
+        let mut service = self.apply(request.context()?, id, &change).await?;
+        service.zone = self.api.zones().await?.zone(&service.host, &service.zone).clone();
         let view = view::full(request.version, &liveness(&self.api), &service);
         Ok(Response::json(StatusCode::OK, &json!({ "service": view })))
     }
@@ -152,9 +153,8 @@ impl Services {
 
     /// It is in the store; schedulers that do not hear of it now read it later.
     async fn tell(&self, context: &RequestContext, news: ServiceNews) {
-        if let Err(error) = self.api.orders.hosts_changed(context, vec![news]).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "schedulers were not told of a service's change");
-        }
+        let news = HostsChangedRequest { services: vec![news], ..HostsChangedRequest::default() };
+        self.api.tell_schedulers(context, news).await;
     }
 }
 

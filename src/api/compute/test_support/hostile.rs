@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{ADMIN, Bench, DEMO};
+use crate::api::compute::aggregates::Aggregates;
 use crate::api::compute::availability_zones::AvailabilityZones;
 use crate::api::compute::extensions::Extensions;
 use crate::api::compute::flavor_access::FlavorAccess;
@@ -12,6 +13,7 @@ use crate::api::compute::hypervisors::Hypervisors;
 use crate::api::compute::instance_actions::InstanceActions;
 use crate::api::compute::keypairs::Keypairs;
 use crate::api::compute::limits::LimitsResource;
+use crate::api::compute::server_groups::ServerGroups;
 use crate::api::compute::services::Services;
 
 /// Versions around the changes of these resources.
@@ -83,6 +85,11 @@ fn bodies() -> Vec<Value> {
         "status",
         "forced_down",
         "host",
+        "aggregate",
+        "add_host",
+        "remove_host",
+        "set_metadata",
+        "server_group",
         "\u{0}",
     ];
     let wrapped = keys.iter().flat_map(|key| values.iter().map(move |value| json!({ *key: value })));
@@ -98,12 +105,14 @@ fn bench() -> Bench {
         .add(Services::new)
         .add(Hypervisors::new)
         .add(AvailabilityZones::new)
+        .add(Aggregates::new)
+        .add(ServerGroups::new)
         .add(InstanceActions::new)
         .add(|_| Extensions)
 }
 
 /// Paths of the resources, `{}` for an id.
-const GETS: [&str; 21] = [
+const GETS: [&str; 25] = [
     "/flavors",
     "/flavors/detail",
     "/flavors/{}",
@@ -120,6 +129,10 @@ const GETS: [&str; 21] = [
     "/os-hypervisors/{}/uptime",
     "/os-hypervisors/{}/search",
     "/os-hypervisors/{}/servers",
+    "/os-aggregates",
+    "/os-aggregates/{}",
+    "/os-server-groups",
+    "/os-server-groups/{}",
     "/os-availability-zone",
     "/os-availability-zone/detail",
     "/servers/{}/os-instance-actions",
@@ -127,7 +140,7 @@ const GETS: [&str; 21] = [
     "/extensions/{}",
 ];
 
-const WRITES: [&str; 10] = [
+const WRITES: [&str; 15] = [
     "POST /flavors",
     "PUT /flavors/1",
     "POST /flavors/1/action",
@@ -138,6 +151,11 @@ const WRITES: [&str; 10] = [
     "PUT /os-services/force-down",
     "PUT /os-services/7f7f7f7f-0000-4000-8000-000000000000",
     "POST /flavors/%00/action",
+    "POST /os-aggregates",
+    "PUT /os-aggregates/1",
+    "POST /os-aggregates/1/action",
+    "POST /os-aggregates/%00/action",
+    "POST /os-server-groups",
 ];
 
 async fn seeded() -> Bench {
@@ -184,7 +202,14 @@ async fn no_body_makes_the_server_fail_or_write_half() {
             }
         }
         for id in IDS {
-            for path in ["/flavors/", "/flavors/1/os-extra_specs/", "/os-keypairs/", "/os-services/"] {
+            for path in [
+                "/flavors/",
+                "/flavors/1/os-extra_specs/",
+                "/os-keypairs/",
+                "/os-services/",
+                "/os-aggregates/",
+                "/os-server-groups/",
+            ] {
                 let (status, _) = bench.call(ADMIN, minor, &format!("DELETE {path}{id}"), Value::Null).await;
                 assert!((400..500).contains(&status), "DELETE {path}{id} at 2.{minor}: {status}");
             }

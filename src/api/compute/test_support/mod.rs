@@ -15,9 +15,9 @@ use nova_core::contracts::{IdentityError, IdentityService, ImageData, ImageServi
 use nova_core::entropy::SeededEntropy;
 use nova_core::host::{ComputeNode, Service};
 use nova_core::ids::{ComputeNodeId, HostName, ImageId, InstanceId, RequestId, ServiceId, TaskId, ZoneName};
-use nova_core::image::ImageMeta;
+use nova_core::image::{ImageGrant, ImageMeta};
 use nova_core::instance::Instance;
-use nova_core::rpc::scheduler::ServiceNews;
+use nova_core::rpc::scheduler::{AggregateNews, HostsChangedRequest, ServiceNews};
 use nova_core::task::{Task, Work};
 use nova_db::{MemoryStore, NewInstance, NewInstances, ServiceBeat};
 use serde_json::{Value, json};
@@ -56,6 +56,8 @@ pub const OTHER: Caller = Caller { user: "u-other", project: "p-other", role: "m
 pub struct Told {
     /// News about services, oldest first.
     pub services: Mutex<Vec<ServiceNews>>,
+    /// News about aggregates, oldest first.
+    pub aggregates: Mutex<Vec<AggregateNews>>,
 }
 
 struct TestClock(Mutex<Timestamp>);
@@ -82,8 +84,9 @@ impl Orders for Told {
         Err(OrderError::Unsupported)
     }
 
-    async fn hosts_changed(&self, _: &RequestContext, services: Vec<ServiceNews>) -> Result<(), OrderError> {
-        self.services.lock().unwrap().extend(services);
+    async fn hosts_changed(&self, _: &RequestContext, news: HostsChangedRequest) -> Result<(), OrderError> {
+        self.services.lock().unwrap().extend(news.services);
+        self.aggregates.lock().unwrap().extend(news.aggregates);
         Ok(())
     }
 }
@@ -103,7 +106,7 @@ impl ImageService for NoOne {
         Err(ImageServiceError::NotFound { id: id.to_string() })
     }
 
-    async fn download(&self, id: ImageId) -> Result<Box<dyn ImageData>, ImageServiceError> {
+    async fn download(&self, id: ImageId, _: Option<&ImageGrant>) -> Result<Box<dyn ImageData>, ImageServiceError> {
         Err(ImageServiceError::NotFound { id: id.to_string() })
     }
 }
@@ -185,6 +188,7 @@ impl Bench {
                     request_id: context.request_id.clone(),
                     context: Some(context),
                     token: None,
+                    proven: false,
                     version,
                     lenient,
                     base_url: "http://h:8774/compute/v2.1".to_owned(),
@@ -306,6 +310,7 @@ impl Bench {
         let new = NewInstances {
             instances: vec![NewInstance { instance, action, task }],
             limits: self.api.options.get().limits,
+            group: None,
         };
         self.api.store.create_instances(new).await.unwrap().remove(0)
     }

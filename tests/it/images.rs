@@ -1,0 +1,54 @@
+//! Hosts that run apart from the image service fetch what their orders name, over HTTP, and nothing else. These run in
+//! real time: sockets do not wait for a paused clock.
+
+use nova_core::state::VmState;
+use nova_virt::Hypervisor;
+
+use crate::support::{Cloud, CloudOptions};
+
+fn options(hosts: usize) -> CloudOptions {
+    CloudOptions { hosts, fetch_images: true, ..CloudOptions::default() }
+}
+
+#[tokio::test]
+async fn a_host_fetches_the_image_that_its_order_names() {
+    let cloud = Cloud::start(options(1)).await;
+    let data: Vec<u8> = (0..5_000_000u32).map(|n| (n % 249) as u8).collect();
+    let image = cloud.upload(data.clone()).await;
+    let ids = cloud.boot_from(image, 3, cloud.flavor(1, 512)).await.unwrap();
+    cloud.settle().await;
+    for id in ids {
+        let server = cloud.get(id).await;
+        assert_eq!(server.vm_state, VmState::Active, "{:?}", server.fault);
+    }
+    let cached: Vec<_> =
+        std::fs::read_dir(cloud.images().cache_of("host00")).unwrap().map(|e| e.unwrap().path()).collect();
+    assert_eq!(cached.len(), 1, "{cached:?}");
+    assert!(std::fs::read(&cached[0]).unwrap() == data);
+    // What is in the cache is not fetched again.
+    std::fs::remove_file(cloud.images().file_of(image)).unwrap();
+    let again = cloud.boot_from(image, 1, cloud.flavor(1, 512)).await.unwrap();
+    cloud.settle().await;
+    assert_eq!(cloud.get(again[0]).await.vm_state, VmState::Active);
+    cloud.check().await;
+    cloud.stop().await;
+}
+
+#[tokio::test]
+async fn an_image_that_is_gone_is_no_reason_to_try_every_host() {
+    let cloud = Cloud::start(options(3)).await;
+    let image = cloud.upload(vec![7; 1000]).await;
+    std::fs::remove_file(cloud.images().file_of(image)).unwrap();
+    let ids = cloud.boot_from(image, 1, cloud.flavor(1, 512)).await.unwrap();
+    cloud.settle().await;
+    let server = cloud.get(ids[0]).await;
+    assert_eq!(server.vm_state, VmState::Error);
+    assert_eq!(server.fault.unwrap().message, format!("Image {image} could not be found."));
+    let actions = cloud.store.list_actions(ids[0]).await.unwrap();
+    assert_eq!(actions[0].events.len(), 1, "{actions:?}");
+    for host in cloud.hosts.values() {
+        assert!(host.list().await.unwrap().is_empty());
+    }
+    cloud.check().await;
+    cloud.stop().await;
+}
