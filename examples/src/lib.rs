@@ -14,7 +14,9 @@
 //! | [`hosts`] | host agents |
 //! | [`manage`] | what `nova-manage` does |
 //! | [`demo`] | the demonstration that `make run` shows |
+//! | [`capacity`] | the planning tool: replays requests over a described fleet |
 
+pub mod capacity;
 pub mod cli;
 pub mod client;
 pub mod clouds;
