@@ -14,7 +14,7 @@ use nova_core::options::{Config, common};
 use nova_core::rpc::{Role, Sender};
 use nova_queue::{MessageBus, RpcClient, RunningService};
 use nova_virt::Hypervisor;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +37,9 @@ pub struct Surroundings {
     pub entropy: Arc<dyn Entropy>,
 }
 
+/// So many hosts of one process connect at the same time: a broker takes connections at its own pace.
+const CONNECTING: usize = 16;
+
 /// Agents that are starting or at work.
 pub struct Agents {
     starting: JoinSet<Option<RunningService>>,
@@ -57,12 +60,14 @@ impl Agents {
         let (stop, mut starting) = (CancellationToken::new(), JoinSet::new());
         let (told, ready) = watch::channel(Vec::new());
         let (told, count) = (Arc::new(told), hypervisors.len());
+        let turns = Arc::new(Semaphore::new(CONNECTING));
         for (host, hypervisor) in hypervisors {
             let agent = NewAgent {
                 options: ComputeOptions::from_config(config, host.clone(), state.join("instances/_base")),
                 host,
                 hypervisor,
                 around: around.clone(),
+                turns: turns.clone(),
             };
             starting.spawn(start_until(agent, stop.clone(), told.clone()));
         }
@@ -100,9 +105,16 @@ struct NewAgent {
     hypervisor: Arc<dyn Hypervisor>,
     options: ComputeOptions,
     around: Surroundings,
+    turns: Arc<Semaphore>,
 }
 
 impl NewAgent {
+    async fn connect(&self) -> Result<Arc<dyn MessageBus>, StartError> {
+        // The semaphore is never closed.
+        let _turn = self.turns.acquire().await.ok();
+        self.around.transport.connect(&format!("nova-compute@{}", self.host)).await
+    }
+
     fn on(self, bus: Arc<dyn MessageBus>) -> Agent {
         let sender = Sender { role: Role::Compute, host: self.host };
         let (clock, entropy) = (self.around.clock, self.around.entropy);
@@ -124,12 +136,10 @@ async fn start_until(
     told: Arc<watch::Sender<Vec<Arc<dyn MessageBus>>>>,
 ) -> Option<RunningService> {
     let host = new.host.clone();
-    let name = format!("nova-compute@{host}");
-    let connecting = new.around.transport.connect(&name);
     let bus = tokio::select! {
         biased;
         () = stop.cancelled() => return None,
-        bus = connecting => bus,
+        bus = new.connect() => bus,
     };
     let bus = bus.inspect_err(|error| tracing::error!(%host, "{error}")).ok()?;
     let agent = new.on(bus.clone());

@@ -126,8 +126,13 @@ impl Conductor {
     async fn commit_and_wait(&self, cx: &mut TaskContext) -> Result<bool, DriveError> {
         cx.task.owner = Some(self.services.options.get().name.clone());
         cx.task.lease_until = later(self.clock.now(), self.services.options.get().task_lease);
-        match self.store.commit_task(cx.commit(false)).await {
+        let commit = cx.commit(false);
+        let books = commit.book.is_some();
+        match self.store.commit_task(commit).await {
             Ok(committed) => {
+                if books {
+                    metrics::counter!("nova_bookings_total").increment(1);
+                }
                 cx.task = committed.task;
                 if let Some(instance) = committed.instance {
                     cx.instance = instance;
@@ -153,6 +158,7 @@ impl Conductor {
     /// Others were faster: nothing was written. Undoing the claim takes back what it staged, and only that; the next
     /// candidate is chosen anew. Each loss is another's gain, so this ends; its bound is for defects.
     async fn lose(&self, cx: &mut TaskContext, host: String, why: String) {
+        metrics::counter!("nova_bookings_lost_total").increment(1);
         while cx.task.log.last().is_some_and(|last| last.step != "claim" || last.event != Event::Begun) {
             cx.task.log.pop();
         }

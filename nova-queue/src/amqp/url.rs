@@ -7,6 +7,10 @@ use lapin::uri::{AMQPScheme, AMQPUri};
 
 use crate::BusError;
 
+/// Bytes of a frame, where the URL does not say (`?frame_max=`). The client keeps room for 64 of them per connection,
+/// which with the broker's own 128 KiB would be 8 MiB; our messages are small, and longer ones go in several frames.
+const FRAME: u32 = 16 << 10;
+
 /// The brokers of a URL, in its order. `heartbeat` is in seconds, where the URL does not say.
 pub(super) fn parse(url: &str, heartbeat: u16) -> Result<Vec<AMQPUri>, BusError> {
     let (scheme, rest) = url.split_once("://").ok_or_else(|| bad("it has no scheme; rabbit:// was expected"))?;
@@ -31,6 +35,7 @@ fn one(url: &str, heartbeat: u16) -> Result<AMQPUri, BusError> {
         return Err(bad("it names no host"));
     }
     uri.query.heartbeat.get_or_insert(heartbeat);
+    uri.query.frame_max.get_or_insert(FRAME);
     Ok(uri)
 }
 
@@ -50,6 +55,7 @@ mod tests {
         assert_eq!(seen, [("one", 5000), ("two", 5001)]);
         assert_eq!(uris[1].authority.userinfo.username, "v");
         assert!(uris.iter().all(|u| u.vhost == "cloud" && u.query.heartbeat == Some(10)));
+        assert!(uris.iter().all(|u| u.query.frame_max == Some(FRAME)));
     }
 
     #[test]

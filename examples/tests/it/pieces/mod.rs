@@ -6,5 +6,6 @@ mod counts;
 mod kill;
 mod outage;
 mod pairs;
+mod schedulers;
 mod servers;
 mod start;
