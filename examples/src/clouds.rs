@@ -23,6 +23,7 @@ pub async fn write_at_first_start(
 ) -> Result<bool, StartError> {
     let unfinished = state.join("clouds.yaml.unfinished");
     let failed = |error: &dyn std::error::Error| StartError::new("the first users cannot be made", error);
+    let _turn = turn(state).await.map_err(|e| failed(&e))?;
     let resumed = unfinished.exists();
     if !path(state).exists() {
         File::create(&unfinished).map_err(|e| failed(&e))?;
@@ -44,6 +45,13 @@ pub async fn write_at_first_start(
     write(&path(state), &render(&made.accounts, public_url)).map_err(|e| failed(&e))?;
     std::fs::remove_file(&unfinished).map_err(|e| failed(&e))?;
     Ok(true)
+}
+
+/// One process after the other: what is unfinished may be another's that is at it now.
+async fn turn(state: &Path) -> std::io::Result<File> {
+    let file = File::options().create(true).truncate(false).write(true).open(state.join("clouds.yaml.lock"))?;
+    let locked = tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await;
+    locked.map_err(std::io::Error::other)?
 }
 
 fn write(path: &Path, text: &str) -> std::io::Result<()> {
