@@ -25,7 +25,8 @@ pub async fn write_at_first_start(
     let failed = |error: &dyn std::error::Error| StartError::new("the first users cannot be made", error);
     let _turn = turn(state).await.map_err(|e| failed(&e))?;
     let resumed = unfinished.exists();
-    if !path(state).exists() {
+    // A cloud that has its accounts from elsewhere is none that this folder began: its passwords stay what they are.
+    if !path(state).exists() && !identity.has_admin().await.map_err(|e| failed(&e))? {
         File::create(&unfinished).map_err(|e| failed(&e))?;
     }
     let mut made = identity.bootstrap().await.map_err(|e| failed(&e))?;

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::StartError;
 
 /// How long a part may take to show that it answers.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whether the store answers.
 struct StoreAnswers(Arc<dyn Store>);

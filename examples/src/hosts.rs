@@ -18,10 +18,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::StartError;
-use crate::health::{BusAnswers, HealthPage, Vitals, metrics_text};
+use crate::cli::{ConfigArgs, StartError};
+use crate::health::{BusAnswers, HealthPage, PATIENCE, Vitals, metrics_text};
 use crate::parts::{self, StateFolder};
-use crate::process::{Asked, OsEntropy, Signals, SystemClock};
+use crate::process::{self, Asked, OsEntropy, Signals, SystemClock};
 use crate::transport::Transport;
 
 /// What agents share.
@@ -80,10 +80,10 @@ impl Agents {
     }
 
     /// What the page of a process with nothing but hosts shows.
-    fn vitals(&self) -> Vitals {
+    fn vitals(&self, drivers: Vec<Arc<dyn Hypervisor>>) -> Vitals {
         let buses = self.ready.clone();
         Vitals {
-            checks: vec![Arc::new(HostsAnswer(self.ready.clone(), self.count))],
+            checks: vec![Arc::new(HostsAnswer(self.ready.clone(), self.count)), Arc::new(DriversAnswer(drivers))],
             metrics: metrics_text(|| None, move || buses.borrow().iter().map(|bus| bus.counters()).collect()),
         }
     }
@@ -174,18 +174,46 @@ impl HealthCheck for HostsAnswer {
         if buses.len() < self.1 {
             return Err(format!("{} of {} take orders; the log says what the others wait for", buses.len(), self.1));
         }
-        for bus in buses {
-            BusAnswers(bus).check().await?;
-        }
-        Ok(())
+        all_of(buses.into_iter().map(|bus| async move { BusAnswers(bus).check().await })).await
     }
+}
+
+/// Do the hypervisors answer? A host without its hypervisor can keep no promise.
+struct DriversAnswer(Vec<Arc<dyn Hypervisor>>);
+
+#[async_trait]
+impl HealthCheck for DriversAnswer {
+    fn name(&self) -> &'static str {
+        "hypervisor"
+    }
+
+    async fn check(&self) -> Result<(), String> {
+        let ask = |driver: Arc<dyn Hypervisor>| async move {
+            match tokio::time::timeout(PATIENCE, driver.resources()).await {
+                Ok(answer) => answer.map(drop).map_err(|error| nova_core::error::chain(&error)),
+                Err(_) => Err("no answer".to_owned()),
+            }
+        };
+        all_of(self.0.iter().cloned().map(ask)).await
+    }
+}
+
+/// All at once; the first that fails tells.
+async fn all_of(
+    checks: impl Iterator<Item = impl Future<Output = Result<(), String>> + Send + 'static>,
+) -> Result<(), String> {
+    let mut asked: JoinSet<_> = checks.collect();
+    while let Some(answer) = asked.join_next().await {
+        answer.map_err(|error| error.to_string())??;
+    }
+    Ok(())
 }
 
 /// The agents of this process, without any control service in it, until told to stop.
 ///
 /// # Errors
 /// A transport that reaches no other process, or a hypervisor or state folder that cannot be used.
-pub async fn run_alone(config: &Config) -> Result<(), StartError> {
+pub async fn run_alone(arguments: &ConfigArgs, config: &Config) -> Result<(), StartError> {
     Transport::require_shared(config)?;
     refuse_database(config);
     let mut signals = Signals::listen()?;
@@ -202,9 +230,15 @@ pub async fn run_alone(config: &Config) -> Result<(), StartError> {
         entropy,
     };
     let (page, stop_page) = (HealthPage::bind(config).await?, CancellationToken::new());
-    let agents = Agents::start(config, &state.path, parts::open_hypervisors(config, &state.path)?, &around);
-    let page = page.map(|page| tokio::spawn(page.serve(Arc::new(agents.vitals().into()), stop_page.clone())));
-    while signals.next().await != Asked::Stop {}
+    let hypervisors = parts::open_hypervisors(config, &state.path)?;
+    let drivers = hypervisors.iter().map(|(_, hypervisor)| hypervisor.clone()).collect();
+    let agents = Agents::start(config, &state.path, hypervisors, &around);
+    let vitals = Arc::new(agents.vitals(drivers).into());
+    let page = page.map(|page| tokio::spawn(page.serve(vitals, stop_page.clone())));
+    let mut config = config.clone();
+    while signals.next().await == Asked::Reload {
+        config = process::reload(arguments, config);
+    }
     let patience = config.get(&common::GRACEFUL_SHUTDOWN_TIMEOUT);
     if tokio::time::timeout(patience, agents.stop()).await.is_err() {
         tracing::warn!("not every order was done in time; the conductor gives it again");

@@ -78,7 +78,11 @@ impl IdentityManager {
         Ok(done.then_some(password))
     }
 
-    async fn has_admin(&self) -> Result<bool, StoreError> {
+    /// Is there a user `admin` with a role? From then on bootstrap makes no account.
+    ///
+    /// # Errors
+    /// Whatever the store says.
+    pub async fn has_admin(&self) -> Result<bool, StoreError> {
         let Some(user) = find_user(&*self.store, "admin", &DomainId::new(DOMAIN)).await? else { return Ok(false) };
         Ok(!self.store.list_grants(Some(&user.id), None).await?.is_empty())
     }

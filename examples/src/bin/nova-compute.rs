@@ -22,5 +22,5 @@ async fn main() -> ExitCode {
 async fn run(arguments: &ConfigArgs) -> Result<(), StartError> {
     let config = arguments.load()?;
     nova_examples::process::start_log(&config);
-    hosts::run_alone(&config).await
+    hosts::run_alone(arguments, &config).await
 }

@@ -28,6 +28,15 @@ pub(super) enum Source {
     Fanouts(ShortString),
 }
 
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Queue(_, name) => write!(f, "queue {name}"),
+            Self::Fanouts(exchange) => write!(f, "fanouts of {exchange}"),
+        }
+    }
+}
+
 /// A server's consumption of one source.
 pub(super) struct Consumption {
     pub(super) link: Arc<Link>,
@@ -76,11 +85,15 @@ impl Consumption {
             if self.consume(opened).await {
                 return;
             }
+            let source = self.source.to_string();
+            self.link.set_deaf(&source, true);
             let next = tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return,
-                next = self.establish() => next,
+                () = self.stop.cancelled() => None,
+                next = self.establish() => Some(next),
             };
+            self.link.set_deaf(&source, false);
+            let Some(next) = next else { return };
             // The bus was closed.
             let Ok(next) = next else { return };
             opened = next;
@@ -96,8 +109,9 @@ impl Consumption {
                 Ok(opened) => return Ok(opened),
                 Err(error) => {
                     self.link.note(&error);
-                    if failures == 3 {
-                        tracing::warn!(source = ?self.source, "cannot receive yet: {error}");
+                    // Early in a row of failures, then about two a minute.
+                    if failures % 16 == 3 {
+                        tracing::warn!(source = %self.source, "cannot receive yet: {error}");
                     }
                     tokio::time::sleep(self.link.pause(failures)).await;
                     failures += 1;

@@ -14,6 +14,7 @@ use lapin::{Channel, Connection, ConnectionProperties, Consumer};
 use nova_core::clock::Clock;
 use nova_core::entropy::Entropy;
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::wire::{self, Answer};
@@ -54,6 +55,8 @@ pub(super) struct Link {
     trouble: Mutex<Arc<str>>,
     waiting: Mutex<BTreeMap<u64, oneshot::Sender<Answer>>>,
     next_call: AtomicU64,
+    /// Servers whose queue is not consumed at this time, and since when.
+    deaf: Mutex<BTreeMap<String, Instant>>,
 }
 
 /// A call that waits for its answer; forgotten when dropped.
@@ -74,6 +77,11 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What the broker says of an exclusive queue whose connection it takes for alive.
+const LOCKED: &str = "RESOURCE_LOCKED";
+/// A server may be cut off for so long before a ping tells.
+const DEAF: Duration = Duration::from_secs(3);
+
 impl Link {
     pub(super) fn new(hosts: Vec<AMQPUri>, name: String, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
         let reply_queue = format!("reply.{name}.{}", entropy.uuid());
@@ -89,6 +97,7 @@ impl Link {
             trouble: Mutex::new("not connected yet".into()),
             waiting: Mutex::default(),
             next_call: AtomicU64::new(1),
+            deaf: Mutex::default(),
         }
     }
 
@@ -116,6 +125,21 @@ impl Link {
         *lock(&self.trouble) = trouble.to_string().into();
     }
 
+    /// A server that was cut off from its source, or has it again.
+    pub(super) fn set_deaf(&self, source: &str, deaf: bool) {
+        let mut all = lock(&self.deaf);
+        if deaf {
+            all.entry(source.to_owned()).or_insert_with(Instant::now);
+        } else {
+            all.remove(source);
+        }
+    }
+
+    /// A server that has been cut off for longer than a reconnection takes, if there is one.
+    pub(super) fn deaf_for_long(&self) -> Option<String> {
+        lock(&self.deaf).iter().find(|(_, since)| since.elapsed() > DEAF).map(|(source, _)| source.clone())
+    }
+
     /// Prepares for an answer.
     pub(super) fn expect_answer(&self) -> Waiting<'_> {
         let number = self.next_call.fetch_add(1, Ordering::Relaxed);
@@ -133,19 +157,19 @@ impl Link {
 
     /// Connects and connects again, until the bus is closed.
     pub(super) async fn keep(self: Arc<Self>) {
-        let mut failures = 0;
+        let (mut failures, mut locked) = (0, 0);
         while !self.closing.is_cancelled() {
             let host = &self.hosts[failures as usize % self.hosts.len()];
             let place = format!("RabbitMQ at {}:{}", host.authority.host, host.authority.port);
             let opened = tokio::select! {
                 biased;
                 () = self.closing.cancelled() => return,
-                opened = tokio::time::timeout(ATTEMPT, self.open(host.clone(), failures)) => opened,
+                opened = tokio::time::timeout(ATTEMPT, self.open(host.clone(), locked)) => opened,
             };
             let why = match opened {
                 Ok(Ok((session, replies))) => {
                     tracing::info!(bus = %self.name, "connected to {place}");
-                    failures = 0;
+                    (failures, locked) = (0, 0);
                     let why = self.use_session(session, replies).await;
                     if self.closing.is_cancelled() {
                         return;
@@ -153,7 +177,11 @@ impl Link {
                     tracing::warn!(bus = %self.name, "lost {place}: {why}");
                     why
                 }
-                Ok(Err(error)) => error.to_string(),
+                Ok(Err(error)) => {
+                    let why = error.to_string();
+                    locked += u32::from(why.contains(LOCKED));
+                    why
+                }
                 Err(_) => format!("no connection within {ATTEMPT:?}"),
             };
             self.note(&format!("{place}: {why}"));
@@ -171,7 +199,7 @@ impl Link {
         }
     }
 
-    async fn open(&self, host: AMQPUri, failures: u32) -> Result<(Session, Consumer), lapin::Error> {
+    async fn open(&self, host: AMQPUri, locked: u32) -> Result<(Session, Consumer), lapin::Error> {
         let properties = ConnectionProperties::default().with_connection_name(self.name.as_str().into());
         let connection = Connection::connect_uri(host, properties).await?;
         let publisher = connection.create_channel().await?;
@@ -179,7 +207,7 @@ impl Link {
         let receiver = connection.create_channel().await?;
         // The name stays over reconnections, so that answers to calls from before find their way. While the broker
         // takes an old connection of ours for alive, its queue is locked; then there has to be another.
-        let reply_queue = match failures {
+        let reply_queue = match locked {
             0..4 => self.reply_queue.clone(),
             n => format!("{}.{n}", self.reply_queue),
         };

@@ -223,7 +223,13 @@ impl MessageBus for AmqpBus {
         };
         tokio::time::timeout(self.ping_timeout, there_and_back).await.unwrap_or_else(|_| {
             Err(unavailable(format!("a message to ourselves did not arrive within {:?}", self.ping_timeout)))
-        })
+        })?;
+        match self.link.deaf_for_long() {
+            Some(source) => {
+                Err(unavailable(format!("{source}: cannot receive: {}", nova_core::error::chain(&self.link.outage()))))
+            }
+            None => Ok(()),
+        }
     }
 
     fn counters(&self) -> Counters {

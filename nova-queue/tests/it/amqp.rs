@@ -342,6 +342,34 @@ async fn queues_and_connections_that_are_taken_away_come_back() {
     all_works_again(&client, &target, &seen, 4).await;
 }
 
+/// The connection is well, and messages to ourselves arrive; but a queue is gone that may not be made again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs NOVA_TEST_AMQP_RESTART"]
+async fn a_server_that_cannot_receive_says_so() {
+    let broker = Broker::start("deaf").await;
+    let (client, server) = (connect(&broker.url).await, connect(&broker.url).await);
+    let target = Target::shared("conductor");
+    let (_serving, arrivals) = serve(&server, &target, Mood::Echo).await;
+    let seen = noted(arrivals);
+    all_works_again(&client, &target, &seen, 1).await;
+    broker.run_with("ctl", &["set_permissions", "-p", "/", "guest", "^$", ".*", ".*"]).await;
+    broker.run_with("ctl", &["delete_queue", "conductor"]).await;
+    let told = async {
+        loop {
+            if let Err(error) = server.ping().await {
+                return error;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let error = tokio::time::timeout(PATIENCE, told).await.expect("nobody says that the server is deaf");
+    assert!(nova_core::error::chain(&error).contains("queue conductor: cannot receive"), "{error:?}");
+    client.ping().await.expect("who serves nothing is not deaf");
+    broker.run_with("ctl", &["set_permissions", "-p", "/", "guest", ".*", ".*", ".*"]).await;
+    all_works_again(&client, &target, &seen, 2).await;
+    server.ping().await.unwrap();
+}
+
 /// A connection that looks healthy and carries nothing: only signs of life and pings tell.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs NOVA_TEST_AMQP_RESTART"]
