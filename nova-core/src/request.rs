@@ -41,6 +41,9 @@ pub struct RequestSpec {
     /// `os:scheduler_hints`, as given.
     #[serde(default)]
     pub hints: BTreeMap<String, serde_json::Value>,
+    /// A choice from a view that was read after this request came: the last one was lost to another scheduler.
+    #[serde(default)]
+    pub fresh: bool,
     /// What the flavor asks for by name.
     #[serde(default)]
     pub flavor: FlavorWish,

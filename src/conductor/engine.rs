@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use nova_core::fault::Fault;
+use nova_core::ids::HostName;
 use nova_core::rpc::compute as orders;
 use nova_core::rpc::scheduler::{AllocationNews, HostsChanged, HostsChangedRequest};
 use nova_core::state::{FailurePhase, History, failed, succeeded};
@@ -166,7 +167,9 @@ impl Conductor {
         if let Some(action) = &mut cx.action {
             action.finish_event(steps::BUILD_EVENT, Some(failure.details.clone()), cx.now);
         }
-        cx.lost.push(host.into());
+        let host: HostName = host.into();
+        self.tell_lost(cx, &host).await;
+        cx.lost.push(host);
         if cx.lost.len() < MAX_LOSSES {
             match steps::select_anew(&self.services, cx).await {
                 Ok(()) => {}
@@ -257,6 +260,15 @@ impl Conductor {
             resources: None,
         });
         let news = HostsChangedRequest { allocations: allocations.collect(), ..Default::default() };
+        if let Err(error) = self.services.rpc.fanout::<HostsChanged>(&cx.task.context, &news).await {
+            tracing::debug!("schedulers were not told: {}", chain(&error));
+        }
+    }
+
+    /// The scheduler that chose this place counts it as taken by us, and another took it.
+    async fn tell_lost(&self, cx: &TaskContext, host: &HostName) {
+        let lost = AllocationNews { instance_id: cx.instance.id, host: host.clone(), resources: None };
+        let news = HostsChangedRequest { allocations: vec![lost], ..Default::default() };
         if let Err(error) = self.services.rpc.fanout::<HostsChanged>(&cx.task.context, &news).await {
             tracing::debug!("schedulers were not told: {}", chain(&error));
         }

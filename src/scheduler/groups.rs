@@ -34,7 +34,8 @@ pub(super) fn attempts(group: &GroupPlacement, spec: &RequestSpec) -> Vec<Attemp
 }
 
 fn full_hosts(group: &GroupPlacement) -> Vec<HostName> {
-    group.counts().into_keys().filter(|host| !group.admits(host)).cloned().collect()
+    let counts = group.counts().into_iter();
+    counts.filter(|(_, count)| *count >= group.max_server_per_host).map(|(host, _)| host.clone()).collect()
 }
 
 /// Each host that has members, those with most first, as far as the request itself allows it.

@@ -30,7 +30,12 @@ pub(super) fn inventory_of(node: &ComputeNode, zone: &ZoneName) -> HostInventory
 fn attributes(node: &ComputeNode) -> HostAttributes {
     // Nova's libvirt driver names the kind of guest in lower case (`qemu`), the hypervisor in upper case (`QEMU`).
     let kind = node.hypervisor_type.to_lowercase();
-    let guests = node.architectures.iter().map(|architecture| SupportedInstance::new(architecture, &kind, "hvm"));
+    // libvirt calls itself QEMU with hardware support and without; images ask for one of the two.
+    let kinds = if kind == "qemu" { vec!["qemu", "kvm"] } else { vec![kind.as_str()] };
+    let guest = |architecture: &String| {
+        kinds.iter().map(|kind| SupportedInstance::new(architecture, kind, "hvm")).collect::<Vec<_>>()
+    };
+    let guests = node.architectures.iter().flat_map(guest);
     let mut capabilities = BTreeMap::new();
     flatten("cpu_info", &node.cpu_info, &mut capabilities);
     HostAttributes {

@@ -18,6 +18,9 @@ use tokio_util::sync::CancellationToken;
 use super::{Hosts, Stored};
 use nova_core::error::chain;
 
+/// However many requests ask for a fresh view, the store is not read more often.
+const BETWEEN_READINGS: Duration = Duration::from_millis(500);
+
 /// What an operator may set.
 #[derive(Debug, Clone)]
 pub struct ServiceOptions {
@@ -135,21 +138,30 @@ impl SchedulerService {
     async fn select_destinations(&self, spec: &RequestSpec) -> Result<Vec<Selection>, HandlerError> {
         // A reading that begins after a request came is fresh for it: one serves all who wait.
         let arrived = self.inner.clock.now();
-        let mut state = self.inner.state.lock().await;
-        if state.read.is_none() {
-            self.refresh(&mut state).await.map_err(|e| unavailable(&e))?;
-        }
-        let mut fresh = state.read.is_some_and(|began| began >= arrived);
         loop {
-            let State { hosts, rng, .. } = &mut *state;
-            match hosts.select(&*self.inner.algorithm, spec, rng, self.inner.clock.now()) {
-                Ok(selections) => return Ok(selections),
-                Err(no) if fresh => return Err(no_valid_host(&no).into()),
-                Err(_) => {
+            let mut state = self.inner.state.lock().await;
+            if state.read.is_none() {
+                self.refresh(&mut state).await.map_err(|e| unavailable(&e))?;
+            }
+            let fresh = state.read.is_some_and(|began| began >= arrived);
+            if fresh || !spec.fresh {
+                let State { hosts, rng, .. } = &mut *state;
+                match hosts.select(&*self.inner.algorithm, spec, rng, self.inner.clock.now()) {
+                    Ok(selections) => return Ok(selections),
+                    Err(no) if fresh => return Err(no_valid_host(&no).into()),
                     // Perhaps the table is behind: hosts may have come up, or given something back.
-                    self.refresh(&mut state).await.map_err(|e| unavailable(&e))?;
-                    fresh = true;
+                    Err(_) => {}
                 }
+            }
+            // Requests that no host takes must not make this a mill of readings, nor hold up the others.
+            let rested = state.read.map_or(BETWEEN_READINGS, |began| {
+                Duration::try_from(self.inner.clock.now().duration_since(began)).unwrap_or_default()
+            });
+            if rested >= BETWEEN_READINGS {
+                self.refresh(&mut state).await.map_err(|e| unavailable(&e))?;
+            } else {
+                drop(state);
+                tokio::time::sleep(BETWEEN_READINGS - rested).await;
             }
         }
     }

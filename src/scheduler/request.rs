@@ -29,7 +29,7 @@ pub(super) fn request(spec: &RequestSpec) -> Request {
     request.force_node = spec.force_node.clone();
     request.requested_host = spec.requested_host.as_ref().map(ToString::to_string);
     request.ignore_hosts = spec.ignore_hosts.iter().map(ToString::to_string).collect();
-    request.architecture = spec.architecture.clone();
+    request.architecture = spec.architecture.as_deref().and_then(architecture);
     request.project_id = (!spec.project_id.is_empty()).then(|| spec.project_id.clone());
     request.flavor = (!spec.flavor.name.is_empty()).then(|| spec.flavor.name.clone());
     request.extra_specs = spec.flavor.extra_specs.clone();
@@ -45,6 +45,20 @@ pub(super) fn request(spec: &RequestSpec) -> Request {
     }
     request.hints = hints(&spec.hints);
     request
+}
+
+/// The name under which hosts know an architecture (nova/objects/fields.py, `Architecture.canonicalize`). None for an
+/// empty one: an image that says nothing goes anywhere.
+fn architecture(name: &str) -> Option<String> {
+    let name = name.trim().to_ascii_lowercase();
+    let known = match name.as_str() {
+        "" => return None,
+        "amd64" => "x86_64",
+        "i386" | "i486" | "i586" => "i686",
+        "arm64" => "aarch64",
+        other => other,
+    };
+    Some(known.to_owned())
 }
 
 /// The hints that filters know, and all others as text. Their form was checked when they came.
@@ -87,6 +101,16 @@ mod tests {
     use super::*;
 
     const A: &str = "11111111-1111-4111-8111-111111111111";
+
+    #[test]
+    fn architectures_have_one_name() {
+        let asked = |name: &str| request(&RequestSpec { architecture: Some(name.into()), ..RequestSpec::default() });
+        for (given, known) in
+            [("amd64", Some("x86_64")), ("ARM64", Some("aarch64")), ("s390x", Some("s390x")), (" ", None)]
+        {
+            assert_eq!(asked(given).architecture.as_deref(), known, "{given}");
+        }
+    }
 
     #[test]
     fn everything_that_filters_read_is_told() {

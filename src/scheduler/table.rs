@@ -88,7 +88,9 @@ impl Hosts {
         }
         let services: BTreeMap<&HostName, &Service> =
             services.iter().filter(|s| s.binary == "nova-compute").map(|s| (&s.host, s)).collect();
-        for node in nodes {
+        let mut met = BTreeSet::new();
+        // Of several nodes of a host the first one counts, as at the booking.
+        for node in nodes.iter().filter(|node| met.insert(&node.host)) {
             let service = services.get(&node.host);
             let up = service.is_some_and(|s| s.is_up(now, down_time));
             self.put(node, up, service.is_some_and(|s| !s.disabled));
@@ -109,9 +111,10 @@ impl Hosts {
     fn replace_allocations(&mut self, allocations: &[Allocation], now: Timestamp) {
         let stored: BTreeMap<(InstanceId, &HostName), Resources> =
             allocations.iter().map(|a| ((a.instance_id, &a.host), a.resources)).collect();
-        self.promised.retain(|instance, host, since| {
-            !stored.contains_key(&(instance, host)) && now.duration_since(since) <= TENTATIVE
-        });
+        // Whatever the store has of an instance, here or elsewhere, is what became of its promises.
+        let placed: BTreeSet<InstanceId> = allocations.iter().map(|allocation| allocation.instance_id).collect();
+        self.promised
+            .retain(|instance, _, since| !placed.contains(&instance) && now.duration_since(since) <= TENTATIVE);
         let hosts: Vec<HostName> = self.table.hosts().map(|h| HostName::new(h.name())).collect();
         for host in hosts {
             for consumer in self.table.consumers_on(host.as_str()) {
@@ -243,7 +246,24 @@ impl Hosts {
             let selections = spec.instances.iter().zip(chosen).map(|(id, chosen)| selection(*id, &chosen)).collect();
             return Ok(self.promise(spec, selections, now));
         };
-        let mut group = self.promised.with_members(group.clone(), &spec.instances);
+        let known = group.clone();
+        let believed = self.promised.with_members(known.clone(), &spec.instances);
+        let uncertain = believed != known;
+        match self.select_members(algorithm, spec, believed, rng, now) {
+            // Members that were promised a place may not have got it: the store and the booking decide.
+            Err(_) if uncertain => self.select_members(algorithm, spec, known, rng, now),
+            selected => selected,
+        }
+    }
+
+    fn select_members(
+        &mut self,
+        algorithm: &dyn Scheduler,
+        spec: &RequestSpec,
+        mut group: GroupPlacement,
+        rng: &mut SchedulerRng,
+        now: Timestamp,
+    ) -> Result<Vec<Selection>, NoValidHost> {
         let mut selections = Vec::with_capacity(spec.instances.len());
         for instance in &spec.instances {
             match self.select_member(algorithm, spec, &group, *instance, rng) {

@@ -98,6 +98,9 @@ async fn request(store: &dyn Store, asked: &ExplainArgs) -> Result<RequestSpec, 
         spec.architecture = property("hw_architecture").or_else(|| property("architecture"));
         spec.image = Some(ImageWish { id, properties: image.properties.clone() });
     }
+    if spec.hints.contains_key("group") && group_of_hints(&spec.hints).is_none() {
+        return Err(StartError::because("--hint group: it is not the id of a server group"));
+    }
     if let Some(id) = group_of_hints(&spec.hints) {
         let group = store.group_placement(id).await.map_err(|e| StartError::new("--hint group", &e))?;
         spec.group = Some(group.ok_or_else(|| StartError::because(format!("--hint group: there is no group {id}")))?);

@@ -134,7 +134,12 @@ fn the_scheduler_says_of_each_host_why() {
     let told: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, told["take_it"].as_u64(), told["hosts"].as_u64()), (Some(1), Some(0), Some(2)), "{out}");
 
-    for (wrong, named) in [("--hint=group", "--hint"), ("--flavor=none", "--flavor"), ("--image=x", "--image")] {
+    for (wrong, named) in [
+        ("--hint=group", "--hint"),
+        ("--hint=group=x", "--hint group"),
+        ("--flavor=none", "--flavor"),
+        ("--image=x", "--image"),
+    ] {
         let (code, _, errors) = text(&cloud.manage(&["scheduler", "explain", "--ram", "64", wrong]));
         assert_eq!(code, Some(2), "{wrong}");
         assert!(errors.contains(named), "{errors}");

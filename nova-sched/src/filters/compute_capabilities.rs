@@ -7,15 +7,19 @@ use crate::{HostView, Request};
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ComputeCapabilitiesFilter;
 
-/// The extra specs that concern hosts: the path of the variable, what is asked of it.
-fn asked(request: &Request) -> impl Iterator<Item = (String, &str)> {
+/// Variables that every host has, if only as nothing (`nova/scheduler/host_manager.py`, `HostState`).
+const OF_EVERY_HOST: [&str; 4] = ["hypervisor_type", "hypervisor_version", "hypervisor_hostname", "host_ip"];
+
+/// The extra specs that concern hosts: the path of the variable, what is asked of it, and whether hosts must have it. A
+/// spec without a scope may be meant for another filter, so that hosts that do not have the variable pass, as in Nova.
+fn asked(request: &Request) -> impl Iterator<Item = (String, &str, bool)> {
     request.extra_specs.iter().filter_map(|(key, requirement)| {
-        let path = match key.split_once(':') {
-            Some(("capabilities", rest)) => rest.replace(':', "."),
+        let (path, must_have) = match key.split_once(':') {
+            Some(("capabilities", rest)) => (rest.replace(':', "."), true),
             Some(_) => return None,
-            None => key.clone(),
+            None => (key.clone(), OF_EVERY_HOST.contains(&key.as_str())),
         };
-        Some((path, requirement.as_str()))
+        Some((path, requirement.as_str(), must_have))
     })
 }
 
@@ -25,13 +29,14 @@ impl Filter for ComputeCapabilitiesFilter {
     }
 
     fn host_passes(&self, host: &HostView<'_>, request: &Request) -> bool {
-        asked(request).all(|(path, requirement)| {
-            host.variable(&path).is_some_and(|value| matches(&value.to_string(), requirement))
+        asked(request).all(|(path, requirement, must_have)| match host.variable(&path) {
+            Some(value) => matches(&value.to_string(), requirement),
+            None => !must_have,
         })
     }
 
     fn reads(&self, request: &Request) -> Reads {
-        asked(request).fold(Reads::Nothing, |reads, (path, _)| match reads {
+        asked(request).fold(Reads::Nothing, |reads, (path, ..)| match reads {
             Reads::Host => Reads::Host,
             _ if HostView::is_attribute(&path) => Reads::Attributes,
             _ => Reads::Host,
@@ -69,7 +74,8 @@ mod tests {
             (vec![("hypervisor_version", ">= 7000000")], Reads::Attributes, vec![1]),
             (vec![("capabilities:free_ram_mb", ">= 8000")], Reads::Host, vec![1, 2]),
             (vec![("hypervisor_type", "QEMU"), ("free_ram_mb", ">= 8000")], Reads::Host, vec![1]),
-            (vec![("unheard_of", "s== 1")], Reads::Attributes, vec![]),
+            (vec![("unheard_of", "s== 1")], Reads::Attributes, vec![0, 1, 2]),
+            (vec![("capabilities:unheard_of", "s== 1")], Reads::Attributes, vec![]),
         ] {
             let mut request = request();
             request.extra_specs = specs.iter().map(|(key, asked)| ((*key).to_owned(), (*asked).to_owned())).collect();

@@ -48,7 +48,7 @@ pub async fn select_anew(services: &Services, cx: &mut TaskContext) -> Result<()
         return Ok(());
     }
     let alternates = services.options.get().max_attempts.saturating_sub(1);
-    let mut anew = RequestSpec { instances: vec![cx.instance.id], alternates, ..spec.clone() };
+    let mut anew = RequestSpec { instances: vec![cx.instance.id], alternates, fresh: true, ..spec.clone() };
     anew.ignore_hosts.extend(cx.lost.iter().cloned());
     let mut selections = select(services, cx, &anew).await?;
     if let Some(selection) = selections.pop() {

@@ -191,6 +191,7 @@ impl Intent<'_> {
             architecture: property("hw_architecture").or_else(|| property("architecture")),
             alternates: self.api.options.get().max_attempts.saturating_sub(1),
             hints: self.body.hints.clone(),
+            fresh: false,
             flavor: FlavorWish { name: flavor.name.clone(), extra_specs: flavor.extra_specs.clone() },
             image: Some(ImageWish { id: image.id, properties: image.properties.clone() }),
             group: None,
