@@ -5,6 +5,7 @@
 
 mod boot;
 mod check;
+mod foreign_host;
 mod groups;
 mod images;
 mod simulation;
