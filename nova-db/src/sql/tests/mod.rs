@@ -9,7 +9,10 @@ mod checks;
 mod mysql;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod race;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod servers;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod speed;
+#[cfg(feature = "sqlite")]
+mod sqlite;

@@ -3,7 +3,7 @@
 use sqlx::Connection as _;
 
 use super::servers::{Place, block_on, opened, store_at, unique_name};
-use super::{checks, speed};
+use super::{checks, race, speed};
 
 fn server() -> String {
     std::env::var("NOVA_TEST_POSTGRES_URL").expect("NOVA_TEST_POSTGRES_URL says where")
@@ -67,13 +67,14 @@ async fn restarts_lose_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[ignore = "needs NOVA_TEST_POSTGRES_URL"]
 async fn processes_race() {
-    checks::processes_race(place().await, concat!(module_path!(), "::race_in_child").split_once("::").unwrap().1).await;
+    let child = concat!(module_path!(), "::race_in_child").split_once("::").unwrap().1;
+    race::processes_race(&place().await.url, child).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[ignore = "needs NOVA_TEST_RACE, which processes_race sets for its children"]
 async fn race_in_child() {
-    checks::race_in_child().await;
+    race::race_in_child().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
