@@ -27,7 +27,7 @@ bench: ## measure: benchmarks and the speed floors, optimised build
 	@dev/bench
 
 soak: ## the long tests, optimised build (SEEDS=1000)
-	@dev/packages build
+	@dev/packages build rabbitmq postgresql
 	NOVA_TEST_SOAK_SEEDS=$(or $(SEEDS),1000) cargo test --release --workspace --features nova-examples/full -- --ignored soak
 
 doc: ## the documentation of all crates, in target/doc

@@ -285,7 +285,14 @@ async fn survives_the_end_of_its_broker(target: Target, name: &str) {
     let (confirmed, stop) = (Arc::new(Mutex::new(BTreeSet::new())), Arc::new(AtomicU64::new(0)));
     let traffic = tokio::spawn(keep_casting(client.clone(), target.clone(), confirmed.clone(), stop.clone()));
     for (round, end) in ["stop", "kill"].into_iter().enumerate() {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        // The broker goes in the middle of traffic that flows.
+        let flowing = confirmed.lock().unwrap().len() + 30;
+        let flows = async {
+            while confirmed.lock().unwrap().len() < flowing {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, flows).await.expect("nothing is confirmed");
         // A call that is on its way while the broker goes ends well or with an error, and does not hang.
         let (caller, to) = (client.clone(), target.clone());
         let pending = tokio::spawn(async move { caller.call(&to, message(json!(0)), PATIENCE).await });

@@ -287,7 +287,7 @@ fn every_decision_is_the_naive_one_on_a_large_fleet() {
 }
 
 #[test]
-#[ignore = "soak: a million decisions"]
+#[ignore = "takes minutes, `make soak` runs it: a million decisions"]
 fn soak_a_million_decisions_are_the_naive_ones() {
     for seed in 0..10 {
         churn(150 + 60 * seed as usize, 50_000, 70, seed);

@@ -135,7 +135,7 @@ fn a_boot_takes_eight_messages_and_three_transactions_at_most() {
 }
 
 #[test]
-#[ignore = "a soak: the same over a thousand boots; needs what the shorter one needs"]
+#[ignore = "takes minutes, `make soak` runs it: a thousand boots; starts RabbitMQ and PostgreSQL of its own"]
 fn soak_a_thousand_boots_take_eight_messages_and_three_transactions_each() {
     count(1000);
 }

@@ -98,7 +98,7 @@ fn four_schedulers_never_give_a_place_twice() {
 }
 
 #[test]
-#[ignore = "a soak: until the cloud is full and beyond; needs what the shorter one needs"]
+#[ignore = "takes minutes, `make soak` runs it: until the cloud is full and beyond; starts RabbitMQ and PostgreSQL of its own"]
 fn soak_four_schedulers_fill_a_cloud() {
     decide(5_050, 5);
 }
