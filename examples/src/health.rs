@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::StartError;
 
-/// How long a part may take to show that it answers.
+/// How long a part may take to show that it answers; longer than it takes a bus to say why it does not.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whether the store answers.
@@ -161,4 +161,25 @@ async fn healthz(vitals: Arc<OnceLock<Vitals>>) -> (StatusCode, String) {
 async fn metrics(vitals: Arc<OnceLock<Vitals>>) -> ([(header::HeaderName, &'static str); 1], String) {
     let text = vitals.get().map(|vitals| (vitals.metrics)()).unwrap_or_default();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+}
+
+#[cfg(all(test, feature = "amqp"))]
+mod tests {
+    use nova_core::entropy::SeededEntropy;
+    use nova_queue::amqp::{AmqpBus, AmqpOptions};
+
+    use super::*;
+    use crate::process::SystemClock;
+
+    #[tokio::test]
+    async fn a_broker_that_is_away_is_named_before_patience_ends() {
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let url = format!("amqp://guest:guest@{closed}/");
+        let mut options = AmqpOptions::new(url, "test", Arc::new(SystemClock), Arc::new(SeededEntropy::new(1)));
+        assert!(options.ping_timeout + Duration::from_secs(1) <= PATIENCE, "{:?}", options.ping_timeout);
+        options.ping_timeout = Duration::from_millis(10);
+        let bus = AmqpBus::start(options).unwrap();
+        let problem = BusAnswers(Arc::new(bus)).check().await.unwrap_err();
+        assert!(problem.starts_with("the message bus is unavailable"), "{problem}");
+    }
 }
