@@ -51,6 +51,15 @@ impl ImageCache {
 
     /// The path of the verified image; fetches it, by this grant, if it is not there. One fetch serves all who wait for it.
     pub async fn get(&self, image: &ImageMeta, grant: Option<&ImageGrant>) -> Result<PathBuf, ImageCacheError> {
+        self.fetched(image, grant).await.map(|(path, _)| path)
+    }
+
+    /// The same, and whether it was there before.
+    pub async fn fetched(
+        &self,
+        image: &ImageMeta,
+        grant: Option<&ImageGrant>,
+    ) -> Result<(PathBuf, bool), ImageCacheError> {
         let name = file_name(image);
         let path = self.folder.join(&name);
         let turn = {
@@ -59,8 +68,8 @@ impl ImageCache {
         };
         let held = turn.lock().await;
         let there = match tokio::fs::try_exists(&path).await {
-            Ok(true) => Ok(()),
-            Ok(false) => self.fetch(image, grant, &path).await,
+            Ok(true) => Ok(true),
+            Ok(false) => self.fetch(image, grant, &path).await.map(|()| false),
             Err(error) => Err(disk(&path, error)),
         };
         drop(held);
@@ -70,7 +79,7 @@ impl ImageCache {
         if Arc::strong_count(&turn) == 2 {
             fetching.remove(&name);
         }
-        there.map(|()| path)
+        there.map(|existed| (path, existed))
     }
 
     async fn fetch(&self, image: &ImageMeta, grant: Option<&ImageGrant>, path: &Path) -> Result<(), ImageCacheError> {

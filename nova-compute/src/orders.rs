@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use nova_core::rpc::compute::{
-    BuildAndRunInstance, BuildOrder, ConsoleOutput, ConsoleOutputRequest, GetConsoleOutput, Order, Ping,
-    RebootInstance, StartInstance, StopInstance, TerminateInstance,
+    BuildAndRunInstance, BuildOrder, CacheImage, CacheImageReply, CacheImageRequest, ConsoleOutput,
+    ConsoleOutputRequest, GetConsoleOutput, Order, Ping, RebootInstance, StartInstance, StopInstance,
+    TerminateInstance,
 };
 use nova_core::rpc::conductor::{ReportStep, ReportStepRequest, StepOutcome, Verdict};
 use nova_core::rpc::{Refusal, RefusalKind};
@@ -24,7 +25,7 @@ const UNDO_TRIES: u32 = 4;
 
 impl Agent {
     pub(crate) fn dispatcher(&self) -> Dispatcher {
-        let [a, b, c, d, e, f] = std::array::from_fn(|_| self.clone());
+        let [a, b, c, d, e, f, g] = std::array::from_fn(|_| self.clone());
         Dispatcher::new("compute")
             .method::<BuildAndRunInstance, _, _>(move |incoming, order| {
                 let agent = a.clone();
@@ -63,7 +64,18 @@ impl Agent {
                 let agent = f.clone();
                 async move { agent.console_output(&request).await }
             })
+            .method::<CacheImage, _, _>(move |_, request| {
+                let agent = g.clone();
+                async move { agent.cache_image(&request).await }
+            })
             .method::<Ping, _, _>(|_, ()| async { Ok(()) })
+    }
+
+    async fn cache_image(&self, request: &CacheImageRequest) -> Result<CacheImageReply, HandlerError> {
+        match self.images.fetched(&request.image, Some(&request.grant)).await {
+            Ok((_, existed)) => Ok(CacheImageReply { existed }),
+            Err(error) => Err(Refusal::new(RefusalKind::Failed, chain(&error)).into()),
+        }
     }
 
     async fn carry_out<T>(

@@ -7,7 +7,8 @@ use nova_core::entropy::Entropy;
 use nova_core::error::chain;
 use nova_core::request::RequestSpec;
 use nova_core::rpc::conductor::{
-    ConfirmStrays, Heartbeat, ListAssigned, Ping, ReportPowerStates, ReportStep, StartTask, StartTaskRequest,
+    CacheImage, ConfirmStrays, Heartbeat, ListAssigned, Ping, ReportPowerStates, ReportStep, StartTask,
+    StartTaskRequest,
 };
 use nova_core::task::{Event, Task, Work};
 use nova_db::{Store, StoreError};
@@ -91,7 +92,7 @@ impl Conductor {
     }
 
     fn dispatcher(&self) -> Dispatcher {
-        let [a, b, c, d, e, f] = std::array::from_fn(|_| self.clone());
+        let [a, b, c, d, e, f, g] = std::array::from_fn(|_| self.clone());
         Dispatcher::new("conductor")
             .method::<StartTask, _, _>(move |_, request| {
                 let conductor = a.clone();
@@ -116,6 +117,10 @@ impl Conductor {
             .method::<ConfirmStrays, _, _>(move |incoming, request| {
                 let conductor = f.clone();
                 async move { conductor.confirm_strays(incoming, request).await }
+            })
+            .method::<CacheImage, _, _>(move |incoming, request| {
+                let conductor = g.clone();
+                async move { conductor.cache_image(incoming, request).await }
             })
             .method::<Ping, _, _>(|_, ()| async { Ok(()) })
     }

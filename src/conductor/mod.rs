@@ -11,6 +11,7 @@
 mod context;
 mod engine;
 mod heartbeat;
+mod image_cache;
 mod manager;
 mod options;
 mod power;

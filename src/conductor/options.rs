@@ -21,6 +21,8 @@ pub struct ConductorOptions {
     pub service_down_time: Duration,
     /// Hosts that are tried for one instance (`scheduler.max_attempts`).
     pub max_attempts: usize,
+    /// How many hosts fetch an image at once ahead of its use (`image_cache.precache_concurrency`).
+    pub precache_concurrency: usize,
     /// How long a guest may take to shut down by itself (`shutdown_timeout`).
     pub shutdown_timeout: Duration,
     /// From an instance's number to the hypervisor's name for it (`instance_name_template`).
@@ -36,6 +38,7 @@ impl Default for ConductorOptions {
             sweep_interval: Duration::from_secs(5),
             service_down_time: Duration::from_secs(60),
             max_attempts: 3,
+            precache_concurrency: 1,
             shutdown_timeout: Duration::from_secs(60),
             instance_name_template: "instance-%08x".into(),
         }
@@ -50,6 +53,7 @@ impl ConductorOptions {
             task_lease: config.get(&common::TASK_LEASE),
             service_down_time: config.get(&common::SERVICE_DOWN_TIME),
             max_attempts: usize::try_from(config.get(&common::SCHEDULER_MAX_ATTEMPTS)).unwrap_or(1),
+            precache_concurrency: usize::try_from(config.get(&common::PRECACHE_CONCURRENCY)).unwrap_or(1),
             shutdown_timeout: config.get(&common::SHUTDOWN_TIMEOUT),
             instance_name_template: config.get(&common::INSTANCE_NAME_TEMPLATE),
             ..Self::default()

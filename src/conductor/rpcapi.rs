@@ -7,7 +7,7 @@ use nova_core::context::RequestContext;
 use nova_core::ids::{HostName, InstanceId, TaskId};
 use nova_core::rpc::RefusalKind;
 use nova_core::rpc::compute::{ConsoleOutputRequest, GetConsoleOutput};
-use nova_core::rpc::conductor::{StartTask, StartTaskRequest};
+use nova_core::rpc::conductor::{CacheImage, CacheImageRequest, StartTask, StartTaskRequest};
 use nova_core::rpc::scheduler::{HostsChanged, HostsChangedRequest};
 use nova_queue::{BusError, RpcClient};
 
@@ -68,6 +68,10 @@ impl Orders for BusOrders {
         let asking = self.rpc.clone().with_call_timeout(CONSOLE_TIMEOUT);
         let answer = asking.call_to::<GetConsoleOutput>(host, context, &request).await;
         answer.map(|console| console.output).map_err(failed)
+    }
+
+    async fn cache_image(&self, context: &RequestContext, request: CacheImageRequest) -> Result<(), OrderError> {
+        tell(self.rpc.cast::<CacheImage>(context, &request)).await
     }
 
     async fn hosts_changed(&self, context: &RequestContext, news: HostsChangedRequest) -> Result<(), OrderError> {

@@ -3,6 +3,7 @@
 
 use nova_core::state::VmState;
 use nova_virt::Hypervisor;
+use serde_json::json;
 
 use crate::support::{Cloud, CloudOptions};
 
@@ -31,6 +32,35 @@ async fn a_host_fetches_the_image_that_its_order_names() {
     cloud.settle().await;
     assert_eq!(cloud.get(again[0]).await.vm_state, VmState::Active);
     cloud.check().await;
+    cloud.stop().await;
+}
+
+/// `POST /os-aggregates/{id}/images` (2.81).
+#[tokio::test]
+async fn the_hosts_of_an_aggregate_fetch_an_image_ahead_of_its_use() {
+    let cloud = Cloud::start(options(3)).await;
+    let data = vec![7; 3_000_000];
+    let image = cloud.upload(data.clone()).await;
+    let name = json!({"aggregate": {"name": "fast"}});
+    let (_, made) = cloud.call_as_admin("POST", "/compute/v2.1/os-aggregates", Some(name)).await;
+    let path = format!("/compute/v2.1/os-aggregates/{}", made["aggregate"]["id"]);
+    for host in ["host00", "host02"] {
+        let add = json!({"add_host": {"host": host}});
+        let (status, answer) = cloud.call_as_admin("POST", &format!("{path}/action"), Some(add)).await;
+        assert_eq!(status, 200, "{answer}");
+    }
+    let cache = json!({"cache": [{"id": image}]});
+    let (status, answer) = cloud.call_as_admin("POST", &format!("{path}/images"), Some(cache)).await;
+    assert_eq!(status, 202, "{answer}");
+    let cached = |host: &str| {
+        let files = std::fs::read_dir(cloud.images().cache_of(host)).into_iter().flatten();
+        let files = files.map(|file| file.unwrap().path()).filter(|path| path.extension().is_none_or(|e| e != "part"));
+        files.map(|path| std::fs::read(path).unwrap()).collect::<Vec<_>>()
+    };
+    for host in ["host00", "host02"] {
+        cloud.until(&format!("{host} has the image"), || cached(host) == [data.clone()]).await;
+    }
+    assert!(cached("host01").is_empty(), "a host that is not of the aggregate");
     cloud.stop().await;
 }
 

@@ -8,18 +8,20 @@ use clap::Args;
 use jiff::SignedDuration;
 use nova::scheduler::{Hosts, Stored};
 use nova_core::clock::Clock;
+use nova_core::entropy::Entropy;
 use nova_core::flavor::Resources;
+use nova_core::ids::{HostName, InstanceId};
 use nova_core::options::{Config, common};
-use nova_core::request::{FlavorWish, ImageWish, RequestSpec};
+use nova_core::request::{FlavorWish, ImageWish, NoValidHost, RequestSpec, Selection};
 use nova_core::server_group::group_of_hints;
 use nova_db::Store;
-use nova_sched::HostExplanation;
+use nova_sched::{HostExplanation, SchedulerRng};
 use serde_json::{Value, json};
 
 use super::{Done, database};
 use crate::cli::StartError;
 use crate::control::algorithm;
-use crate::process::SystemClock;
+use crate::process::{OsEntropy, SystemClock};
 
 /// The server that is thought of.
 #[derive(Debug, Clone, Args)]
@@ -48,6 +50,18 @@ pub struct ExplainArgs {
     /// A scheduler hint, such as group=ID or different_host=ID; may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
     pub hint: Vec<String>,
+    /// The host that an administrator names (zone:host)
+    #[arg(long, value_name = "HOST", conflicts_with = "requested_host")]
+    pub host: Option<String>,
+    /// The host that is asked for and checked like any other
+    #[arg(long, value_name = "HOST")]
+    pub requested_host: Option<String>,
+    /// A host that must not be chosen; may be given several times
+    #[arg(long, value_name = "HOST")]
+    pub ignore_host: Vec<String>,
+    /// How many servers, all or none: tells where they would go
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub count: u32,
     /// Show so many hosts at most; 0 shows all
     #[arg(long, default_value_t = 50)]
     pub limit: usize,
@@ -65,12 +79,25 @@ pub(super) async fn explain(config: &Config, asked: &ExplainArgs, out: &mut (dyn
     let mut hosts = Hosts::new(&*algorithm).map_err(|e| StartError::new("the scheduler cannot be used", &e))?;
     hosts.read_from(&stored, SystemClock.now(), down);
     let explained = hosts.explain(&*algorithm, &spec);
+    let mut rng = SchedulerRng::from_seed(OsEntropy.next_u64());
+    let outcome = hosts.select(&*algorithm, &spec, &mut rng, SystemClock.now()).map(|selections| places(&selections));
     match asked.json {
-        true => writeln!(out, "{:#}", as_json(algorithm.name(), &explained, asked.limit))?,
-        false => out.write_all(as_text(algorithm.name(), &explained, asked.limit).as_bytes())?,
+        true => writeln!(out, "{:#}", as_json(algorithm.name(), &explained, &outcome, asked.limit))?,
+        false => out.write_all(as_text(algorithm.name(), &explained, &outcome, asked.limit).as_bytes())?,
     }
-    let fits = explained.iter().any(|host| host.objections.is_empty());
-    Ok(if fits { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Where servers would go, or why they would not.
+type Outcome = Result<BTreeMap<HostName, usize>, NoValidHost>;
+
+/// How many would go to which host.
+fn places(selections: &[Selection]) -> BTreeMap<HostName, usize> {
+    let mut places = BTreeMap::new();
+    for selection in selections {
+        *places.entry(selection.chosen.host.clone()).or_insert(0) += 1;
+    }
+    places
 }
 
 /// The request that such a server would make.
@@ -80,7 +107,10 @@ async fn request(store: &dyn Store, asked: &ExplainArgs) -> Result<RequestSpec, 
         project_id: asked.project.clone().unwrap_or_default(),
         availability_zone: asked.zone.as_deref().map(Into::into),
         hints: hints(&asked.hint)?,
-        instances: vec![nova_core::ids::InstanceId::generate(&crate::process::OsEntropy)],
+        instances: (0..asked.count).map(|_| InstanceId::generate(&OsEntropy)).collect(),
+        force_host: asked.host.as_deref().map(Into::into),
+        requested_host: asked.requested_host.as_deref().map(Into::into),
+        ignore_hosts: asked.ignore_host.iter().map(|host| host.as_str().into()).collect(),
         ..RequestSpec::default()
     };
     if let Some(wanted) = &asked.flavor {
@@ -131,7 +161,7 @@ fn reasons(explained: &[HostExplanation]) -> BTreeMap<&str, usize> {
     reasons
 }
 
-fn as_text(algorithm: &str, explained: &[HostExplanation], limit: usize) -> String {
+fn as_text(algorithm: &str, explained: &[HostExplanation], outcome: &Outcome, limit: usize) -> String {
     let fit = explained.iter().filter(|host| host.objections.is_empty()).count();
     let mut text = format!("scheduler {algorithm}: {fit} of {} hosts take it\n", explained.len());
     for (check, count) in reasons(explained) {
@@ -144,10 +174,17 @@ fn as_text(algorithm: &str, explained: &[HostExplanation], limit: usize) -> Stri
     if shown.len() < explained.len() {
         text.push_str(&format!("and {} more; --limit 0 shows all\n", explained.len() - shown.len()));
     }
+    match outcome {
+        Ok(places) => {
+            let places: Vec<_> = places.iter().map(|(host, count)| format!("{host} ({count})")).collect();
+            text.push_str(&format!("chosen now: {}\n", places.join(", ")));
+        }
+        Err(no) => text.push_str(&format!("chosen now: none. {}\n", no.details)),
+    }
     text
 }
 
-fn as_json(algorithm: &str, explained: &[HostExplanation], limit: usize) -> Value {
+fn as_json(algorithm: &str, explained: &[HostExplanation], outcome: &Outcome, limit: usize) -> Value {
     let host = |host: &HostExplanation| {
         let objections = host.objections.iter().map(|o| json!({"check": o.check, "details": o.details}));
         let parts: BTreeMap<_, _> = host.parts.iter().map(|(weigher, part)| (weigher.as_str(), *part)).collect();
@@ -165,6 +202,8 @@ fn as_json(algorithm: &str, explained: &[HostExplanation], limit: usize) -> Valu
         "hosts": explained.len(),
         "take_it": explained.iter().filter(|host| host.objections.is_empty()).count(),
         "turned_away": reasons(explained),
+        "chosen": outcome.as_ref().ok(),
+        "refused": outcome.as_ref().err().map(|no| &no.details),
         "explained": shown(explained, limit).iter().map(host).collect::<Vec<_>>(),
     })
 }

@@ -129,6 +129,18 @@ fn the_scheduler_says_of_each_host_why() {
     assert_eq!(code, Some(1));
     assert!(out.contains("0 of 2 hosts take it\n  memory_mb turns away 2\n"), "{out}");
 
+    let several = ["scheduler", "explain", "--ram", "64", "--count", "3", "--requested-host", "host-1-1"];
+    let (code, out, _) = text(&cloud.manage(&several));
+    assert_eq!((code, out.lines().last()), (Some(0), Some("chosen now: host-1-1 (3)")), "{out}");
+    let (code, out, _) = text(&cloud.manage(&[
+        "scheduler",
+        "explain",
+        "--ram",
+        "64",
+        "--ignore-host=host-1-1",
+        "--ignore-host=host-1-2",
+    ]));
+    assert!(code == Some(1) && out.contains("chosen now: none. no valid host for 1 instance(s)"), "{code:?}: {out}");
     let zone = ["scheduler", "explain", "--ram", "64", "--zone", "west", "--json"];
     let (code, out, _) = text(&cloud.manage(&zone));
     let told: serde_json::Value = serde_json::from_str(&out).unwrap();

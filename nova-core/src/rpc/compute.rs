@@ -36,6 +36,10 @@ rpc_method! {
     GetConsoleOutput = "compute"."get_console_output": Call from [Api, Conductor], ConsoleOutputRequest => ConsoleOutput
 }
 rpc_method! {
+    /// Fetch this image ahead of its first use.
+    CacheImage = "compute"."cache_image": Call from [Conductor], CacheImageRequest => CacheImageReply
+}
+rpc_method! {
     /// Are you there?
     Ping = "compute"."ping": Call from [Api, Conductor], () => ()
 }
@@ -53,6 +57,22 @@ pub struct Order<T> {
     pub given: Timestamp,
     /// What to do.
     pub body: T,
+}
+
+/// An image to fetch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CacheImageRequest {
+    /// Which, and what it must be once it is there.
+    pub image: ImageMeta,
+    /// Leave to fetch it.
+    pub grant: ImageGrant,
+}
+
+/// The image is in the host's cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheImageReply {
+    /// It was there before.
+    pub existed: bool,
 }
 
 /// All that a host needs to make a guest.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::flavor::Resources;
 use crate::host::Inventory;
 use crate::ids::{HostName, InstanceId, TaskId, ZoneName};
+use crate::image::ImageMeta;
 use crate::rpc_method;
 use crate::state::PowerState;
 
@@ -40,8 +41,22 @@ rpc_method! {
 }
 
 rpc_method! {
+    /// These hosts should fetch an image ahead of its first use. One that can't is logged, and fetches it when it builds.
+    CacheImage = "conductor"."cache_image": Cast from [Api], CacheImageRequest => ()
+}
+
+rpc_method! {
     /// Are you there?
     Ping = "conductor"."ping": Call from [Compute, Api, Scheduler, Conductor], () => ()
+}
+
+/// An image, and who should have it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CacheImageRequest {
+    /// The image.
+    pub image: ImageMeta,
+    /// The hosts.
+    pub hosts: Vec<HostName>,
 }
 
 /// Tasks to look at.

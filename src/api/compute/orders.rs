@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use nova_core::context::RequestContext;
 use nova_core::contracts::BoxError;
 use nova_core::ids::{HostName, InstanceId, TaskId};
+use nova_core::rpc::conductor::CacheImageRequest;
 use nova_core::rpc::scheduler::HostsChangedRequest;
 
 /// Why an order could not be given.
@@ -46,6 +47,9 @@ pub trait Orders: Send + Sync {
         instance: InstanceId,
         length: Option<u32>,
     ) -> Result<String, OrderError>;
+
+    /// Asks hosts, by way of a conductor, to fetch an image ahead of its first use.
+    async fn cache_image(&self, context: &RequestContext, request: CacheImageRequest) -> Result<(), OrderError>;
 
     /// Tells the schedulers what an operator made of hosts' services and of aggregates. Nothing is lost when it is: their
     /// tables are read anew from time to time.

@@ -19,6 +19,7 @@ use nova_core::ids::{FlavorId, HostName, ImageId, InstanceId, ProjectId, Service
 use nova_core::image::{ImageGrant, ImageMeta};
 use nova_core::instance::Instance;
 use nova_core::keypair::Keypair;
+use nova_core::rpc::conductor::CacheImageRequest;
 use nova_core::rpc::scheduler::HostsChangedRequest;
 use nova_core::state::{States, VmState};
 use nova_db::{MemoryStore, ServiceBeat, Store, TaskCommit};
@@ -61,6 +62,10 @@ impl Orders for Ordered {
             std::future::pending::<()>().await;
         }
         Ok("one\ntwo\r\n\x1b[1mthree\nlogin: \n".to_owned())
+    }
+
+    async fn cache_image(&self, _: &RequestContext, _: CacheImageRequest) -> Result<(), OrderError> {
+        Ok(())
     }
 
     async fn hosts_changed(&self, _: &RequestContext, _: HostsChangedRequest) -> Result<(), OrderError> {

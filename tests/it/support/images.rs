@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use nova::api::{Api, ApiOptions, Server, ServerOptions};
@@ -75,5 +76,15 @@ impl Cloud {
         let answer = self.api.handle(request.body(Body::from(data)).unwrap()).await;
         assert_eq!(answer.status(), 204);
         id.parse().unwrap()
+    }
+
+    /// Waits for what others do in real time.
+    pub async fn until(&self, what: &str, holds: impl Fn() -> bool) {
+        let wait = async {
+            while !holds() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), wait).await.unwrap_or_else(|_| panic!("never: {what}"));
     }
 }

@@ -11,7 +11,11 @@ use std::sync::Arc;
 use http::{Method, StatusCode};
 use nova_core::aggregate::{Aggregate, AggregateProblem, ZONE_KEY};
 use nova_core::context::RequestContext;
+use nova_core::contracts::ImageServiceError;
+use nova_core::error::chain;
 use nova_core::ids::{AggregateId, HostName};
+use nova_core::image::ImageMeta;
+use nova_core::rpc::conductor::CacheImageRequest;
 use nova_core::rpc::scheduler::{AggregateNews, HostsChangedRequest};
 use nova_db::{AggregateChange, StoreError};
 use serde_json::{Value, json};
@@ -162,15 +166,37 @@ impl Aggregates {
         Ok(services.iter().any(|service| service.binary == COMPUTE && service.host == *host))
     }
 
-    /// Images ahead of their first use (2.81): no host can be told to fetch one, which is said instead of answering 202
-    /// and doing nothing.
+    /// Images ahead of their first use (2.81): accepted when all of them can be booted from and a conductor will ask the
+    /// hosts; how it went is in the log, as in Nova.
     async fn images(self: Arc<Self>, mut request: Request) -> HandlerResult {
         enforce("compute:aggregates:images", request.context()?)?;
         let body = request.json().await?;
-        input::images(&body, request.lenient)?;
+        let ids = input::images(&body, request.lenient)?;
         let number = number(request.param("id"))?;
-        self.api.store.get_aggregate(number).await.map_err(|error| missing(error, number))?;
-        Err(ApiError::NotImplemented("Caching images on the hosts of an aggregate is not supported.".to_owned()))
+        let aggregate = self.api.store.get_aggregate(number).await.map_err(|error| missing(error, number))?;
+        let context = request.context()?;
+        let mut images = Vec::with_capacity(ids.len());
+        for id in ids {
+            images.push(self.image(context, &id).await?);
+        }
+        let hosts: Vec<HostName> = aggregate.hosts.iter().cloned().collect();
+        for image in images {
+            let order = CacheImageRequest { image, hosts: hosts.clone() };
+            self.api.orders.cache_image(context, order).await.map_err(|error| {
+                tracing::warn!("no conductor was asked to cache an image: {}", chain(&error));
+                ApiError::Unavailable { retry_after: 5 }
+            })?;
+        }
+        Ok(Response::empty(StatusCode::ACCEPTED))
+    }
+
+    async fn image(&self, context: &RequestContext, id: &str) -> Result<ImageMeta, ApiError> {
+        let missing = || ApiError::BadRequest(format!("Image {id} could not be found."));
+        let id = id.parse().map_err(|_| missing())?;
+        self.api.images.bootable_image(context, id).await.map_err(|error| match error {
+            ImageServiceError::NotFound { .. } => missing(),
+            other => other.into(),
+        })
     }
 
     async fn tell(&self, context: &RequestContext, aggregate: &Aggregate, deleted: bool) {

@@ -252,8 +252,8 @@ async fn bodies_are_read_strictly() {
     let loose = bench.call_lenient(ADMIN, "POST /os-aggregates", json!({"aggregate": {"name": " b "}, "x": 1})).await;
     assert_eq!((loose.0, loose.1["aggregate"]["name"].clone()), (200, json!("b")));
     let cache = json!({"cache": [{"id": image}]});
-    let (status, answer) = bench.call(ADMIN, 81, &images, cache.clone()).await;
-    assert_eq!((status, &answer["notImplemented"]["code"]), (501, &json!(501)), "{answer}");
+    let unknown = format!("Image {image} could not be found.");
+    assert_eq!(refused(&bench, &images, cache.clone()).await, (400, unknown));
     assert_eq!(refused(&bench, "POST /os-aggregates/99/images", cache.clone()).await.0, 404);
     assert_eq!(bench.refused(ADMIN, 80, &images, cache).await.0, 404);
     assert_eq!(bench.refused(ADMIN, 102, "GET /os-aggregates?x=1", Value::Null).await.0, 400);

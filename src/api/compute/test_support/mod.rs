@@ -17,6 +17,7 @@ use nova_core::host::{ComputeNode, Service};
 use nova_core::ids::{ComputeNodeId, HostName, ImageId, InstanceId, RequestId, ServiceId, TaskId, ZoneName};
 use nova_core::image::{ImageGrant, ImageMeta};
 use nova_core::instance::Instance;
+use nova_core::rpc::conductor::CacheImageRequest;
 use nova_core::rpc::scheduler::{AggregateNews, HostsChangedRequest, ServiceNews};
 use nova_core::task::{Task, Work};
 use nova_db::{MemoryStore, NewInstance, NewInstances, ServiceBeat};
@@ -82,6 +83,10 @@ impl Orders for Told {
         _: Option<u32>,
     ) -> Result<String, OrderError> {
         Err(OrderError::Unsupported)
+    }
+
+    async fn cache_image(&self, _: &RequestContext, _: CacheImageRequest) -> Result<(), OrderError> {
+        Ok(())
     }
 
     async fn hosts_changed(&self, _: &RequestContext, news: HostsChangedRequest) -> Result<(), OrderError> {
