@@ -8,6 +8,8 @@ AGGREGATE = "clients-aggregate"
 ZONE = "clients-zone"
 # Rules of a group came with this version.
 RULES = ("--os-compute-api-version", "2.64")
+# A host that is asked for and checked came with this one.
+REQUESTS = ("--os-compute-api-version", "2.74")
 
 
 class WithGroups:
@@ -33,8 +35,8 @@ class WithGroups:
         expect_equal(len(hosts), self.setting.hosts, "number of hosts")
         return hosts
 
-    def _create(self, who, name, *words, fails=False):
-        return who("server", "create", "--image", "groups-image", "--flavor", "groups-flavor", "--no-network", *words,
+    def _create(self, who, name, *words, fails=False, version=()):
+        return who(*version, "server", "create", "--image", "groups-image", "--flavor", "groups-flavor", "--no-network", *words,
                    "--wait", name, *(() if fails else JSON), fails=fails)
 
     def _host(self, server_id):
@@ -84,6 +86,16 @@ class WithGroups:
         server = self._create(self.admin_alone, "groups-forced", "--availability-zone", target)
         expect_equal(self._host(server["id"]), host, "host")
         self.admin_alone("server", "delete", "--wait", "groups-forced")
+
+    def boot_on_requested_host(self, host):
+        """`--host` (2.74): unlike zone:host it is checked like any other."""
+        server = self._create(self.admin_alone, "groups-host", "--host", host, version=REQUESTS)
+        expect_equal(self._host(server["id"]), host, "host")
+        self.admin_alone("server", "delete", "--wait", "groups-host")
+        text = self._create(self.admin_alone, "groups-nowhere", "--host", "nowhere", fails=True, version=REQUESTS)
+        expect("nowhere" in text and "could not be found" in text, f"an unknown host is answered with: {text}")
+        text = self._create(self.demo_alone, "groups-host", "--host", host, fails=True, version=REQUESTS)
+        expect("403" in text, f"a member who asks for a host is answered with: {text}")
 
     def aggregate_delete(self, host):
         text = self.admin_alone("aggregate", "delete", AGGREGATE, fails=True)
@@ -146,6 +158,7 @@ def run(setting, ledger):
         step("aggregate set and unset --property", steps.aggregate_set)
         step("server create --availability-zone; the host stays in its zone", steps.boot_into_zone, host)
         step("server create --availability-zone zone:host", steps.boot_onto_host, host)
+        step("server create --host", steps.boot_on_requested_host, host)
         step("aggregate remove host, aggregate delete", steps.aggregate_delete, host)
         group = step("server group create --policy --rule, list", steps.group_create)
         step("server create --hint group= until hosts run out", steps.boot_apart, group, hosts)
