@@ -86,14 +86,29 @@ impl Fleet {
     ///
     /// When the scheduler finds no host before the fleet is as full as it should be.
     pub fn new(hosts: usize, scheduler: &dyn Scheduler, mix: Mix, alternates: u32) -> Result<Self, Box<dyn Error>> {
+        Self::filled_by(scheduler, hosts, scheduler, mix, alternates)
+    }
+
+    /// The same, but another scheduler, `filler`, places what is there at the start.
+    ///
+    /// # Errors
+    ///
+    /// When that finds no host before the fleet is as full as it should be.
+    pub fn filled_by(
+        filler: &dyn Scheduler,
+        hosts: usize,
+        scheduler: &dyn Scheduler,
+        mix: Mix,
+        alternates: u32,
+    ) -> Result<Self, Box<dyn Error>> {
         let mut rng = SchedulerRng::from_seed(0x5EED);
         let mut table = HostTable::new(Dimensions::new(["vcpus", "memory_mb", "disk_gb"])?);
         scheduler.register(&mut table)?;
         for number in 0..hosts {
             let host = host(number);
-            let filler = filler(&mut rng, &host);
+            let amounts = permanent(&mut rng, &host);
             table.upsert_host(host)?;
-            table.allocate(&format!("compute-{number:07}"), u128::from(rng.next_u64()) << 64, &filler)?;
+            table.allocate(&format!("compute-{number:07}"), u128::from(rng.next_u64()) << 64, &amounts)?;
         }
         let aggregate = |number: usize| number.is_multiple_of(2).then(|| format!("compute-{number:07}"));
         table.set_aggregates([Aggregate {
@@ -106,7 +121,7 @@ impl Fleet {
         let requests = (0..4_096).map(|_| request(&mut rng, mix).alternates(alternates)).collect();
         let mut fleet = Self { table, requests, live: VecDeque::new(), next_request: 0, rng, groups };
         for _ in 0..hosts * LIVE_PER_HOST {
-            fleet.place_next(scheduler)?;
+            fleet.place_next(filler)?;
         }
         Ok(fleet)
     }
@@ -181,12 +196,12 @@ fn host(number: usize) -> HostInventory {
 }
 
 /// Instances that stay: between half and four fifths of the host, of each resource on its own.
-fn filler(rng: &mut SchedulerRng, host: &HostInventory) -> ResourceVector {
-    let mut filler = ResourceVector::default();
+fn permanent(rng: &mut SchedulerRng, host: &HostInventory) -> ResourceVector {
+    let mut amounts = ResourceVector::default();
     for index in 0..3 {
-        filler.set(index, host.capacity(index) * (50 + rng.below(30)) / 100);
+        amounts.set(index, host.capacity(index) * (50 + rng.below(30)) / 100);
     }
-    filler
+    amounts
 }
 
 /// A request for one instance.
