@@ -218,6 +218,13 @@ pub(crate) struct Held<'a> {
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
+        self.restore();
+    }
+}
+
+impl Held<'_> {
+    /// Raises the bounds again that were lowered only because hosts were barred.
+    pub(crate) fn restore(&mut self) {
         for (class, position, bound) in self.undo.drain(..).rev() {
             if let Some(class) = self.classes.list.get_mut(class) {
                 class.raise(position, bound);

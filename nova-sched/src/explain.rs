@@ -81,7 +81,7 @@ pub(crate) fn explain(
             let Some(host) = query.view(row, &overlay) else { continue };
             let reasons = judge.objections(row, &overlay);
             let objections: Vec<Objection> =
-                reasons.into_iter().map(|reason| objection(query, judge, &host, reason)).collect();
+                reasons.into_iter().map(|reason| objection(query, judge, row, &host, reason)).collect();
             all.push(HostExplanation {
                 host: host.name().to_owned(),
                 zone: host.zone().to_owned(),
@@ -102,7 +102,14 @@ pub(crate) fn explain(
     all
 }
 
-fn objection(query: &Query<'_>, judge: &impl Judge, host: &HostView<'_>, reason: Reason) -> Objection {
+/// How the request's group stands to the host.
+fn group(query: &Query<'_>, row: Row) -> Option<String> {
+    let policy = query.request.group.as_ref()?.policy.as_str();
+    let members = query.members_on(row, &Overlay::default());
+    Some(format!("policy {policy}: {members} of its members are here"))
+}
+
+fn objection(query: &Query<'_>, judge: &impl Judge, row: Row, host: &HostView<'_>, reason: Reason) -> Objection {
     let request = query.request;
     let details = match reason {
         Reason::Room(index) => Some(format!(
@@ -117,6 +124,8 @@ fn objection(query: &Query<'_>, judge: &impl Judge, host: &HostView<'_>, reason:
             let name = dimension_name(query, limit.dimension);
             format!("no more than {} {name}, {} are in use", limit.most, host.used(limit.dimension))
         }),
+        Reason::Group => group(query, row),
+        Reason::Filter(number) if judge.filter_name(number).starts_with("ServerGroup") => group(query, row),
         _ => None,
     };
     Objection { check: reason_name(query, judge, reason), details }

@@ -53,6 +53,7 @@ mod filter_scheduler;
 pub mod filters;
 #[cfg(any(test, feature = "conformance"))]
 mod fixtures;
+mod group;
 mod hash;
 mod host;
 mod least_load;

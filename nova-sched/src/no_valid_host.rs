@@ -20,7 +20,7 @@ pub struct NoValidHost {
     /// How many hosts were looked at: all of the table, or the one that was named.
     pub considered: usize,
     /// What turned hosts away, each host under the first check that it failed, in the order of the checks: `zone`,
-    /// `ignored`, `down`, `disabled`, `architecture`, `traits`, the dimensions by name, an algorithm's own bound. The
+    /// `ignored`, `down`, `disabled`, `architecture`, `traits`, `server_group`, the dimensions by name, an algorithm's own bound. The
     /// counts add up to [`NoValidHost::considered`].
     pub reasons: Vec<(String, usize)>,
     /// The host or hypervisor that was forced or requested.
@@ -212,6 +212,7 @@ pub(crate) fn reason_name(query: &Query<'_>, judge: &impl Judge, reason: Reason)
         Reason::Disabled => "disabled".to_owned(),
         Reason::Architecture => "architecture".to_owned(),
         Reason::Traits => "traits".to_owned(),
+        Reason::Group => "server_group".to_owned(),
         Reason::Room(index) => dimension_name(query, index),
         Reason::Filter(number) => judge.filter_name(number),
         Reason::Limit => query.limit.map_or("limit", |limit| limit.name).to_owned(),

@@ -25,7 +25,7 @@ pub(crate) fn place(
     let mut overlay = Overlay::default();
     let mut chosen = Vec::new();
     for number in 0..request.num_instances {
-        let Some(row) = choose(&overlay) else {
+        let Some(row) = query.choose_as_wished(&mut overlay, &mut choose) else {
             return Err(NoValidHost::explain(query, judge, &overlay, number));
         };
         chosen.push(row);
@@ -51,7 +51,7 @@ fn with_alternates(
         overlay.excluded.sort_unstable();
         overlay.excluded.dedup();
         for _ in 0..wanted {
-            let Some(other) = choose(&overlay) else { break };
+            let Some(other) = query.choose_as_wished(&mut overlay, &mut choose) else { break };
             overlay.excluded.push(other);
             alternates.extend(destination(query, other));
         }

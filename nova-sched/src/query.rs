@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::dimensions::{MAX_DIMENSIONS, ResourceVector};
+use crate::group::{Tier, members};
 use crate::host::HostView;
 use crate::request::{Purpose, Request};
 use crate::table::{BLOCK, HostTable, NOTHING, Row, Summary, bit_of, bits, block_of, row_at};
@@ -20,6 +21,8 @@ pub(crate) enum Reason {
     Disabled,
     Architecture,
     Traits,
+    /// The rule of the request's server group.
+    Group,
     /// No room in the dimension at that index.
     Room(usize),
     /// An algorithm's own bound, such as `max_cores`.
@@ -70,6 +73,8 @@ pub(crate) struct Overlay {
     pub(crate) placed: BTreeMap<Row, u64>,
     /// Hosts not to be named again.
     pub(crate) excluded: Vec<Row>,
+    /// What the group would like in this attempt; see [`crate::group`].
+    pub(crate) wish: Tier,
 }
 
 impl Overlay {
@@ -132,6 +137,10 @@ pub(crate) struct Query<'a> {
     architecture: Marks,
     traits: Marks,
     pub(crate) limit: Option<Limit>,
+    /// Members of the request's group per host, what the request itself places aside.
+    pub(crate) members: BTreeMap<Row, u32>,
+    /// Whether groups are this query's business, and not that of filters and weighers.
+    pub(crate) keeps_groups: bool,
 }
 
 impl<'a> Query<'a> {
@@ -162,7 +171,15 @@ impl<'a> Query<'a> {
             architecture,
             traits,
             limit,
+            members: members(table, request),
+            keeps_groups: true,
         }
+    }
+
+    /// The same, but filters and weighers see to groups.
+    pub(crate) fn without_groups(mut self) -> Self {
+        self.keeps_groups = false;
+        self
     }
 
     /// The host, with what this request has placed on it so far.
@@ -180,6 +197,9 @@ impl<'a> Query<'a> {
             return Ok(());
         }
         self.state(row, &mut |_| true).map_or(Ok(()), Err)?;
+        if !self.group_admits(row, overlay) {
+            return Err(Reason::Group);
+        }
         self.room(row, overlay)
     }
 
@@ -193,6 +213,9 @@ impl<'a> Query<'a> {
             all.push(reason);
             false
         });
+        if !self.group_admits(row, overlay) {
+            all.push(Reason::Group);
+        }
         let times = overlay.on(row) as i64 + 1;
         for (index, amount) in self.wants.iter() {
             if self.free_of(row, index) < amount.saturating_mul(times) {
@@ -262,7 +285,7 @@ impl<'a> Query<'a> {
     /// Those of the hosts `within` a block that may be chosen, those excluded left out.
     pub(crate) fn candidates(&self, index: usize, within: u64, overlay: &Overlay) -> u64 {
         let Some(block) = self.table.blocks.get(index) else { return 0 };
-        let mut mask = within & block.eligible() & self.marked_both(index);
+        let mut mask = within & block.eligible() & self.marked_both(index) & !self.not_admitted(index, overlay);
         for row in self.ignored.iter().chain(&overlay.excluded) {
             if block_of(*row) == index {
                 mask &= !(1 << bit_of(*row));
@@ -329,7 +352,8 @@ impl<'a> Query<'a> {
         let named = self.ignored.iter().chain(&overlay.excluded).copied();
         let first = row_at(index, 0);
         let placed = overlay.placed.range(first..first + BLOCK as Row).map(|(row, _)| *row);
-        named.chain(placed).filter(|row| block_of(*row) == index).fold(0, |mask, row| mask | 1 << bit_of(row))
+        let barred = named.chain(placed).filter(|row| block_of(*row) == index);
+        barred.fold(self.not_admitted(index, overlay), |mask, row| mask | 1 << bit_of(row))
     }
 
     /// The zones to look in, by number.

@@ -65,6 +65,11 @@ impl<'a> Draw<'a> {
         if self.query.is_hopeless() {
             return None;
         }
+        if let Some(rows) = self.query.admitted_only(overlay) {
+            let fits = |row: &Row| self.query.verdict(*row, overlay).is_ok() && !overlay.excluded.contains(row);
+            let rows: Vec<Row> = rows.into_iter().filter(fits).collect();
+            return rows.get(rng.index(rows.len())).copied();
+        }
         let places = self.query.places();
         if places > BLOCK {
             for _ in 0..DRAWS {

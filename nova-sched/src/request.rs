@@ -122,6 +122,23 @@ impl GroupPolicy {
             _ => return None,
         })
     }
+
+    /// Its name in Nova.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Affinity => "affinity",
+            Self::AntiAffinity => "anti-affinity",
+            Self::SoftAffinity => "soft-affinity",
+            Self::SoftAntiAffinity => "soft-anti-affinity",
+        }
+    }
+
+    /// A wish and no rule.
+    #[must_use]
+    pub fn is_soft(self) -> bool {
+        matches!(self, Self::SoftAffinity | Self::SoftAntiAffinity)
+    }
 }
 
 /// A server group.
@@ -133,13 +150,16 @@ pub struct ServerGroup {
     pub max_server_per_host: u32,
     /// The instances in it; where they are, the table knows from what they hold.
     pub members: Vec<u128>,
+    /// Hosts of members that are not among [`ServerGroup::members`], one for each: those of whom the caller knows more
+    /// than the table.
+    pub places: Vec<String>,
 }
 
 impl ServerGroup {
     /// A group with these members, one per host at most if the policy says so.
     #[must_use]
     pub fn new(policy: GroupPolicy, members: Vec<u128>) -> Self {
-        Self { policy, max_server_per_host: 1, members }
+        Self { policy, max_server_per_host: 1, members, places: Vec::new() }
     }
 }
 

@@ -5,8 +5,8 @@
 //! "no" is never stale. Between readings it follows the news of the conductors, and its own answers: a place that was
 //! just promised counts as taken until the store shows it or [`TENTATIVE`] has passed.
 //!
-//! Whatever the algorithm, hosts are in the zones that aggregates make, and server groups hold: their policy is put to
-//! the algorithm as hosts to avoid or to take. The booking in the store checks both once more.
+//! Whatever the algorithm, hosts are in the zones that aggregates make, and server groups hold: algorithms read the rule
+//! and where members are, or were promised to be. The booking in the store checks both once more.
 
 mod aggregates;
 mod groups;

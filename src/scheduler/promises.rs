@@ -75,10 +75,10 @@ impl Promises {
         }
     }
 
-    /// The group with the members to which a place was promised, and without these that are asked for now.
-    pub(super) fn with_members(&self, mut group: GroupPlacement, asked: &[InstanceId]) -> GroupPlacement {
-        group.members.extend(self.by_group.get(&group.id).into_iter().flatten().cloned());
-        group.members.retain(|(member, _)| !asked.contains(member));
+    /// The group with the members to which a place was promised, but for these that are asked for now.
+    pub(super) fn with_members(&self, mut group: GroupPlacement, asked: &BTreeSet<InstanceId>) -> GroupPlacement {
+        let promised = self.by_group.get(&group.id).into_iter().flatten();
+        group.members.extend(promised.filter(|(member, _)| !asked.contains(member)).cloned());
         group
     }
 }
@@ -99,7 +99,7 @@ mod tests {
             let policy = GroupPolicy::AntiAffinity;
             let stored = [(id(1), h1.clone())].into();
             let placement = GroupPlacement { id: group, policy, max_server_per_host: 1, members: stored };
-            promises.with_members(placement, of).members
+            promises.with_members(placement, &of.iter().copied().collect()).members
         };
         let mut promises = Promises::default();
         promises.insert(id(1), &h1, Some(group), early);

@@ -11,7 +11,7 @@ use nova_core::request::{Destination, NoValidHost, RequestSpec, Selection};
 use nova_core::rpc::scheduler::{AggregateNews, HostsChangedRequest};
 use nova_core::server_group::GroupPlacement;
 use nova_db::{Store, StoreError};
-use nova_sched::{Dimensions, HostExplanation, HostTable, Scheduler, SchedulerError, SchedulerRng};
+use nova_sched::{Dimensions, HostExplanation, HostTable, Request, Scheduler, SchedulerError, SchedulerRng};
 
 use super::aggregates::Aggregates;
 use super::groups;
@@ -203,18 +203,17 @@ impl Hosts {
         zones.into_iter().collect()
     }
 
-    /// What the algorithm, and the request's server group, think of every host for one more instance of that kind.
-    pub fn explain(&self, algorithm: &dyn Scheduler, spec: &RequestSpec) -> Vec<HostExplanation> {
+    /// What the algorithm is asked for the instances of a request, members of that group.
+    fn asked(&self, spec: &RequestSpec, group: Option<&GroupPlacement>) -> Request {
         let mut request = request(spec);
-        request.near_zones = spec.group.as_ref().map(|group| self.zones_of(group)).unwrap_or_default();
-        let mut explained = algorithm.explain(&self.table, &request);
-        if let Some(group) = &spec.group {
-            for host in &mut explained {
-                host.objections.extend(groups::objection(group, &HostName::new(&host.host)));
-            }
-            explained.sort_by_key(|host| !host.objections.is_empty());
-        }
-        explained
+        request.near_zones = group.map(|group| self.zones_of(group)).unwrap_or_default();
+        request.group = group.map(groups::rule);
+        request
+    }
+
+    /// What the algorithm thinks of every host for one more instance of that kind.
+    pub fn explain(&self, algorithm: &dyn Scheduler, spec: &RequestSpec) -> Vec<HostExplanation> {
+        algorithm.explain(&self.table, &self.asked(spec, spec.group.as_ref()))
     }
 
     /// The aggregates that a host is in, by number.
@@ -229,8 +228,7 @@ impl Hosts {
         }
     }
 
-    /// Asks the algorithm, and counts what it chose as taken. Members of a server group are placed one after the other,
-    /// each knowing where those before it went; all or none.
+    /// Asks the algorithm for all instances of a request, and counts what it chose as taken; all or none.
     pub fn select(
         &mut self,
         algorithm: &dyn Scheduler,
@@ -241,71 +239,35 @@ impl Hosts {
         for instance in &spec.instances {
             self.take_back(*instance);
         }
-        let Some(group) = &spec.group else {
-            let chosen = algorithm.select_destinations(&self.table, &request(spec), rng).map_err(|no| told(&no))?;
-            let selections = spec.instances.iter().zip(chosen).map(|(id, chosen)| selection(*id, &chosen)).collect();
-            return Ok(self.promise(spec, selections, now));
-        };
-        let known = group.clone();
-        let believed = self.promised.with_members(known.clone(), &spec.instances);
-        let uncertain = believed != known;
-        match self.select_members(algorithm, spec, believed, rng, now) {
-            // Members that were promised a place may not have got it: the store and the booking decide.
-            Err(_) if uncertain => self.select_members(algorithm, spec, known, rng, now),
-            selected => selected,
-        }
+        let chosen = match &spec.group {
+            None => algorithm.select_destinations(&self.table, &self.asked(spec, None), rng).map_err(|no| told(&no)),
+            Some(group) => self.select_members(algorithm, spec, group, rng),
+        }?;
+        let selections = spec.instances.iter().zip(chosen).map(|(id, chosen)| selection(*id, &chosen)).collect();
+        Ok(self.promise(spec, selections, now))
     }
 
+    /// Chooses places for members of a group.
     fn select_members(
-        &mut self,
-        algorithm: &dyn Scheduler,
-        spec: &RequestSpec,
-        mut group: GroupPlacement,
-        rng: &mut SchedulerRng,
-        now: Timestamp,
-    ) -> Result<Vec<Selection>, NoValidHost> {
-        let mut selections = Vec::with_capacity(spec.instances.len());
-        for instance in &spec.instances {
-            match self.select_member(algorithm, spec, &group, *instance, rng) {
-                Ok(chosen) => {
-                    group.members.insert((*instance, chosen.chosen.host.clone()));
-                    selections.extend(self.promise(spec, vec![chosen], now));
-                }
-                Err(no) => {
-                    spec.instances.iter().for_each(|instance| self.take_back(*instance));
-                    return Err(no);
-                }
-            }
-        }
-        groups::drop_alternates(&mut selections, &group);
-        Ok(selections)
-    }
-
-    fn select_member(
         &self,
         algorithm: &dyn Scheduler,
         spec: &RequestSpec,
         group: &GroupPlacement,
-        instance: InstanceId,
         rng: &mut SchedulerRng,
-    ) -> Result<Selection, NoValidHost> {
-        let mut refused = None;
-        for attempt in groups::attempts(group, spec) {
-            let mut request = request(spec).instances(1);
-            request.near_zones = self.zones_of(group);
-            request.ignore_hosts.extend(attempt.avoid.iter().map(ToString::to_string));
-            if let Some(only) = &attempt.only {
-                request.requested_host = Some(only.to_string());
-            }
-            match algorithm.select_destinations(&self.table, &request, rng) {
-                Ok(chosen) => {
-                    let first = chosen.first().map(|chosen| selection(instance, chosen));
-                    return first.ok_or_else(|| groups::nowhere(group));
-                }
-                Err(no) => refused = Some(groups::explained(told(&no), group, &attempt)),
-            }
+    ) -> Result<Vec<nova_sched::Selection>, NoValidHost> {
+        let mut ask = |group: &GroupPlacement| {
+            let chosen = algorithm.select_destinations(&self.table, &self.asked(spec, Some(group)), rng);
+            chosen.map_err(|no| groups::explained(told(&no), group))
+        };
+        let asked: BTreeSet<InstanceId> = spec.instances.iter().copied().collect();
+        let mut known = group.clone();
+        known.members.retain(|(member, _)| !asked.contains(member));
+        let believed = self.promised.with_members(known.clone(), &asked);
+        match ask(&believed) {
+            // Members that were promised a place may not have got it: the store and the booking decide.
+            Err(_) if believed != known => ask(&known),
+            chosen => chosen,
         }
-        Err(refused.unwrap_or_else(|| groups::nowhere(group)))
     }
 
     /// What is selected counts as taken from now on.
@@ -338,3 +300,6 @@ fn told(no: &nova_sched::NoValidHost) -> NoValidHost {
         reasons: no.reasons.iter().map(|(reason, count)| (reason.to_string(), *count as u64)).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Cloud, CloudOptions};
 
-const SCHEDULERS: [&str; 3] = ["random", "availability_zone", "least_load"];
+const SCHEDULERS: [&str; 4] = ["random", "availability_zone", "least_load", "filter"];
 
 async fn flavor(cloud: &Cloud) {
     let flavor = nova_core::flavor::Flavor { id: FlavorId::new("small"), ..cloud.flavor(1, 256) };

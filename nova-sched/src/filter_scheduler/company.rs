@@ -1,8 +1,6 @@
 //! What filters and weighers see: hosts one by one or 64 at once, in the company of the request's group and of what the
 //! request has already placed.
 
-use std::collections::BTreeMap;
-
 use crate::HostView;
 use crate::query::{Overlay, Query};
 use crate::table::{BLOCK, Row, bits, row_at};
@@ -11,28 +9,17 @@ use crate::table::{BLOCK, Row, bits, row_at};
 pub(crate) struct Company<'a> {
     pub(crate) query: &'a Query<'a>,
     overlay: &'a Overlay,
-    /// Members of the request's group per host, those placed by the request itself included.
-    members: BTreeMap<Row, u32>,
 }
 
 impl<'a> Company<'a> {
     pub(crate) fn new(query: &'a Query<'a>, overlay: &'a Overlay) -> Self {
-        let mut members = BTreeMap::new();
-        if let Some(group) = &query.request.group {
-            for member in &group.members {
-                query.table.rows_of(*member).for_each(|row| *members.entry(row).or_insert(0) += 1);
-            }
-            for (row, placed) in &overlay.placed {
-                *members.entry(*row).or_insert(0) += *placed as u32;
-            }
-        }
-        Self { query, overlay, members }
+        Self { query, overlay }
     }
 
     pub(crate) fn view(&self, row: Row) -> Option<HostView<'a>> {
         let view = self.query.view(row, self.overlay)?;
-        let members = if self.members.is_empty() { 0 } else { self.members.get(&row).copied().unwrap_or(0) };
-        Some(view.with_company(self.overlay.on(row) as u32, members, !self.members.is_empty()))
+        let members = self.query.members_on(row, self.overlay);
+        Some(view.with_company(self.overlay.on(row) as u32, members, self.query.group_is_placed(self.overlay)))
     }
 }
 
@@ -126,14 +113,15 @@ impl<'a> HostBlock<'a> {
     #[must_use]
     pub fn with_group_members(&self) -> u64 {
         let first = row_at(self.index, 0);
-        let rows = self.company.members.range(first..first + BLOCK as Row);
-        rows.filter(|(_, members)| **members > 0).fold(0, |mask, (row, _)| mask | 1 << (row - first))
+        let rows = self.company.query.members.range(first..first + BLOCK as Row);
+        let before = rows.fold(0, |mask, (row, _)| mask | 1 << (row - first));
+        if self.company.query.request.group.is_some() { before | self.placed() } else { 0 }
     }
 
     /// Whether any member of the request's group is placed anywhere.
     #[must_use]
     pub fn group_is_placed(&self) -> bool {
-        !self.company.members.is_empty()
+        self.company.query.group_is_placed(self.company.overlay)
     }
 
     /// The hosts on which the request has already placed an instance.

@@ -14,7 +14,7 @@ use crate::filters::{self, Filter};
 use crate::place::place;
 use crate::query::Query;
 use crate::weighers::{self, Weigher};
-use crate::{HostTable, NoValidHost, Request, Scheduler, SchedulerError, SchedulerRng, Selection};
+use crate::{GroupPolicy, HostTable, NoValidHost, Request, Scheduler, SchedulerError, SchedulerRng, Selection};
 
 /// Looks at every host: filters turn away, weighers order the rest, and the best is taken (`nova/scheduler/manager.py`).
 ///
@@ -71,6 +71,19 @@ impl FilterScheduler {
         self.weighers.push(Box::new(weigher));
         self
     }
+
+    /// Weighers see to a group's wishes. Its rule is its filter's; where that is not enabled it is kept all the same,
+    /// since the booking would refuse what breaks it.
+    fn query<'a>(&self, table: &'a HostTable, request: &'a Request) -> Query<'a> {
+        let query = Query::new(table, request, None);
+        let filter = match request.group.as_ref().map(|group| group.policy) {
+            Some(GroupPolicy::AntiAffinity) => "ServerGroupAntiAffinityFilter",
+            Some(GroupPolicy::Affinity) => "ServerGroupAffinityFilter",
+            _ => return query.without_groups(),
+        };
+        let enabled = self.filters.iter().any(|other| other.name() == filter);
+        if enabled { query.without_groups() } else { query }
+    }
 }
 
 impl Scheduler for FilterScheduler {
@@ -84,7 +97,7 @@ impl Scheduler for FilterScheduler {
         request: &Request,
         rng: &mut SchedulerRng,
     ) -> Result<Vec<Selection>, NoValidHost> {
-        let query = Query::new(table, request, None);
+        let query = self.query(table, request);
         let pipeline = Pipeline::new(self, &query, rng.next_u64());
         let mut alternates = Vec::new();
         place(&query, &pipeline, |overlay| {
@@ -102,7 +115,7 @@ impl Scheduler for FilterScheduler {
     }
 
     fn explain(&self, table: &HostTable, request: &Request) -> Vec<HostExplanation> {
-        let query = Query::new(table, request, None);
+        let query = self.query(table, request);
         let pipeline = Pipeline::new(self, &query, 0);
         let parts = pipeline.parts();
         let score = |row| parts.get(&row).map(|parts| parts.iter().map(|(_, part)| part).sum());

@@ -5,6 +5,7 @@ use std::collections::BinaryHeap;
 
 use super::{LeastLoadOptions, TieBreak};
 use crate::classes::{Held, Reach, Turn};
+use crate::group::Tier;
 use crate::query::{Overlay, Query, Scope};
 use crate::table::{LoadIndexRef, Row, bit_of, bits, merit, row_at};
 
@@ -51,6 +52,8 @@ pub(super) struct Chooser<'a> {
     /// The hosts that have instances of this request: their load isn't what the index says.
     placed: BinaryHeap<Candidate>,
     last: Option<Row>,
+    /// What the request's group asked for in the last search.
+    tier: Tier,
 }
 
 impl<'a> Chooser<'a> {
@@ -68,6 +71,7 @@ impl<'a> Chooser<'a> {
             parts: Vec::new(),
             placed: BinaryHeap::new(),
             last: None,
+            tier: Tier::Any,
         };
         chooser.find_parts();
         chooser
@@ -98,6 +102,11 @@ impl<'a> Chooser<'a> {
     /// The next host, what was chosen before for this request being taken into account.
     pub(super) fn choose(&mut self, overlay: &Overlay) -> Option<Row> {
         self.weigh_last(overlay);
+        if let Some(rows) = self.query.admitted_only(overlay) {
+            self.last = self.best_of(&rows, overlay).map(|best| best.row);
+            return self.last;
+        }
+        self.follow_tier(overlay);
         let mut best = self.best_placed(overlay);
         for part in 0..self.parts.len() {
             best = match (self.parts[part].class, self.options.tie_break) {
@@ -108,6 +117,15 @@ impl<'a> Chooser<'a> {
         }
         self.last = best.map(|best| best.row);
         self.last
+    }
+
+    /// What was barred for another wish of the group is not barred any more.
+    fn follow_tier(&mut self, overlay: &Overlay) {
+        let tier = self.query.tier(overlay);
+        if tier != self.tier {
+            self.tier = tier;
+            self.held.iter_mut().for_each(Held::restore);
+        }
     }
 
     /// Puts the host chosen last among those that have instances of this request, with its new load.
@@ -121,17 +139,31 @@ impl<'a> Chooser<'a> {
         if !overlay.placed.contains_key(&row) || self.query.room(row, overlay).is_err() {
             return;
         }
+        self.placed.extend(self.candidate_of(row, overlay));
+    }
+
+    /// The host with its load as it is now.
+    fn candidate_of(&self, row: Row, overlay: &Overlay) -> Option<Candidate> {
         let part = self.parts.iter().find_map(|part| Some((part, self.query.position_of(part.reach, row)?)));
-        let Some((part, position)) = part else { return };
-        let candidate = self.candidate(part, position, row, self.ask(row, overlay));
-        self.placed.push(candidate);
+        let (part, position) = part?;
+        Some(self.candidate(part, position, row, self.ask(row, overlay)))
+    }
+
+    /// The best of these hosts.
+    fn best_of(&self, rows: &[Row], overlay: &Overlay) -> Option<Candidate> {
+        let fits = |row: &&Row| self.query.verdict(**row, overlay).is_ok() && !overlay.excluded.contains(*row);
+        let fitting = rows.iter().filter(fits).filter_map(|row| self.candidate_of(*row, overlay));
+        fitting.reduce(|a, b| self.better(a, b))
     }
 
     fn best_placed(&mut self, overlay: &Overlay) -> Option<Candidate> {
-        if overlay.excluded.is_empty() && self.options.tie_break == TieBreak::Random {
+        let any = overlay.excluded.is_empty() && self.query.tier(overlay) == Tier::Any;
+        if any && self.options.tie_break == TieBreak::Random {
             return self.placed.peek().copied();
         }
-        let free = |candidate: &&Candidate| !overlay.excluded.contains(&candidate.row);
+        let free = |candidate: &&Candidate| {
+            !overlay.excluded.contains(&candidate.row) && self.query.group_admits(candidate.row, overlay)
+        };
         self.placed.iter().filter(free).copied().reduce(|a, b| self.better(a, b))
     }
 

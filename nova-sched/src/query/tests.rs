@@ -46,6 +46,7 @@ proptest! {
         zone in proptest::option::of(0_usize..4),
         pick in any::<u64>(),
         flags in 0_u8..16,
+        group in proptest::option::of((0_usize..4, 1_u32..3, proptest::collection::vec(0_usize..400, 0..40))),
     ) {
         let table = scattered(seed, hosts);
         let mut request = Request::new(amounts.into());
@@ -55,10 +56,17 @@ proptest! {
         request.forbidden_traits = if flags & 4 > 0 { vec!["ssd".to_owned()] } else { vec![] };
         request.ignore_hosts = vec![format!("host-{}", pick % 400)];
         let limit = (flags & 8 > 0).then_some(Limit { name: "max_cores", dimension: 0, most: 12 });
+        request.group = group.map(|(policy, max_server_per_host, places)| {
+            let policy = ["affinity", "anti-affinity", "soft-affinity", "soft-anti-affinity"][policy];
+            let policy = crate::GroupPolicy::parse(policy).unwrap();
+            let places = places.into_iter().map(|number| format!("host-{number}")).collect();
+            crate::ServerGroup { max_server_per_host, places, ..crate::ServerGroup::new(policy, vec![]) }
+        });
         let query = Query::new(&table, &request, limit);
         let mut overlay = Overlay::default();
         let mut rng = crate::SchedulerRng::from_seed(pick);
-        for _ in 0..3 {
+        for round in 0..3 {
+            overlay.wish = [Tier::Below(1), Tier::AtLeast(1), Tier::Any][(round + pick as usize) % 3];
             let all: Vec<Row> = (0..(table.blocks.len() * BLOCK) as Row)
                 .filter(|row| table.cold(*row).is_some() && query.verdict(*row, &overlay).is_ok())
                 .collect();

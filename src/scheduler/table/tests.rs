@@ -1,0 +1,188 @@
+use nova_core::host::Inventory;
+use nova_core::ids::{ComputeNodeId, ServerGroupId};
+use nova_core::server_group::GroupPolicy;
+use nova_sched::{SCHEDULERS, SchedulerOptions};
+
+use super::*;
+
+const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+const DOWN: SignedDuration = SignedDuration::from_secs(60);
+
+fn instance(number: u128) -> InstanceId {
+    InstanceId::from_uuid(uuid::Uuid::from_u128(number))
+}
+
+fn host(number: usize) -> HostName {
+    HostName::new(format!("host{number:03}"))
+}
+
+fn node(number: usize) -> ComputeNode {
+    let total = Resources { vcpus: 8, memory_mb: 8_192, disk_gb: 100 };
+    let none = Resources::default();
+    ComputeNode {
+        id: ComputeNodeId::from_uuid(uuid::Uuid::from_u128(number as u128)),
+        number: number as i64,
+        host: host(number),
+        hypervisor_hostname: host(number).to_string(),
+        hypervisor_type: "fake".into(),
+        hypervisor_version: 1,
+        host_ip: "192.0.2.1".into(),
+        zone: "nova".into(),
+        architectures: vec!["x86_64".into(), "i686".into()],
+        inventory: Inventory { total, reserved: none, cpu_ratio: 1.0, ram_ratio: 1.0, disk_ratio: 1.0 },
+        cpu_info: serde_json::json!({"vendor": "AMD"}),
+        uptime: None,
+        created_at: NOW,
+        updated_at: NOW,
+        generation: 1,
+        used: none,
+        allocations: 0,
+    }
+}
+
+fn service(number: usize) -> Service {
+    Service {
+        id: nova_core::ids::ServiceId::from_uuid(uuid::Uuid::from_u128(number as u128)),
+        number: number as i64,
+        binary: "nova-compute".into(),
+        host: host(number),
+        zone: "nova".into(),
+        disabled: false,
+        disabled_reason: None,
+        forced_down: false,
+        last_seen_up: NOW,
+        updated_at: NOW,
+        created_at: NOW,
+        version: 1,
+        generation: 1,
+    }
+}
+
+fn stored(hosts: usize) -> Stored {
+    Stored {
+        aggregates: Vec::new(),
+        nodes: (0..hosts).map(node).collect(),
+        services: (0..hosts).map(service).collect(),
+        allocations: Vec::new(),
+    }
+}
+
+fn algorithm(name: &str) -> Box<dyn Scheduler> {
+    nova_sched::by_name(name, &SchedulerOptions::default()).unwrap()
+}
+
+fn read(algorithm: &dyn Scheduler, stored: &Stored) -> Hosts {
+    let mut hosts = Hosts::new(algorithm).unwrap();
+    hosts.read_from(stored, NOW, DOWN);
+    hosts
+}
+
+fn small() -> Resources {
+    Resources { vcpus: 1, memory_mb: 512, disk_gb: 1 }
+}
+
+fn spec(instances: std::ops::Range<u128>) -> RequestSpec {
+    RequestSpec { instances: instances.map(instance).collect(), resources: small(), ..RequestSpec::default() }
+}
+
+fn in_group(spec: RequestSpec, policy: GroupPolicy, members: &[(u128, usize)]) -> RequestSpec {
+    let members = members.iter().map(|(member, at)| (instance(*member), host(*at))).collect();
+    let id = ServerGroupId::from_uuid(uuid::Uuid::from_u128(77));
+    RequestSpec { group: Some(GroupPlacement { id, policy, max_server_per_host: 1, members }), ..spec }
+}
+
+fn select(hosts: &mut Hosts, algorithm: &dyn Scheduler, spec: &RequestSpec) -> Result<Vec<Selection>, NoValidHost> {
+    hosts.select(algorithm, spec, &mut SchedulerRng::from_seed(3), NOW)
+}
+
+fn places(selections: &[Selection]) -> BTreeSet<HostName> {
+    selections.iter().map(|selection| selection.chosen.host.clone()).collect()
+}
+
+/// 500 members at once: minutes, were each placed by a request of its own with all others named.
+#[test]
+fn a_large_create_keeps_to_its_group() {
+    for name in SCHEDULERS {
+        let algorithm = algorithm(name);
+        let mut hosts = read(&*algorithm, &stored(500));
+        for (policy, most) in [(GroupPolicy::AntiAffinity, 1), (GroupPolicy::SoftAntiAffinity, 8)] {
+            let from = if policy.is_soft() { 1_000 } else { 0 };
+            let chosen = select(&mut hosts, &*algorithm, &in_group(spec(from..from + 500), policy, &[])).unwrap();
+            assert!(places(&chosen).len() >= 500 / most, "{name} {policy}");
+        }
+        let no = in_group(spec(0..501), GroupPolicy::AntiAffinity, &[]);
+        let no = select(&mut hosts, &*algorithm, &no).unwrap_err();
+        assert!(no.details.contains("(500 found one)") && no.details.contains("anti-affinity"), "{}", no.details);
+    }
+}
+
+#[test]
+fn members_that_were_promised_a_place_are_known_to_the_next() {
+    for name in SCHEDULERS {
+        let algorithm = algorithm(name);
+        let mut hosts = read(&*algorithm, &stored(3));
+        let ask = |hosts: &mut Hosts, number: u128| {
+            let spec = in_group(spec(number..number + 1), GroupPolicy::AntiAffinity, &[(1, 2)]);
+            select(hosts, &*algorithm, &spec)
+        };
+        let first = places(&ask(&mut hosts, 2).unwrap());
+        let second = places(&ask(&mut hosts, 3).unwrap());
+        assert_eq!(first.union(&second).cloned().collect::<Vec<_>>(), [host(0), host(1)], "{name}");
+        // The store knows of one member only: whether the others have got their places will be seen at the booking.
+        assert!(places(&ask(&mut hosts, 4).unwrap()).is_disjoint(&[host(2)].into()));
+        assert_eq!(places(&ask(&mut hosts, 2).unwrap()).len(), 1, "it is not in its own way");
+    }
+}
+
+/// The filter scheduler's own filters and weighers see the group, each with its part in the answer.
+#[test]
+fn filters_and_weighers_read_the_group() {
+    let filter = algorithm("filter");
+    let mut hosts = read(&*filter, &stored(3));
+    let all = [(1, 0), (2, 1), (3, 2)];
+    let no = select(&mut hosts, &*filter, &in_group(spec(9..10), GroupPolicy::AntiAffinity, &all)).unwrap_err();
+    assert_eq!(no.reasons, [("ServerGroupAntiAffinityFilter".to_owned(), 3)].into());
+    assert!(no.details.contains("kept out by one check alone: ServerGroupAntiAffinityFilter: 3"), "{}", no.details);
+    let no = in_group(spec(9..10), GroupPolicy::Affinity, &[(1, 0)]);
+    let large = RequestSpec { resources: Resources { vcpus: 9, ..small() }, ..no };
+    let no = select(&mut hosts, &*filter, &large).unwrap_err();
+    assert!(no.details.contains("closest was host") && no.details.contains("vcpus=8"), "{}", no.details);
+    let wish = in_group(spec(9..10), GroupPolicy::SoftAffinity, &[(1, 1)]);
+    let told = hosts.explain(&*filter, &wish);
+    assert_eq!(told[0].host, "host001");
+    assert!(told[0].parts.contains(&("ServerGroupSoftAffinityWeigher".to_owned(), 1.0)), "{:?}", told[0].parts);
+}
+
+/// A host whose room counts against it is taken all the same when the multiplier says so.
+#[test]
+fn the_multiplier_of_a_wish_counts() {
+    let chosen = |multiplier: f64| {
+        let mut options = SchedulerOptions::default();
+        options.filter.soft_affinity_weight_multiplier = multiplier;
+        let filter = nova_sched::by_name("filter", &options).unwrap();
+        let mut stored = stored(2);
+        let (resources, created_at) = (Resources { vcpus: 4, memory_mb: 4_096, disk_gb: 50 }, NOW);
+        stored.allocations = vec![Allocation { instance_id: instance(1), host: host(0), resources, created_at }];
+        let mut hosts = read(&*filter, &stored);
+        let wish = in_group(spec(9..10), GroupPolicy::SoftAffinity, &[(1, 0)]);
+        places(&select(&mut hosts, &*filter, &wish).unwrap())
+    };
+    assert_eq!(chosen(0.1), [host(1)].into());
+    assert_eq!(chosen(10.0), [host(0)].into());
+}
+
+/// Hosts that lack only room are told of, though others are kept out by the group.
+#[test]
+fn the_nearest_miss_is_told_beside_the_rule() {
+    for name in ["random", "availability_zone", "least_load"] {
+        let algorithm = algorithm(name);
+        let mut hosts = read(&*algorithm, &stored(3));
+        let no = in_group(spec(9..10), GroupPolicy::AntiAffinity, &[(1, 0), (2, 1)]);
+        let large = RequestSpec { resources: Resources { vcpus: 9, ..small() }, ..no };
+        let no = select(&mut hosts, &*algorithm, &large).unwrap_err();
+        assert_eq!(no.reasons, [("server_group".to_owned(), 2), ("vcpus".to_owned(), 1)].into(), "{name}");
+        assert!(no.details.contains("closest was host002"), "{}", no.details);
+        assert!(no.details.contains("policy anti-affinity, 2 of its members are on 2 host(s)"), "{}", no.details);
+        assert!(!no.summary.contains("host0") && !no.summary.contains("group"), "{}", no.summary);
+    }
+}
