@@ -20,6 +20,7 @@ pub mod error;
 pub mod fault;
 pub mod flavor;
 pub mod host;
+pub mod host_facts;
 pub mod identity;
 pub mod ids;
 pub mod image;
