@@ -33,3 +33,4 @@ pub mod rpc;
 pub mod server_group;
 pub mod state;
 pub mod task;
+pub mod topology;
