@@ -164,6 +164,8 @@ impl Rows {
             generation: 0,
             used: Resources::default(),
             allocations: 0,
+            facts: Default::default(),
+            stats: Default::default(),
         }
     }
 }

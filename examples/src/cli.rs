@@ -49,6 +49,8 @@ pub fn registry() -> Registry {
         .with(nova::image::IMAGE_OPTIONS)
         .with(nova::scheduler::SCHEDULER_OPTIONS)
         .with(nova_compute::COMPUTE_OPTIONS)
+        .with(nova_core::options::hosts::OPTIONS)
+        .check(nova_core::options::hosts::names_fit)
 }
 
 /// The machine's name.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nova_core::entropy::Entropy;
 use nova_core::ids::HostName;
-use nova_core::options::{Config, common};
+use nova_core::options::{Config, common, hosts};
 use nova_db::{Store, StoreError};
 use nova_virt::{FakeHypervisor, FakeOptions, Hypervisor};
 
@@ -118,6 +118,8 @@ fn fakes(config: &Config, state: &Path, host: &str) -> Result<Vec<NamedHyperviso
         options.vcpus = u32::try_from(config.get(&common::FAKE_VCPUS)).unwrap_or(u32::MAX);
         options.memory_mb = u64::try_from(config.get(&common::FAKE_MEMORY_MB)).unwrap_or(u64::MAX);
         options.disk_gb = u64::try_from(config.get(&common::FAKE_DISK_GB)).unwrap_or(u64::MAX);
+        options.traits = config.get(&hosts::FAKE_TRAITS).into_iter().collect();
+        options.load.cpu_percent = u8::try_from(config.get(&hosts::FAKE_CPU_PERCENT)).unwrap_or(100);
         options.latencies.insert(nova_virt::Operation::Spawn, boot);
         options.state_file = Some(folder.join(format!("{name}.json")));
         options.journal_limit = 1000;

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::ComputeOptions;
 use crate::image_cache::ImageCache;
 use crate::instances::Instances;
+use crate::stats::Stats;
 use crate::tracker::ResourceTracker;
 
 /// Orders in hand at once. Builds and the driver have bounds of their own; those that wait must not keep out a deletion.
@@ -65,6 +66,7 @@ pub struct Agent {
     pub(crate) options: Arc<ComputeOptions>,
     pub(crate) tracker: ResourceTracker,
     pub(crate) instances: Instances,
+    pub(crate) stats: Stats,
     pub(crate) builds: Arc<Semaphore>,
     pub(crate) started: Timestamp,
 }
@@ -83,6 +85,7 @@ impl Agent {
             options: Arc::new(parts.options),
             tracker: ResourceTracker::default(),
             instances: Instances::default(),
+            stats: Stats::default(),
             builds: Arc::new(Semaphore::new(builds)),
         }
     }

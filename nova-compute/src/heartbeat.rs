@@ -2,7 +2,9 @@
 
 use nova_core::flavor::Resources;
 use nova_core::host::Inventory;
-use nova_core::rpc::conductor::{Heartbeat, HeartbeatRequest, NodeReport};
+use nova_core::host_facts::HostFacts;
+use nova_core::rpc::conductor::{Heartbeat, HeartbeatReply, HeartbeatRequest, NodeReport};
+use nova_queue::BusError;
 use nova_virt::HypervisorError;
 use tokio_util::sync::CancellationToken;
 
@@ -18,8 +20,7 @@ impl Agent {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(self.options.report_interval) => {}
             }
-            let beat = self.beat(None);
-            match self.rpc.call::<Heartbeat>(&self.context(), &beat).await {
+            match self.send(self.beat(None)).await {
                 Ok(reply) if reply.send_node => {
                     if let Err(error) = self.report_node().await {
                         tracing::warn!("the inventory was not reported: {}", chain(&error));
@@ -35,16 +36,27 @@ impl Agent {
     pub(crate) async fn report_node(&self) -> Result<(), AgentError> {
         let report = self.node().await?;
         self.tracker.set_inventory(report.inventory);
-        self.rpc.call::<Heartbeat>(&self.context(), &self.beat(Some(report))).await?;
+        let cpus = u32::try_from(report.inventory.total.vcpus).unwrap_or(u32::MAX);
+        self.stats.measure(&*self.hypervisor, self.options.monitors, cpus).await;
+        self.send(self.beat(Some(report))).await?;
         Ok(())
     }
 
+    async fn send(&self, beat: HeartbeatRequest) -> Result<HeartbeatReply, BusError> {
+        let reply = self.rpc.call::<Heartbeat>(&self.context(), &beat).await?;
+        self.stats.told(beat.stats.as_ref(), beat.disable.as_ref());
+        Ok(reply)
+    }
+
     fn beat(&self, node: Option<NodeReport>) -> HeartbeatRequest {
+        let (stats, disable) = self.stats.news(node.is_some());
         HeartbeatRequest {
             host: self.options.host.clone(),
             zone: self.options.zone.clone(),
             node,
             working_on: self.instances.working_on(),
+            stats,
+            disable,
         }
     }
 
@@ -66,6 +78,7 @@ impl Agent {
             },
             cpu_info: has.cpu_info,
             uptime: Some(has.uptime),
+            facts: HostFacts { traits: has.traits.union(&options.traits).cloned().collect() },
         })
     }
 }

@@ -16,6 +16,7 @@ mod instances;
 mod options;
 mod orders;
 mod reconcile;
+mod stats;
 mod steps;
 mod tracker;
 
@@ -23,4 +24,5 @@ pub use agent::{Agent, AgentError, Parts};
 pub use image_cache::{ImageCache, ImageCacheError};
 pub use image_client::{EndpointError, GLANCE_ENDPOINT_OVERRIDE, HttpImageOptions, HttpImageService};
 pub use options::{COMPUTE_OPTIONS, ComputeOptions};
+pub use stats::Monitors;
 pub use tracker::{Claim, ClaimError, ResourceTracker};

@@ -1,13 +1,15 @@
 //! What an operator may set about a host.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use nova_core::flavor::Resources;
 use nova_core::ids::{HostName, ZoneName};
-use nova_core::options::{Config, OptionDecl, common};
+use nova_core::options::{Config, OptionDecl, common, hosts};
 
 use crate::image_client::GLANCE_ENDPOINT_OVERRIDE;
+use crate::stats::Monitors;
 
 /// Options that only host agents have.
 pub const COMPUTE_OPTIONS: &[OptionDecl] = &[GLANCE_ENDPOINT_OVERRIDE.decl()];
@@ -37,6 +39,12 @@ pub struct ComputeOptions {
     pub disk_ratio: f64,
     /// Guests that are built at once (`max_concurrent_builds`).
     pub max_concurrent_builds: usize,
+    /// What the operator says that the host can do (`compute.traits`).
+    pub traits: BTreeSet<String>,
+    /// Failed builds in a row that take the host out (`compute.consecutive_build_service_disable_threshold`).
+    pub build_failure_threshold: u32,
+    /// What is measured of the machine (`compute_monitors`), every [`Self::reconcile_interval`].
+    pub monitors: Monitors,
 }
 
 impl ComputeOptions {
@@ -54,10 +62,13 @@ impl ComputeOptions {
             ram_ratio: 1.0,
             disk_ratio: 1.0,
             max_concurrent_builds: 10,
+            traits: BTreeSet::new(),
+            build_failure_threshold: 10,
+            monitors: Monitors::default(),
         }
     }
 
-    /// What the configuration says about that host.
+    /// What the configuration says about that host. The registry must know [`COMPUTE_OPTIONS`] and [`hosts::OPTIONS`].
     pub fn from_config(config: &Config, host: HostName, image_cache: PathBuf) -> Self {
         let amount = |option| u64::try_from(config.get(option)).unwrap_or(0);
         let defaults = Self::new(host, image_cache);
@@ -75,6 +86,9 @@ impl ComputeOptions {
             cpu_ratio: config.get(&common::INITIAL_CPU_ALLOCATION_RATIO),
             ram_ratio: config.get(&common::INITIAL_RAM_ALLOCATION_RATIO),
             disk_ratio: config.get(&common::INITIAL_DISK_ALLOCATION_RATIO),
+            traits: config.get(&hosts::COMPUTE_TRAITS).into_iter().collect(),
+            build_failure_threshold: u32::try_from(config.get(&hosts::BUILD_FAILURE_THRESHOLD)).unwrap_or(0),
+            monitors: Monitors::named(&config.get(&hosts::COMPUTE_MONITORS)),
             max_concurrent_builds: if builds == 0 { 10_000 } else { builds },
             ..defaults
         }

@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 
 use crate::agent::Agent;
 use crate::instances::Admission;
+use crate::stats::Stats;
 use crate::steps::{BuildContext, BuildError, Found, STEPS, Step};
 use nova_core::error::chain;
 
@@ -29,7 +30,10 @@ impl Agent {
         Dispatcher::new("compute")
             .method::<BuildAndRunInstance, _, _>(move |incoming, order| {
                 let agent = a.clone();
-                async move { agent.carry_out(incoming, &order, Some(&agent.builds), agent.build(&order)).await }
+                async move {
+                    let slots = Some((&*agent.builds, &agent.stats));
+                    agent.carry_out(incoming, &order, slots, agent.build(&order)).await
+                }
             })
             .method::<TerminateInstance, _, _>(move |incoming, order| {
                 let agent = b.clone();
@@ -82,7 +86,7 @@ impl Agent {
         &self,
         incoming: Incoming,
         order: &Order<T>,
-        slots: Option<&Semaphore>,
+        slots: Option<(&Semaphore, &Stats)>,
         work: impl Future<Output = StepOutcome>,
     ) -> Result<(), HandlerError> {
         let (id, epoch) = (order.instance_id, order.epoch);
@@ -101,9 +105,11 @@ impl Agent {
         if order.given < self.started && !self.still_wanted(order).await? {
             return Ok(());
         }
+        // Builds that wait count as well, as in Nova.
+        let _busy = slots.map(|(_, stats)| stats.begin());
         // The slot before the turn: an order that waits for a slot must not keep the instance's other orders waiting.
         let slot = match slots {
-            Some(slots) => slots.acquire().await.ok(),
+            Some((slots, _)) => slots.acquire().await.ok(),
             None => None,
         };
         let turn = in_hand.turn.clone();
@@ -181,12 +187,16 @@ impl Agent {
         for (begun, step) in STEPS.iter().enumerate() {
             let Err(error) = step.run(&mut cx).await else { continue };
             let clean = undo(&mut cx, &STEPS[..=begun]).await;
+            if error.is_the_hosts() {
+                self.stats.build_failed(self.options.build_failure_threshold);
+            }
             // A guest that was here before is not ours to remove, and must not be followed by another one.
             return failed(&error, clean && cx.guest != Found::Guest);
         }
         if let Some(claim) = cx.claim.take() {
             claim.keep();
         }
+        self.stats.build_succeeded();
         self.done(order).await
     }
 

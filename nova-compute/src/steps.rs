@@ -44,6 +44,11 @@ impl BuildError {
         }
     }
 
+    /// Does it speak against the host? What an owner asked for must not take hosts out.
+    pub(crate) fn is_the_hosts(&self) -> bool {
+        self.retryable() && !matches!(self, Self::Claim(_))
+    }
+
     /// What the owner of the server may read: no paths, no driver's text.
     pub(crate) fn message(&self) -> String {
         match self {

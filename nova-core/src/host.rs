@@ -4,6 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::flavor::Resources;
+use crate::host_facts::{HostFacts, HostStats};
 use crate::ids::{ComputeNodeId, HostName, InstanceId, ServiceId, ZoneName};
 
 /// One binary on one host (nova/objects/service.py): made by its first heartbeat.
@@ -94,6 +95,12 @@ pub struct ComputeNode {
     /// How many allocations there are.
     #[serde(default)]
     pub allocations: u64,
+    /// What it can do besides.
+    #[serde(default)]
+    pub facts: HostFacts,
+    /// How busy it is, as it said last.
+    #[serde(default)]
+    pub stats: HostStats,
 }
 
 /// What a node has and how far it may be sold: capacity = (total − reserved) × ratio, as in Placement.

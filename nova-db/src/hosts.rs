@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use nova_core::flavor::Flavor;
 use nova_core::host::{ComputeNode, Service};
+use nova_core::host_facts::HostStats;
 use nova_core::ids::{ComputeNodeId, FlavorId, HostName, ServiceId, UserId, ZoneName};
 use nova_core::keypair::Keypair;
 
@@ -48,6 +49,9 @@ pub trait HostStore: Send + Sync {
     /// Writes a node's report: a new row, or the one of that (host, hypervisor_hostname) with a new inventory; id,
     /// number, created_at, used, allocations stay as they are in the store. Nothing is written when nothing changed.
     async fn put_node(&self, node: ComputeNode) -> Result<ComputeNode, StoreError>;
+
+    /// Writes how busy a host is; nothing when nothing changed. Returns its node.
+    async fn put_stats(&self, host: &HostName, stats: HostStats) -> Result<ComputeNode, StoreError>;
 
     /// All nodes, by host and hypervisor.
     async fn list_nodes(&self) -> Result<Vec<ComputeNode>, StoreError>;

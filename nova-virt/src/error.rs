@@ -17,6 +17,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[allow(missing_docs, reason = "each variant is the method of the same name")]
 pub enum Operation {
     Resources,
+    CpuTimes,
     List,
     Info,
     Spawn,
@@ -43,6 +44,7 @@ impl Operation {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Resources => "resources",
+            Self::CpuTimes => "cpu_times",
             Self::List => "list",
             Self::Info => "info",
             Self::Spawn => "spawn",

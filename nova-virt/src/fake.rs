@@ -1,12 +1,13 @@
 //! A hypervisor without a machine: guests are entries in a table.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use nova_core::host_facts::CpuTimes;
 use nova_core::ids::InstanceId;
 use nova_core::state::PowerState;
 use tokio::sync::{Notify, broadcast};
@@ -58,6 +59,21 @@ pub struct FakeOptions {
     pub world: FakeWorld,
     /// How many journal entries are kept; the hash covers all.
     pub journal_limit: usize,
+    /// What it says that it can do, besides what every fake can.
+    pub traits: BTreeSet<String>,
+    /// How busy it is at first.
+    pub load: FakeLoad,
+}
+
+/// How busy a fake host says that it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FakeLoad {
+    /// Share of processor time in programs, 0 to 100.
+    pub cpu_percent: u8,
+    /// Share of processor time waiting for disks; both together at most 100.
+    pub iowait_percent: u8,
+    /// Processes that run or wait, in thousandths.
+    pub load_average_milli: u64,
 }
 
 impl FakeOptions {
@@ -75,6 +91,8 @@ impl FakeOptions {
             needs_images: false,
             world: FakeWorld::new(),
             journal_limit: 100_000,
+            traits: BTreeSet::new(),
+            load: FakeLoad::default(),
         }
     }
 }
@@ -100,6 +118,8 @@ struct State {
     guests: Guests,
     journal: Journal,
     faults: Faults,
+    load: FakeLoad,
+    spent: CpuTimes,
     /// Why the state file can't be read.
     broken: Option<String>,
 }
@@ -119,7 +139,8 @@ impl FakeHypervisor {
             }
         }
         let journal = Journal::new(options.journal_limit);
-        let state = Mutex::new(State { guests, journal, faults: Faults::default(), broken });
+        let (faults, load, spent) = (Faults::default(), options.load, CpuTimes::default());
+        let state = Mutex::new(State { guests, journal, faults, load, spent, broken });
         let (events, _) = broadcast::channel(EVENT_BUFFER);
         Self { options, state, released: Notify::new(), events }
     }
@@ -163,6 +184,11 @@ impl FakeHypervisor {
     /// While false, every operation is `Unavailable`. Guests keep running.
     pub fn set_available(&self, available: bool) {
         self.lock().faults.unavailable = !available;
+    }
+
+    /// From now on the host is that busy.
+    pub fn set_load(&self, load: FakeLoad) {
+        self.lock().load = load;
     }
 
     /// The guest breaks, as when its process is killed. False when it does not run here.
@@ -362,9 +388,24 @@ impl Hypervisor for FakeHypervisor {
                 cpu_info: cpu_info(self.options.vcpus),
                 host_ip: self.options.host_ip.clone(),
                 uptime: "up 1 day".into(),
+                traits: self.options.traits.iter().cloned().chain(["COMPUTE_NODE".to_owned()]).collect(),
             })
         })
         .await
+    }
+
+    async fn cpu_times(&self) -> Result<CpuTimes, HypervisorError> {
+        self.arrive(Operation::CpuTimes).await;
+        let mut state = self.lock();
+        self.apply(&mut state, Operation::CpuTimes, None, None, |_| Ok(((), Vec::new())))?;
+        // From one reading to the next a second passes, however long it takes.
+        let share = |percent: u8| u64::from(percent.min(100)) * 10_000_000;
+        let State { load, spent, .. } = &mut *state;
+        let (user, iowait) = (share(load.cpu_percent), share(load.iowait_percent));
+        spent.user_ns += user;
+        spent.iowait_ns += iowait;
+        spent.idle_ns += share(100).saturating_sub(user + iowait);
+        Ok(CpuTimes { frequency_mhz: 2_000, load_average_milli: load.load_average_milli, ..*spent })
     }
 
     async fn list(&self) -> Result<Vec<GuestInfo>, HypervisorError> {

@@ -1,6 +1,6 @@
 //! What a guest is made of, and what a hypervisor tells about it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use nova_core::ids::InstanceId;
@@ -227,6 +227,8 @@ pub struct NodeResources {
     pub host_ip: String,
     /// How long the host is up and how busy, as `uptime` prints it. For people.
     pub uptime: String,
+    /// What the host and this driver can do, by the names of `os-traits`.
+    pub traits: BTreeSet<String>,
 }
 
 /// How to reboot.

@@ -23,6 +23,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use nova_core::host_facts::CpuTimes;
 use nova_core::ids::InstanceId;
 use tokio::sync::broadcast;
 
@@ -37,7 +38,7 @@ mod libvirt;
 pub mod testing;
 
 pub use error::{BoxError, ErrorKind, HypervisorError, Operation};
-pub use fake::{FakeHypervisor, FakeOptions, FakeWorld, JournalEntry, JournalOutcome, WorldViolation};
+pub use fake::{FakeHypervisor, FakeLoad, FakeOptions, FakeWorld, JournalEntry, JournalOutcome, WorldViolation};
 pub use guest::{
     AttachmentSource, Capabilities, ConfigDrive, DiskAttachment, DiskFormat, DiskRole, DiskSource, DiskSpec,
     GuestEvent, GuestEventKind, GuestInfo, GuestSpec, InterfaceSpec, NodeResources, RebootKind, SnapshotRequest,
@@ -62,6 +63,11 @@ pub trait Hypervisor: Send + Sync {
 
     /// What the machine has to give, guests not counted.
     async fn resources(&self) -> Result<NodeResources, HypervisorError>;
+
+    /// How the host's processors spent their time since it started. Asked at intervals, where monitors are wanted.
+    async fn cpu_times(&self) -> Result<CpuTimes, HypervisorError> {
+        Err(HypervisorError::Unsupported { operation: Operation::CpuTimes })
+    }
 
     /// Every guest of ours, running or not, ordered by instance. Guests that others made are not ours.
     ///

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use nova_core::host_facts::CpuTimes;
 use nova_core::ids::InstanceId;
 use nova_core::state::PowerState;
 use tokio::sync::broadcast;
@@ -35,6 +36,7 @@ mod options;
 mod read_xml;
 mod states;
 mod tools;
+mod traits;
 mod workers;
 
 use connection::{Connection, OnConnect, OnEvent};
@@ -175,6 +177,11 @@ impl Hypervisor for LibvirtHypervisor {
             inner.call(move |conn| host::resources(conn, &options)).await
         })
         .await
+    }
+
+    async fn cpu_times(&self) -> Result<CpuTimes, HypervisorError> {
+        // The kernel's own files: no call to libvirt, nothing that waits.
+        host::cpu_times()
     }
 
     async fn list(&self) -> Result<Vec<GuestInfo>, HypervisorError> {

@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 use nova_core::flavor::Resources;
-use nova_core::host::ComputeNode;
-use nova_core::ids::{ComputeNodeId, ServiceId, TaskId};
+use nova_core::host::{ComputeNode, Service};
+use nova_core::ids::{ComputeNodeId, HostName, ServiceId, TaskId};
 use nova_core::rpc::conductor::{HeartbeatReply, HeartbeatRequest, NodeReport};
 use nova_core::rpc::scheduler::{HostsChanged, HostsChangedRequest, NodeNews, ServiceNews};
 use nova_db::{ServiceBeat, StoreError};
@@ -13,6 +13,9 @@ use super::engine::later;
 use super::manager::Conductor;
 use super::report::{speaks_of_itself, unavailable};
 use nova_core::error::chain;
+
+/// As much as the API takes of an operator.
+const LONGEST_REASON: usize = 255;
 
 impl Conductor {
     pub(super) async fn heartbeat(
@@ -31,28 +34,55 @@ impl Conductor {
             version: u32::from(nova_core::rpc::VERSION.minor),
         };
         let services = self.store.record_beats(std::slice::from_ref(&beat)).await.map_err(|e| unavailable(&e))?;
+        let mut service = services.into_iter().next();
         self.keep_leases(&incoming, &request.working_on, now).await;
-        let Some(report) = &request.node else {
-            let known = match self.store.node_of_host(&request.host).await {
-                Ok(_) => true,
-                Err(StoreError::NotFound { .. }) => false,
-                Err(error) => return Err(unavailable(&error)),
-            };
-            return Ok(HeartbeatReply { now, send_node: !known });
+        let node = match self.write_node(&request, now).await {
+            Ok(node) => node,
+            Err(StoreError::NotFound { .. }) => return Ok(HeartbeatReply { now, send_node: true }),
+            Err(error) => return Err(unavailable(&error)),
         };
-        let node = self.node(&request, report, now);
-        let node = self.store.put_node(node).await.map_err(|e| unavailable(&e))?;
-        let service = services.first();
+        let disabled = match (&request.disable, &service) {
+            (Some(reason), Some(known)) => self.disable(known, reason, now).await.map_err(|e| unavailable(&e))?,
+            _ => None,
+        };
+        let is_news = request.node.is_some() || request.stats.is_some() || disabled.is_some();
+        service = disabled.or(service);
+        if is_news {
+            self.tell_schedulers(&incoming, request.host, node, service.as_ref()).await;
+        }
+        Ok(HeartbeatReply { now, send_node: false })
+    }
+
+    /// Writes what the beat brings of the node, if anything.
+    async fn write_node(&self, request: &HeartbeatRequest, now: Timestamp) -> Result<ComputeNode, StoreError> {
+        match (&request.node, &request.stats) {
+            (Some(report), _) => self.store.put_node(self.node(request, report, now)).await,
+            (None, Some(stats)) => self.store.put_stats(&request.host, stats.clone()).await,
+            (None, None) => self.store.node_of_host(&request.host).await,
+        }
+    }
+
+    /// A host may take itself out of scheduling; only an operator puts it back.
+    async fn disable(&self, known: &Service, reason: &str, now: Timestamp) -> Result<Option<Service>, StoreError> {
+        if known.disabled {
+            return Ok(None);
+        }
+        tracing::warn!(host = %known.host, "taken out of scheduling: {reason}");
+        let reason = reason.chars().filter(|c| !c.is_control()).take(LONGEST_REASON).collect();
+        let disabled = Service { disabled: true, disabled_reason: Some(reason), updated_at: now, ..known.clone() };
+        self.store.update_service(disabled).await.map(Some)
+    }
+
+    async fn tell_schedulers(&self, incoming: &Incoming, host: HostName, node: ComputeNode, service: Option<&Service>) {
         let (disabled, up) = (service.is_some_and(|s| s.disabled), service.is_none_or(|s| !s.forced_down));
         let news = HostsChangedRequest {
-            services: vec![ServiceNews { host: request.host, disabled, up }],
+            services: vec![ServiceNews { host, disabled, up }],
             nodes: vec![NodeNews { node }],
             ..HostsChangedRequest::default()
         };
         if let Err(error) = self.services.rpc.fanout::<HostsChanged>(&incoming.context, &news).await {
             tracing::debug!("schedulers were not told: {}", chain(&error));
         }
-        Ok(HeartbeatReply { now, send_node: false })
     }
 
     /// What a host says it is working on is not given to it again, until it is done or the task's deadline is there.
@@ -93,6 +123,8 @@ impl Conductor {
             generation: 0,
             used: Resources::default(),
             allocations: 0,
+            facts: report.facts.clone(),
+            stats: request.stats.clone().unwrap_or_default(),
         }
     }
 }

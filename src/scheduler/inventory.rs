@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use nova_core::host::ComputeNode;
 use nova_core::ids::ZoneName;
-use nova_sched::{HostAttributes, HostInventory, Ratios, SupportedInstance};
+use nova_sched::{HostAttributes, HostInventory, HostStats, Ratios, SupportedInstance};
 use serde_json::Value;
 
 use super::request::vector;
@@ -23,6 +23,13 @@ pub(super) fn inventory_of(node: &ComputeNode, zone: &ZoneName) -> HostInventory
     host.ratio = ratio;
     host.architectures = node.architectures.clone();
     host.ip = node.host_ip.parse().ok();
+    host.traits = node.facts.traits.iter().cloned().collect();
+    host.reported_load = node.stats.load;
+    host.stats = HostStats {
+        io_ops: node.stats.io_ops,
+        failed_builds: node.stats.failed_builds,
+        metrics: node.stats.metrics.clone(),
+    };
     host.attributes = Arc::new(attributes(node));
     host
 }

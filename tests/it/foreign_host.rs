@@ -45,7 +45,14 @@ async fn a_host_is_not_heard_under_anothers_name() {
     assert_eq!(refusal::<ListAssigned>(&rpc, &list).await, RefusalKind::Forbidden);
     let strays = ConfirmStraysRequest { host: own.clone(), instances: vec![id] };
     assert_eq!(refusal::<ConfirmStrays>(&rpc, &strays).await, RefusalKind::Forbidden);
-    let beat = HeartbeatRequest { host: own.clone(), zone: "evil".into(), node: None, working_on: Vec::new() };
+    let beat = HeartbeatRequest {
+        host: own.clone(),
+        zone: "evil".into(),
+        node: None,
+        working_on: Vec::new(),
+        stats: None,
+        disable: Some("out of the way".into()),
+    };
     assert_eq!(refusal::<Heartbeat>(&rpc, &beat).await, RefusalKind::Forbidden);
     let services = cloud.store.list_services().await.unwrap();
     assert!(services.iter().all(|service| service.zone.as_str() != "evil"), "{services:?}");
@@ -97,6 +104,8 @@ async fn a_host_ends_no_step_of_another_and_keeps_no_lease_of_its() {
         zone: "nova".into(),
         node: None,
         working_on: vec![task.id],
+        stats: None,
+        disable: None,
     };
     cloud.pass(std::time::Duration::from_secs(5)).await;
     let lease = cloud.store.get_task(task.id).await.unwrap().lease_until;

@@ -7,6 +7,7 @@ mod boot;
 mod check;
 mod foreign_host;
 mod groups;
+mod host_facts;
 mod images;
 mod simulation;
 mod support;

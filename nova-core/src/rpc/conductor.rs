@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::flavor::Resources;
 use crate::host::Inventory;
+use crate::host_facts::{HostFacts, HostStats};
 use crate::ids::{HostName, InstanceId, TaskId, ZoneName};
 use crate::image::ImageMeta;
 use crate::rpc_method;
@@ -122,6 +123,12 @@ pub struct HeartbeatRequest {
     /// Orders that it is working on.
     #[serde(default)]
     pub working_on: Vec<TaskId>,
+    /// How busy it is; sent with what it has, and when it changed.
+    #[serde(default)]
+    pub stats: Option<HostStats>,
+    /// It asks to be taken out of scheduling, for that reason.
+    #[serde(default)]
+    pub disable: Option<String>,
 }
 
 /// What a host has.
@@ -145,6 +152,9 @@ pub struct NodeReport {
     /// As `uptime` prints it.
     #[serde(default)]
     pub uptime: Option<String>,
+    /// What it can do.
+    #[serde(default)]
+    pub facts: HostFacts,
 }
 
 /// Answer to a heartbeat.

@@ -37,7 +37,7 @@ impl Make {
         Self(SeededEntropy::new(7))
     }
     /// Other ids than those of another seed.
-    #[cfg(all(test, any(feature = "postgres", feature = "mysql")))]
+    #[cfg(test)]
     pub(crate) fn seeded(seed: u64) -> Self {
         Self(SeededEntropy::new(1000 + seed))
     }
@@ -213,6 +213,8 @@ impl Make {
             generation: 0,
             used: Resources::default(),
             allocations: 0,
+            facts: Default::default(),
+            stats: Default::default(),
         }
     }
 

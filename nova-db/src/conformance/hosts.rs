@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use nova_core::flavor::Resources;
+use nova_core::host::ComputeNode;
+use nova_core::host_facts::{HostFacts, HostStats};
 use nova_core::ids::HostName;
 
 use super::fixtures::{Make, at, claim};
@@ -40,6 +42,25 @@ pub async fn repeated_beats_of_a_batch_are_one_service(store: &Arc<dyn Store>) {
     assert_eq!((both.len(), both[0].last_seen_up), (2, at(2)));
     assert_eq!(both[0], both[1]);
     assert_eq!(store.list_services().await.unwrap().len(), 1);
+}
+
+/// How busy a host is changes nothing else of its node, and what is known already is not written again.
+pub async fn stats_are_written_when_they_change(store: &Arc<dyn Store>) {
+    let make = Make::new();
+    let host = HostName::new("h1");
+    let busy = HostStats { io_ops: 3, metrics: [("cpu.percent".to_owned(), 40.0)].into(), ..HostStats::default() };
+    let unknown = store.put_stats(&host, busy.clone()).await.unwrap_err();
+    assert!(matches!(unknown, StoreError::NotFound { kind: Kind::ComputeNode, .. }), "{unknown:?}");
+    let node = store.put_node(make.node("h1", 4096)).await.unwrap();
+    let told = store.put_stats(&host, busy.clone()).await.unwrap();
+    assert_eq!(told.stats, busy);
+    assert_eq!((told.id, told.inventory, told.used), (node.id, node.inventory, node.used));
+    assert!(told.generation > node.generation);
+    assert_eq!(store.put_stats(&host, busy.clone()).await.unwrap(), told);
+    assert_eq!(store.node_of_host(&host).await.unwrap(), told);
+    let facts = HostFacts { traits: ["CUSTOM_FAST".to_owned()].into() };
+    let report = ComputeNode { facts: facts.clone(), stats: busy, ..make.node("h1", 4096) };
+    assert_eq!(store.put_node(report).await.unwrap().facts, facts);
 }
 
 /// Beats and operators do not overwrite each other, and a beat fails no operator's change.

@@ -127,7 +127,7 @@ macro_rules! store_conformance {
             beats_make_services,
             late_beats_change_nothing,
             repeated_beats_of_a_batch_are_one_service,
-            beats_leave_what_operators_set,
+            beats_leave_what_operators_set, stats_are_written_when_they_change,
             deleted_service_is_gone,
             reports_make_nodes,
             nodes_are_listed_by_host,

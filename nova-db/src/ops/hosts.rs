@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use async_trait::async_trait;
 use nova_core::flavor::Resources;
 use nova_core::host::{ComputeNode, Service};
+use nova_core::host_facts::HostStats;
 use nova_core::ids::{ComputeNodeId, HostName, ServiceId};
 
 use super::accounts::node_of_host;
@@ -47,6 +48,15 @@ impl<B: Backend> HostStore for RowStore<B> {
             return Ok(known);
         }
         self.write(node, |tx, node| Box::pin(put_node(tx, node))).await
+    }
+
+    async fn put_stats(&self, host: &HostName, stats: HostStats) -> Result<ComputeNode, StoreError> {
+        let news = (host.clone(), stats);
+        let known = self.read(&news.0, |tx, host| Box::pin(existing_node_of_host(tx, host))).await?;
+        if known.stats == news.1 {
+            return Ok(known);
+        }
+        self.write(news, |tx, news| Box::pin(put_stats(tx, news))).await
     }
 
     async fn list_nodes(&self) -> Result<Vec<ComputeNode>, StoreError> {
@@ -217,6 +227,17 @@ async fn put_node(tx: &mut dyn Transaction, node: &ComputeNode) -> Result<Comput
     new.generation = 1;
     add(tx, &new).await?;
     Ok(new)
+}
+
+async fn put_stats(tx: &mut dyn Transaction, news: &(HostName, HostStats)) -> Result<ComputeNode, Fail> {
+    let (host, stats) = news;
+    let Some(Found { record: mut node, generation }) = node_of_host(tx, host, Lock::ForUpdate).await? else {
+        return Err(StoreError::NotFound { kind: Kind::ComputeNode, id: host.to_string() }.into());
+    };
+    node.stats = stats.clone();
+    node.generation = generation + 1;
+    replace_or_race(tx, &node, generation).await?;
+    Ok(node)
 }
 
 async fn existing_node_of_host(tx: &mut dyn Transaction, host: &HostName) -> Result<ComputeNode, Fail> {

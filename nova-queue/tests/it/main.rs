@@ -71,6 +71,8 @@ async fn unknown_methods_versions_and_contents_are_refused() {
         zone: "nova".into(),
         node: None,
         working_on: Vec::new(),
+        stats: None,
+        disable: None,
     };
     let error = client(&bus, Role::Compute).call::<Heartbeat>(&context, &beat).await.unwrap_err();
     assert_eq!(error.refusal().map(|r| r.kind), Some(RefusalKind::Malformed), "not implemented by this server");

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use nova_core::host_facts::CpuTimes;
 use virt::connect::Connect;
 
 use super::errors;
 use super::options::LibvirtOptions;
-use super::read_xml;
+use super::{read_xml, traits};
 use crate::{HypervisorError, NodeResources};
 
 pub(super) const HYPERVISOR_TYPE: &str = "QEMU";
@@ -27,6 +28,7 @@ pub(super) fn resources(conn: &Connect, options: &LibvirtOptions) -> Result<Node
         memory_mb: memory_mb()?,
         disk_gb,
         disk_free_gb,
+        traits: traits::traits(conn, options, &cpu_info),
         cpu_info,
         host_ip: options.host_ip.clone(),
         uptime: uptime(),
@@ -56,6 +58,36 @@ fn disk(folder: &Path) -> Result<(u64, u64), HypervisorError> {
     Ok((gib(stat.f_blocks), gib(stat.f_bavail)))
 }
 
+/// How the processors spent their time, from the kernel.
+pub(super) fn cpu_times() -> Result<CpuTimes, HypervisorError> {
+    const DURING: &str = "reading the host's processor times";
+    let read = |path: &str| std::fs::read_to_string(path).map_err(|error| errors::file(DURING, error));
+    let (stat, load) = (read("/proc/stat")?, read("/proc/loadavg")?);
+    let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let times = parse_cpu_times(&stat, &load, &cpus);
+    times.ok_or_else(|| HypervisorError::Failed { during: DURING, source: "/proc/stat has no line 'cpu'".into() })
+}
+
+/// One tick of `/proc/stat`: USER_HZ is 100 wherever Linux runs guests.
+const TICK_NS: u64 = 10_000_000;
+
+fn parse_cpu_times(stat: &str, load: &str, cpus: &str) -> Option<CpuTimes> {
+    let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
+    let ticks: Vec<u64> = line.split_whitespace().map_while(|field| field.parse().ok()).collect();
+    let [user, nice, system, idle, iowait, irq, softirq] = *ticks.first_chunk::<7>()?;
+    let ns = |ticks: u64| ticks.saturating_mul(TICK_NS);
+    let first = load.split_whitespace().next().and_then(|text| text.parse::<f64>().ok());
+    let mhz = cpus.lines().find_map(|line| line.strip_prefix("cpu MHz")?.split(':').nth(1)?.trim().parse::<f64>().ok());
+    Some(CpuTimes {
+        user_ns: ns(user + nice),
+        kernel_ns: ns(system + irq + softirq),
+        idle_ns: ns(idle),
+        iowait_ns: ns(iowait),
+        frequency_mhz: mhz.unwrap_or(0.0) as u64,
+        load_average_milli: (first.unwrap_or(0.0) * 1000.0) as u64,
+    })
+}
+
 /// Like the command of that name; empty when the kernel does not tell.
 fn uptime() -> String {
     let up = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
@@ -80,6 +112,18 @@ mod tests {
         let meminfo = "MemTotal:       24684084 kB\nMemFree:  1 kB\n";
         assert_eq!(parse_memory_mb(meminfo), Some(24105));
         assert_eq!(parse_memory_mb("MemFree: 1 kB"), None);
+    }
+
+    #[test]
+    fn processor_times_are_the_kernels_in_nanoseconds() {
+        let stat = "cpu  10 1 5 100 7 1 2 0 0 0\ncpu0 1 1 1 1 1 1 1\n";
+        let times = parse_cpu_times(stat, "0.25 0.1 0.1 1/2 3\n", "cpu MHz\t\t: 2596.139\n").unwrap();
+        let tick = TICK_NS;
+        assert_eq!((times.user_ns, times.kernel_ns), (11 * tick, 8 * tick));
+        assert_eq!((times.idle_ns, times.iowait_ns), (100 * tick, 7 * tick));
+        assert_eq!((times.frequency_mhz, times.load_average_milli), (2596, 250));
+        assert_eq!(parse_cpu_times("intr 1\n", "", ""), None);
+        cpu_times().unwrap();
     }
 
     #[test]

@@ -73,6 +73,19 @@ pub(super) fn cpu_info(capabilities: &str) -> Result<Value, BoxError> {
     }))
 }
 
+/// The features of a `<cpu>`, as `virConnectBaselineCPU` writes it.
+pub(super) fn cpu_features(cpu: &str) -> Result<Vec<String>, BoxError> {
+    let mut features = Vec::new();
+    walk(cpu, |path, node| {
+        if let (["cpu", "feature"], Node::Start(start)) = (&strs(path)[..], node)
+            && attribute(start, "policy").is_none_or(|policy| policy == "require" || policy == "force")
+        {
+            features.extend(attribute(start, "name"));
+        }
+    })?;
+    Ok(features)
+}
+
 enum Node<'a> {
     /// An element begins; it is the last of the path.
     Start(&'a BytesStart<'a>),
@@ -177,6 +190,13 @@ mod tests {
         assert_eq!(vnc(xml).unwrap(), Some(("10.0.0.1".into(), 5901)));
         let off = "<domain><devices><graphics type='vnc' port='-1'/></devices></domain>";
         assert_eq!(vnc(off).unwrap(), None);
+    }
+
+    #[test]
+    fn features_that_are_switched_off_are_none() {
+        let xml = "<cpu><model>x</model><feature policy='require' name='aes'/><feature name='sse'/>\
+                   <feature policy='disable' name='avx'/></cpu>";
+        assert_eq!(cpu_features(xml).unwrap(), ["aes", "sse"]);
     }
 
     #[test]

@@ -51,6 +51,10 @@ pub struct CloudOptions {
     pub memory_mb: u64,
     pub disk_gb: u64,
     pub token_life: Duration,
+    /// What differs from host to host.
+    pub dress: fn(&str, &mut FakeOptions, &mut ComputeOptions),
+    /// Settings of the scheduler's algorithm.
+    pub algorithm: SchedulerOptions,
     /// Images are real: hosts fetch them from a listener on loopback. Not in virtual time.
     pub fetch_images: bool,
 }
@@ -67,6 +71,8 @@ impl Default for CloudOptions {
             memory_mb: 8192,
             disk_gb: 100,
             token_life: Duration::from_secs(10 * 86_400),
+            dress: |_, _, _| {},
+            algorithm: SchedulerOptions::default(),
             fetch_images: false,
         }
     }
@@ -137,7 +143,7 @@ impl Cloud {
             options: Live::new(ConductorOptions::default()),
         });
         let scheduler = SchedulerService::new(nova::scheduler::Parts {
-            algorithm: nova_sched::by_name(options.scheduler, &SchedulerOptions::default()).unwrap(),
+            algorithm: nova_sched::by_name(options.scheduler, &options.algorithm).unwrap(),
             store: store.clone(),
             bus: bus.clone(),
             clock: clock.clone(),
@@ -187,7 +193,7 @@ impl Cloud {
     }
 
     async fn add_host(&mut self, name: &str, options: &CloudOptions) {
-        let fake = Arc::new(FakeHypervisor::new(FakeOptions {
+        let mut machine = FakeOptions {
             vcpus: options.vcpus,
             memory_mb: options.memory_mb,
             disk_gb: options.disk_gb,
@@ -195,24 +201,27 @@ impl Cloud {
             needs_images: options.fetch_images,
             world: self.world.clone(),
             ..FakeOptions::new(name)
-        }));
+        };
         let host = HostName::new(name);
-        self.hosts.insert(host.clone(), fake.clone());
         let sender = Sender { role: Role::Compute, host: host.clone() };
         let (images, cache) = match &self.images {
             Some(images) => (images.for_host(&self.entropy), images.cache_of(name)),
             None => (Arc::new(AnyImage) as Arc<dyn ImageService>, PathBuf::from("/nonexistent")),
         };
+        let mut settings = ComputeOptions {
+            power_sync_interval: Duration::from_secs(120),
+            ..ComputeOptions::new(host.clone(), cache)
+        };
+        (options.dress)(name, &mut machine, &mut settings);
+        let fake = Arc::new(FakeHypervisor::new(machine));
+        self.hosts.insert(host, fake.clone());
         let agent = Agent::new(nova_compute::Parts {
             hypervisor: fake,
             images,
             rpc: RpcClient::new(self.bus.clone(), sender, self.clock.clone(), self.entropy.clone()),
             clock: self.clock.clone(),
             entropy: self.entropy.clone(),
-            options: ComputeOptions {
-                power_sync_interval: Duration::from_secs(120),
-                ..ComputeOptions::new(host, cache)
-            },
+            options: settings,
         });
         self.agents.push(agent.start(CancellationToken::new()).await.unwrap());
     }
