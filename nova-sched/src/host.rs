@@ -183,7 +183,7 @@ impl<'a> HostView<'a> {
     /// The hypervisor on it.
     #[must_use]
     pub fn node(&self) -> &'a str {
-        &self.cold.node
+        self.cold.node()
     }
 
     /// Its availability zone.
@@ -371,7 +371,7 @@ impl<'a> HostView<'a> {
     /// Its address.
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
-        self.cold.ip
+        self.cold.rare()?.ip
     }
 
     /// What it is and can do.
@@ -421,7 +421,7 @@ impl<'a> HostView<'a> {
     /// The figure of that name, if the host reports it.
     #[must_use]
     pub fn metric(&self, name: &str) -> Option<f64> {
-        self.cold.metrics.get(name).copied()
+        self.cold.rare()?.metrics.get(name).copied()
     }
 
     /// The load figure from outside.
@@ -433,7 +433,7 @@ impl<'a> HostView<'a> {
     /// When the last heartbeat came, in the caller's milliseconds.
     #[must_use]
     pub fn last_heartbeat_ms(&self) -> Option<u64> {
-        self.cold.last_heartbeat_ms
+        self.cold.last_heartbeat_ms()
     }
 
     /// The description, as last given and changed since.
@@ -447,7 +447,7 @@ impl<'a> HostView<'a> {
     }
 
     pub(crate) fn node_arc(&self) -> Arc<str> {
-        Arc::clone(&self.cold.node)
+        Arc::clone(self.cold.node())
     }
 }
 

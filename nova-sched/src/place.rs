@@ -90,7 +90,7 @@ fn forced_row(query: &Query<'_>) -> Option<Row> {
     let request = query.request;
     let is_node = |row: &Row| {
         let cold = query.table.cold(*row);
-        request.force_node.as_ref().is_none_or(|node| cold.is_some_and(|cold| *cold.node == **node))
+        request.force_node.as_ref().is_none_or(|node| cold.is_some_and(|cold| **cold.node() == **node))
     };
     match &request.force_host {
         Some(host) => query.table.row(host).filter(is_node),
@@ -109,6 +109,7 @@ fn forced_verdict(query: &Query<'_>, row: Row, overlay: &Overlay) -> Result<(), 
 
 fn destination(query: &Query<'_>, row: Row) -> Option<Destination> {
     let host = query.table.view(row, crate::ResourceVector::default())?;
+    query.table.recent.set(row);
     let block = query.table.blocks.get(block_of(row))?;
     let zone = query.table.zones.get(block.zone as usize)?;
     Some(Destination { host: host.name_arc(), node: host.node_arc(), zone: Arc::clone(&zone.name) })

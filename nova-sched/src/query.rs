@@ -10,7 +10,7 @@ use crate::dimensions::{MAX_DIMENSIONS, ResourceVector};
 use crate::group::{Tier, members};
 use crate::host::HostView;
 use crate::request::{Purpose, Request};
-use crate::table::{BLOCK, HostTable, NOTHING, Row, Summary, bit_of, bits, block_of, row_at};
+use crate::table::{BLOCK, HostTable, MOST, NOTHING, Row, Summary, bit_of, bits, block_of, row_at};
 
 /// Why a host was turned away. Each host counts under the first that applies, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -292,10 +292,7 @@ impl<'a> Query<'a> {
             }
         }
         if mask.count_ones() > FEW {
-            for (dimension, amount) in self.wants.iter() {
-                let Some(column) = self.table.free.get(dimension) else { return 0 };
-                mask &= at_least(&column[index], amount);
-            }
+            mask &= self.with_room(index);
             if self.limit.is_none() && overlay.placed.is_empty() {
                 return mask;
             }
@@ -308,15 +305,25 @@ impl<'a> Query<'a> {
     pub(crate) fn takers(&self, index: usize, within: u64) -> u64 {
         let mut mask = within & self.eligible_and_marked(index);
         if mask.count_ones() > FEW {
-            for (dimension, amount) in self.wants.iter() {
-                let Some(column) = self.table.free.get(dimension) else { return 0 };
-                mask &= at_least(&column[index], amount);
-            }
+            mask &= self.with_room(index);
             if self.limit.is_none() {
                 return mask;
             }
         }
         bits(mask).filter(|bit| self.has_room(index, *bit)).fold(0, |mask, bit| mask | 1 << bit)
+    }
+
+    /// The hosts of a block that have room for one instance, all at once: those where no amount is more than what is left.
+    #[inline]
+    fn with_room(&self, index: usize) -> u64 {
+        let mut short = [0; BLOCK];
+        for (dimension, amount) in self.wants.iter() {
+            let Some(column) = self.table.free.get(dimension) else { return 0 };
+            // Nothing is counted beyond MOST, so that the difference never overflows.
+            let amount = amount.min(MOST as i64 + 1);
+            short.iter_mut().zip(&column[index]).for_each(|(short, free)| *short |= free - amount);
+        }
+        !negative(&short)
     }
 
     #[inline]
@@ -432,12 +439,15 @@ impl<'a> Query<'a> {
     }
 }
 
-/// The bits of the values that are at least `amount`.
+/// The bits of the values below 0.
 #[inline]
-pub(crate) fn at_least(column: &[i64; BLOCK], amount: i64) -> u64 {
+fn negative(values: &[i64; BLOCK]) -> u64 {
+    let mut bytes = [0; BLOCK];
+    bytes.iter_mut().zip(values).for_each(|(byte, value)| *byte = (*value as u64 >> 63) as u8);
     let mut mask = 0;
-    for (bit, value) in column.iter().enumerate() {
-        mask |= u64::from(*value >= amount) << bit;
+    for (number, eight) in bytes.as_chunks::<8>().0.iter().enumerate() {
+        // Brings the lowest bit of each byte to its place in the highest byte.
+        mask |= (u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56) << (8 * number);
     }
     mask
 }

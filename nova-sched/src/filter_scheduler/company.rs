@@ -154,9 +154,8 @@ impl<'a> HostBlock<'a> {
             let stock = table.stocks.get(stock);
             stock.capacity.get(index) as i64 - stock.usable(index)
         };
-        if stocks.iter().all(|stock| *stock == stocks[0]) {
-            let beyond = beyond(stocks[0]);
-            into.iter_mut().zip(free).for_each(|(slot, free)| *slot = (*free - beyond) as f64);
+        if stocks.iter().fold(0, |differences, stock| differences | stock ^ stocks[0]) == 0 {
+            floats(free, beyond(stocks[0]), into);
         } else {
             let pairs = free.iter().zip(stocks);
             into.iter_mut().zip(pairs).for_each(|(slot, (free, stock))| *slot = (*free - beyond(*stock)) as f64);
@@ -169,5 +168,40 @@ impl<'a> HostBlock<'a> {
 
     pub(crate) fn aggregate_sets(&self) -> &'a [u32; BLOCK] {
         &self.company.query.table.counts.aggregates[self.index]
+    }
+}
+
+/// Writes `column - less` as floats. Numbers of no more than 51 bits are put into the fraction of a float, where what a
+/// float of that size stands for is taken off again: two instructions for what takes a conversion each.
+pub(crate) fn floats(column: &[i64; BLOCK], less: i64, into: &mut [f64; BLOCK]) {
+    const HALF: i64 = 1 << 51;
+    const TWO_TO_52: u64 = 0x4330_0000_0000_0000;
+    let mut all = 0;
+    for (number, slot) in column.iter().zip(into.iter_mut()) {
+        let number = number.wrapping_sub(less).wrapping_add(HALF) as u64;
+        all |= number;
+        *slot = f64::from_bits(number | TWO_TO_52) - (3.0 * HALF as f64);
+    }
+    if all >> 52 != 0 {
+        into.iter_mut().zip(column).for_each(|(slot, number)| *slot = (*number - less) as f64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floats_are_what_a_conversion_makes() {
+        let edges = [0, 1, -1, (1 << 51) - 1, -(1 << 51), 1 << 51, (1 << 60) + 1, -(1 << 60) - 1, 1 << 62, -(1 << 62)];
+        for number in edges {
+            for less in [0, 7, -7, 1 << 40] {
+                let mut column = [5; BLOCK];
+                column[9] = number;
+                let mut made = [0.0; BLOCK];
+                floats(&column, less, &mut made);
+                assert_eq!((made[9], made[8]), ((number - less) as f64, (5 - less) as f64), "{number} - {less}");
+            }
+        }
     }
 }

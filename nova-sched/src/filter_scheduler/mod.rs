@@ -3,9 +3,10 @@
 mod company;
 mod options;
 mod pipeline;
+mod scores;
 
-pub(crate) use company::Company;
 pub use company::HostBlock;
+pub(crate) use company::{Company, floats};
 pub use options::{FilterOptions, MetricsOptions};
 use pipeline::Pipeline;
 

@@ -37,7 +37,7 @@ fn scattered(seed: u64, hosts: usize) -> HostTable {
         host.stats = HostStats {
             io_ops: rng.below(12) as u32,
             failed_builds: rng.below(20) as u32 / 18,
-            metrics: [("cpu".to_owned(), rng.below(100) as f64)].into(),
+            metrics: (rng.below(10) > 0).then(|| ("cpu".to_owned(), rng.below(100) as f64)).into_iter().collect(),
         };
         host.attributes = HostAttributes {
             hypervisor_type: "QEMU".to_owned(),
@@ -112,8 +112,17 @@ fn naive(scheduler: &FilterScheduler, table: &HostTable, request: &Request) -> V
     for weigher in scheduler.weighers.iter().filter(|_| hosts.len() > 1) {
         let floor = weigher.least().unwrap_or(f64::NEG_INFINITY);
         let weights: Vec<f64> = hosts.iter().map(|host| weigher.weigh(host, request).max(floor)).collect();
-        let most = weights.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let least = weigher.least().unwrap_or_else(|| weights.iter().copied().fold(f64::INFINITY, f64::min));
+        let weighed = || weights.iter().copied().filter(|weight| *weight > f64::NEG_INFINITY);
+        let most = weighed().fold(f64::NEG_INFINITY, f64::max);
+        let least = weigher.least().unwrap_or_else(|| weighed().fold(f64::INFINITY, f64::min));
+        if weighed().count() < weights.len() {
+            // Those without a weight come after all that have one.
+            let range = if most > least { most - least } else { 1.0 };
+            let part = |weight: f64| weigher.multiplier() * ((weight - least) / range);
+            let parts = weights.iter().map(|weight| if *weight > f64::NEG_INFINITY { part(*weight) } else { -1e12 });
+            scores.iter_mut().zip(parts).for_each(|(score, part)| *score += part);
+            continue;
+        }
         if least == most {
             continue;
         }
@@ -130,16 +139,26 @@ fn naive(scheduler: &FilterScheduler, table: &HostTable, request: &Request) -> V
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
 
     /// Columns, bitmaps and verdicts per kind give what host by host gives.
     #[test]
     fn decisions_are_novas(seed in any::<u64>(), hosts in 1_usize..300, pick in any::<u64>()) {
-        let table = scattered(seed, hosts);
+        let mut table = scattered(seed, hosts);
         let request = random_request(pick);
+        if pick % 2 == 0 {
+            // With one multiplier for all hosts.
+            let aggregates = table.aggregates().to_vec();
+            table.set_aggregates(aggregates.into_iter().filter(|aggregate| aggregate.id % 2 == 1));
+        }
         let mut options = FilterOptions { num_instances_weight_multiplier: -0.5, ..FilterOptions::default() };
         options.enabled_filters = filters::FILTERS.map(str::to_owned).to_vec();
         options.metrics.weight_setting = vec![("cpu".to_owned(), -1.0)];
+        if pick % 3 == 0 {
+            // Hosts that don't report the metric are not turned away.
+            options.enabled_filters.retain(|name| name != "MetricsFilter");
+            options.metrics.required = pick % 4 < 2;
+        }
         let scheduler = FilterScheduler::new(&options).unwrap();
         let naive = naive(&scheduler, &table, &request);
         let score = |host: &str| naive.iter().find(|(name, _)| name == host).map(|(_, score)| *score);
@@ -179,6 +198,35 @@ fn a_group_counts_what_the_request_itself_places() {
     request.group = Some(ServerGroup::new(GroupPolicy::Affinity, vec![]));
     let together = scheduler.select_destinations(&table, &request, &mut rng).unwrap();
     assert!(hosts_of(&together).iter().all(|host| *host == hosts_of(&together)[0]));
+}
+
+/// A required metric that one host doesn't report puts that host last; it says nothing of the others.
+#[test]
+fn a_host_without_a_metric_is_last_and_leaves_the_others_in_order() {
+    let mut table = fixtures::table(4, 1);
+    for (host, figure) in [("host-0", 10.0), ("host-1", 30.0), ("host-2", 20.0)] {
+        let metrics = [("cpu".to_owned(), figure)].into();
+        table.set_stats(host, HostStats { metrics, ..HostStats::default() }).unwrap();
+    }
+    let mut options = FilterOptions { weight_classes: vec!["MetricsWeigher".to_owned()], ..FilterOptions::default() };
+    options.metrics.weight_setting = vec![("cpu".to_owned(), 1.0)];
+    let order = |options: &FilterOptions| {
+        let scheduler = FilterScheduler::new(options).unwrap();
+        let told = scheduler.explain(&table, &Request::new([1, 1, 1].into()));
+        let scores = told.iter().map(|host| (host.host.clone(), host.score.unwrap()));
+        scores.collect::<Vec<(String, f64)>>()
+    };
+    let expected = [("host-1", 1.0), ("host-2", 0.5), ("host-0", 0.0), ("host-3", -1e12)];
+    assert_eq!(order(&options), expected.map(|(host, score)| (host.to_owned(), score)));
+    // The host keeps its place when less of the metric is better.
+    options.metrics.weight_multiplier = -1.0;
+    assert_eq!(order(&options)[3].0, "host-3");
+    // One that is not required has the weight that Nova gives it, on the same scale.
+    options.metrics.weight_multiplier = 1.0;
+    options.metrics.required = false;
+    options.metrics.weight_of_unavailable = 0.0;
+    assert_eq!(order(&options)[3], ("host-3".to_owned(), 0.0));
+    assert!((order(&options)[2].1 - 1.0 / 3.0).abs() < 1e-9);
 }
 
 #[test]

@@ -261,13 +261,13 @@ impl HostTable {
     fn replace(&mut self, row: Row, consumer: u128, resources: &ResourceVector) {
         // What else is known of the consumer stays.
         let image = self.images.get(&consumer).cloned();
-        let topology = self.cold_mut(row).and_then(|cold| cold.topology.take());
+        let topology = self.cold_mut(row).and_then(|cold| cold.change_rare(|rare| rare.topology.take()));
         if let Some(old) = self.drop_holding(consumer, row) {
             self.give_back(consumer, &old);
         }
         self.hold(row, consumer, resources);
         if let Some(cold) = self.cold_mut(row) {
-            cold.topology = topology;
+            cold.change_rare(|rare| rare.topology = topology);
         }
         self.images.extend(image.map(|image| (consumer, image)));
     }

@@ -1,6 +1,6 @@
 //! Small numbers of each host.
 
-use super::layout::{BLOCK, Row, bit_of, block_of};
+use super::layout::{BLOCK, Row, bit_of, block_of, push_slim};
 
 type Column = Vec<[u32; BLOCK]>;
 
@@ -26,7 +26,7 @@ pub(crate) struct Counts {
 impl Counts {
     pub(super) fn push_block(&mut self) {
         for column in self.columns() {
-            column.push([0; BLOCK]);
+            push_slim(column, [0; BLOCK]);
         }
     }
 

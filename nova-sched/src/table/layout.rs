@@ -4,8 +4,6 @@
 //! holds hosts of about the same size: then the largest free amount in a block says much about each host in it, and a
 //! search that skips by those maxima skips well. Rows stay where they are until a host changes zone or size.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::summary::Summary;
@@ -104,21 +102,6 @@ impl Zone {
     }
 }
 
-/// The part of a host that decisions don't read.
-#[derive(Clone)]
-pub(crate) struct Cold {
-    pub(crate) name: Arc<str>,
-    pub(crate) node: Arc<str>,
-    pub(crate) disabled_reason: Option<Box<str>>,
-    pub(crate) consumers: Vec<u128>,
-    pub(crate) reported_load: u64,
-    pub(crate) last_heartbeat_ms: Option<u64>,
-    pub(crate) metrics: BTreeMap<String, f64>,
-    pub(crate) ip: Option<IpAddr>,
-    /// What guests hold of its cells and devices.
-    pub(crate) topology: Option<Box<super::topology::Held>>,
-}
-
 /// Sets of hosts by a name that they carry: a trait, an architecture.
 #[derive(Clone, Default)]
 pub(crate) struct Tags {
@@ -179,4 +162,12 @@ impl Tags {
         self.ids.insert(name, id);
         id
     }
+}
+
+/// Appends to a column, whose place grows by an eighth: a table grows seldom and is there for long.
+pub(super) fn push_slim<T>(column: &mut Vec<T>, value: T) {
+    if column.len() == column.capacity() {
+        column.reserve_exact(column.len() / 8 + 1);
+    }
+    column.push(value);
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::HostTable;
-use super::layout::{BLOCK, Row, bit_of, bits, block_of, row_at};
+use super::layout::{BLOCK, Row, bit_of, bits, block_of, push_slim, row_at};
 use super::summary::{NOTHING, Summary};
 use crate::LoadSource;
 use crate::dimensions::ResourceVector;
@@ -34,7 +34,7 @@ pub(crate) struct LoadIndexRef<'a> {
 
 impl LoadIndex {
     pub(super) fn push_block(&mut self) {
-        self.merits.push([NOTHING; BLOCK]);
+        push_slim(&mut self.merits, [NOTHING; BLOCK]);
     }
 }
 

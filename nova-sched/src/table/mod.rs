@@ -2,6 +2,7 @@
 
 mod allocations;
 mod changes;
+mod cold;
 mod counts;
 mod layout;
 mod loads;
@@ -16,7 +17,8 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use allocations::{Applied, Holding};
-pub(crate) use layout::{BLOCK, Block, Cold, Row, Tags, Zone, bit_of, bits, block_of, row_at};
+pub(crate) use cold::{Cold, Recent};
+pub(crate) use layout::{BLOCK, Block, Row, Tags, Zone, bit_of, bits, block_of, row_at};
 pub(crate) use loads::{LoadIndexRef, merit};
 pub use snapshot::{AllocationSnapshot, HostSnapshot, TableSnapshot};
 pub(crate) use summary::{NOTHING, Summary};
@@ -74,6 +76,7 @@ pub struct HostTable {
     pub(crate) traits: Tags,
     pub(crate) loads: Vec<LoadIndex>,
     cold: Vec<Option<Cold>>,
+    pub(crate) recent: Recent,
     rows: Map<Arc<str>, Row>,
     zone_ids: Map<Arc<str>, u32>,
     /// Blocks with a free place, by zone and size.
@@ -106,6 +109,7 @@ impl HostTable {
             traits: Tags::default(),
             loads: Vec::new(),
             cold: Vec::new(),
+            recent: Recent::default(),
             rows: Map::default(),
             zone_ids: Map::default(),
             open_blocks: Map::default(),
@@ -196,7 +200,7 @@ impl HostTable {
     pub fn set_enabled(&mut self, name: &str, enabled: bool, reason: Option<&str>) -> Result<(), SchedulerError> {
         let row = self.known_row(name)?;
         if let Some(cold) = self.cold_mut(row) {
-            cold.disabled_reason = reason.filter(|_| !enabled).map(Box::from);
+            cold.change_rare(|rare| rare.disabled_reason = reason.filter(|_| !enabled).map(Box::from));
         }
         self.set_bit(row, enabled, |block| &mut block.enabled);
         Ok(())
@@ -221,7 +225,7 @@ impl HostTable {
     pub fn heartbeat(&mut self, name: &str, now_ms: u64) -> Result<(), SchedulerError> {
         let row = self.known_row(name)?;
         if let Some(cold) = self.cold_mut(row) {
-            cold.last_heartbeat_ms = Some(cold.last_heartbeat_ms.map_or(now_ms, |last| last.max(now_ms)));
+            cold.set_last_heartbeat_ms(cold.last_heartbeat_ms().max(Some(now_ms)));
         }
         self.set_bit(row, true, |block| &mut block.up);
         Ok(())
@@ -230,7 +234,7 @@ impl HostTable {
     /// Marks as down every host that has given a heartbeat once, but none for more than `silent_ms` before `now_ms`
     /// (Nova's `service_down_time`). Returns the names of those that went down now.
     pub fn expire_heartbeats(&mut self, now_ms: u64, silent_ms: u64) -> Vec<String> {
-        let silent = |cold: &Cold| cold.last_heartbeat_ms.is_some_and(|last| now_ms.saturating_sub(last) > silent_ms);
+        let silent = |cold: &Cold| cold.last_heartbeat_ms().is_some_and(|last| now_ms.saturating_sub(last) > silent_ms);
         let mut lost = Vec::new();
         for block in 0..self.blocks.len() {
             for bit in bits(self.blocks[block].occupied & self.blocks[block].up) {

@@ -3,14 +3,20 @@
 use std::sync::Arc;
 
 use super::HostTable;
+use super::cold::Cold;
 use super::counts::{at, put};
-use super::layout::{BLOCK, Block, Cold, Row, SizeClass, Zone, bit_of, block_of, row_at};
+use super::layout::{BLOCK, Block, Row, SizeClass, Zone, bit_of, block_of, push_slim, row_at};
 use super::stock::Stock;
 use crate::dimensions::ResourceVector;
 use crate::host::{HostInventory, HostStats, HostView};
 
 impl HostTable {
     pub(crate) fn row(&self, name: &str) -> Option<Row> {
+        let recent = self.recent.get();
+        // The same letters in the same place: nobody else has them.
+        if self.cold(recent).is_some_and(|cold| std::ptr::eq(&*cold.name, name)) {
+            return Some(recent);
+        }
         self.rows.get(name).copied()
     }
 
@@ -56,23 +62,23 @@ impl HostTable {
         let Stock { total, reserved, ratio, .. } = *self.stock_of(row);
         HostInventory {
             name: cold.name.to_string(),
-            node: cold.node.to_string(),
+            node: cold.node().to_string(),
             zone: self.zone_of(row).to_owned(),
             total,
             reserved,
             ratio,
             enabled: self.bit(row, |block| block.enabled),
-            disabled_reason: cold.disabled_reason.as_deref().map(str::to_owned),
+            disabled_reason: cold.rare().and_then(|rare| rare.disabled_reason.as_deref()).map(str::to_owned),
             up: self.bit(row, |block| block.up),
             architectures: self.architectures.of(row),
             traits: self.traits.of(row),
             reported_load: cold.reported_load,
-            ip: cold.ip,
+            ip: cold.rare().and_then(|rare| rare.ip),
             attributes: Arc::clone(self.kinds.get(self.counts.kind_at(row))),
             stats: HostStats {
                 io_ops: self.counts.io_ops_at(row),
                 failed_builds: self.counts.failed_builds_at(row),
-                metrics: cold.metrics.clone(),
+                metrics: cold.rare().map(|rare| rare.metrics.clone()).unwrap_or_default(),
             },
         }
     }
@@ -100,17 +106,7 @@ impl HostTable {
         let row = self.take_row(zone, size);
         let name: Arc<str> = Arc::from(inventory.name.as_str());
         self.rows.insert(Arc::clone(&name), row);
-        self.cold[row as usize] = Some(Cold {
-            node: Arc::clone(&name),
-            name,
-            disabled_reason: None,
-            consumers: Vec::new(),
-            reported_load: 0,
-            last_heartbeat_ms: None,
-            metrics: Default::default(),
-            ip: None,
-            topology: None,
-        });
+        self.cold[row as usize] = Some(Cold::new(name));
         self.describe_row(row, inventory);
     }
 
@@ -130,12 +126,12 @@ impl HostTable {
         self.stocks.drop_one(at(&self.counts.stock, row));
         put(&mut self.counts.stock, row, stock);
         if let Some(cold) = self.cold_mut(row) {
-            if *cold.node != *inventory.node {
-                cold.node =
-                    if inventory.node == inventory.name { Arc::clone(&cold.name) } else { inventory.node.into() };
-            }
-            cold.ip = inventory.ip;
-            cold.disabled_reason = inventory.disabled_reason.map(Into::into);
+            let node = (inventory.node != inventory.name).then(|| inventory.node.into());
+            cold.change_rare(|rare| {
+                rare.node = node;
+                rare.ip = inventory.ip;
+                rare.disabled_reason = inventory.disabled_reason.map(Into::into);
+            });
             cold.reported_load = inventory.reported_load;
         }
         self.put_stats(row, inventory.stats);
@@ -157,7 +153,7 @@ impl HostTable {
     pub(super) fn put_stats(&mut self, row: Row, stats: HostStats) {
         self.counts.report(row, stats.io_ops, stats.failed_builds);
         if let Some(cold) = self.cold_mut(row) {
-            cold.metrics = stats.metrics;
+            cold.change_rare(|rare| rare.metrics = stats.metrics);
         }
     }
 
@@ -206,11 +202,11 @@ impl HostTable {
         let position = home.blocks.len() as u32;
         home.blocks.push(index);
         home.most_free.iter_mut().chain(&mut home.best_merit).for_each(super::summary::Summary::push_block);
-        self.blocks.push(Block { zone, position, size, occupied: 0, up: 0, enabled: 0 });
-        self.free.iter_mut().for_each(|column| column.push([0; BLOCK]));
+        push_slim(&mut self.blocks, Block { zone, position, size, occupied: 0, up: 0, enabled: 0 });
+        self.free.iter_mut().for_each(|column| push_slim(column, [0; BLOCK]));
         self.counts.push_block();
         self.loads.iter_mut().for_each(super::loads::LoadIndex::push_block);
-        self.cold.resize_with(self.cold.len() + BLOCK, || None);
+        (0..BLOCK).for_each(|_| push_slim(&mut self.cold, None));
         self.open_blocks.entry((zone, size)).or_default().push(index);
         index
     }

@@ -77,7 +77,7 @@ impl HostTable {
             if let Some(row) = table.row(&host.inventory.name)
                 && let Some(cold) = table.cold_mut(row)
             {
-                cold.last_heartbeat_ms = host.last_heartbeat_ms;
+                cold.set_last_heartbeat_ms(host.last_heartbeat_ms);
             }
         }
         for allocation in &snapshot.allocations {

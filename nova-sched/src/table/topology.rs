@@ -1,6 +1,7 @@
 //! What guests hold of hosts' NUMA cells and devices.
 
 use super::HostTable;
+use super::cold::Cold;
 use super::layout::Row;
 use crate::SchedulerError;
 use crate::attributes::HostAttributes;
@@ -212,7 +213,7 @@ impl HostTable {
         pci: &[PciRequest],
     ) -> Result<TopologyClaim, SchedulerError> {
         let row = self.known_row(host)?;
-        let held = self.cold(row).and_then(|cold| cold.topology.as_deref());
+        let held = self.cold(row).and_then(Cold::topology);
         let before = held.and_then(|held| held.claims.iter().find(|(holder, _)| *holder == consumer));
         if let Some((_, claim)) = before {
             return Ok(claim.clone());
@@ -221,7 +222,7 @@ impl HostTable {
         let claim = Free::of(attributes, held).place(cells, pci, &attributes.pci);
         let claim = claim.ok_or_else(|| SchedulerError::TopologyDoesNotFit { host: host.to_owned() })?;
         if let Some(cold) = self.cold_mut(row) {
-            cold.topology.get_or_insert_default().claims.push((consumer, claim.clone()));
+            cold.change_rare(|rare| rare.topology.get_or_insert_default().claims.push((consumer, claim.clone())));
         }
         Ok(claim)
     }
@@ -229,7 +230,7 @@ impl HostTable {
     /// Whether the cells and devices fit on the host, `times` over.
     pub(crate) fn topology_fits(&self, row: Row, cells: &[GuestCell], pci: &[PciRequest], times: u32) -> bool {
         let attributes = self.kinds.get(self.counts.kind_at(row));
-        let held = self.cold(row).and_then(|cold| cold.topology.as_deref());
+        let held = self.cold(row).and_then(Cold::topology);
         let mut free = Free::of(attributes, held);
         (0..times).all(|_| match free.place(cells, pci, &attributes.pci) {
             Some(claim) => {
@@ -243,12 +244,12 @@ impl HostTable {
     /// Free devices of all sorts.
     pub(crate) fn free_devices(&self, row: Row) -> u32 {
         let attributes = self.kinds.get(self.counts.kind_at(row));
-        let held = self.cold(row).and_then(|cold| cold.topology.as_deref());
+        let held = self.cold(row).and_then(Cold::topology);
         Free::of(attributes, held).pools.iter().fold(0, |sum, pool| sum.saturating_add(*pool))
     }
 
     pub(super) fn release_topology(&mut self, row: Row, consumer: u128) {
-        if let Some(held) = self.cold_mut(row).and_then(|cold| cold.topology.as_deref_mut()) {
+        if let Some(held) = self.cold_mut(row).and_then(Cold::topology_mut) {
             held.claims.retain(|(holder, _)| *holder != consumer);
         }
     }

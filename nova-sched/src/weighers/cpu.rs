@@ -1,5 +1,5 @@
 use super::Weigher;
-use crate::filter_scheduler::FilterOptions;
+use crate::filter_scheduler::{FilterOptions, floats};
 use crate::table::BLOCK;
 use crate::{HostBlock, HostView, Request};
 
@@ -40,7 +40,7 @@ impl Weigher for CPUWeigher {
 
     fn weigh_block(&self, block: &HostBlock<'_>, _request: &Request, _places: u64, weights: &mut [f64; BLOCK]) {
         match block.dimension("vcpus").and_then(|index| block.free(index)) {
-            Some(free) => weights.iter_mut().zip(free).for_each(|(weight, free)| *weight = *free as f64),
+            Some(free) => floats(free, 0, weights),
             None => weights.fill(0.0),
         }
     }

@@ -3,14 +3,12 @@ use crate::filter_scheduler::{FilterOptions, MetricsOptions};
 use crate::{HostTable, HostView, Request};
 
 /// A sum of what hosts report, each metric times its ratio (`metrics.weight_setting`). A host that lacks one is worth
-/// `metrics.weight_of_unavailable`, or, if they are required, less than any other.
+/// `metrics.weight_of_unavailable`, or, if they are required, comes after all others, among which it changes nothing.
+/// (Nova fails to weigh then, and advises to turn such hosts away with `MetricsFilter`.)
 #[derive(Debug, Clone)]
 pub struct MetricsWeigher {
     options: MetricsOptions,
 }
-
-/// What a host is worth that lacks a metric that is required.
-const LAST_OF_ALL: f64 = -1e18;
 
 impl MetricsWeigher {
     /// With the options of the group `[metrics]`.
@@ -38,7 +36,7 @@ impl Weigher for MetricsWeigher {
         for (name, ratio) in &self.options.weight_setting {
             match host.metric(name).filter(|value| value.is_finite()) {
                 Some(value) => sum += value * ratio,
-                None if self.options.required => return LAST_OF_ALL,
+                None if self.options.required => return f64::NEG_INFINITY,
                 None if *ratio != 0.0 => return self.options.weight_of_unavailable,
                 None => {}
             }
@@ -67,7 +65,10 @@ mod tests {
         let mut options = FilterOptions::default();
         options.metrics.weight_setting = vec![("a".to_owned(), 2.0), ("b".to_owned(), -1.0)];
         let request = Request::new([1].into());
-        assert_eq!(weights(&MetricsWeigher::new(&options), &table, &request), [5.0, LAST_OF_ALL, LAST_OF_ALL]);
+        assert_eq!(
+            weights(&MetricsWeigher::new(&options), &table, &request),
+            [5.0, f64::NEG_INFINITY, f64::NEG_INFINITY]
+        );
         options.metrics.required = false;
         assert_eq!(weights(&MetricsWeigher::new(&options), &table, &request), [5.0, -10_000.0, -10_000.0]);
     }

@@ -54,7 +54,8 @@ pub trait Weigher: Send + Sync {
         1.0
     }
 
-    /// What the host is worth; more is better.
+    /// What the host is worth; more is better. Minus infinity says that it can't be told: the host comes after all others,
+    /// whose weights are put on their scale without it.
     fn weigh(&self, host: &HostView<'_>, request: &Request) -> f64;
 
     /// The least that a host can be worth: lower weights are raised to it, and it is the least that the scale begins
