@@ -86,7 +86,7 @@ pub enum SchedulerCommand {
     /// changed or booked.
     ///
     /// Exit code: 0 some host takes it, 1 none does, 2 it could not be found out.
-    Explain(ExplainArgs),
+    Explain(Box<ExplainArgs>),
 }
 
 /// The configuration.

@@ -31,6 +31,8 @@ fn node(number: usize) -> ComputeNode {
         architectures: vec!["x86_64".into(), "i686".into()],
         inventory: Inventory { total, reserved: none, cpu_ratio: 1.0, ram_ratio: 1.0, disk_ratio: 1.0 },
         cpu_info: serde_json::json!({"vendor": "AMD"}),
+        facts: nova_core::host_facts::HostFacts::default(),
+        stats: nova_core::host_facts::HostStats::default(),
         uptime: None,
         created_at: NOW,
         updated_at: NOW,
