@@ -44,8 +44,9 @@ impl Conductor {
         let node = self.store.put_node(node).await.map_err(|e| unavailable(&e))?;
         let service = services.first();
         let (disabled, up) = (service.is_some_and(|s| s.disabled), service.is_none_or(|s| !s.forced_down));
+        let generation = service.map_or(0, |s| s.generation);
         let news = HostsChangedRequest {
-            services: vec![ServiceNews { host: request.host, disabled, up }],
+            services: vec![ServiceNews { host: request.host, disabled, up, generation }],
             nodes: vec![NodeNews { node }],
             ..HostsChangedRequest::default()
         };

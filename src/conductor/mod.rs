@@ -12,6 +12,7 @@ mod context;
 mod engine;
 mod heartbeat;
 mod manager;
+mod news;
 mod options;
 mod power;
 mod report;

@@ -23,6 +23,8 @@ pub struct ConductorOptions {
     pub max_attempts: usize,
     /// How long a guest may take to shut down by itself (`shutdown_timeout`).
     pub shutdown_timeout: Duration,
+    /// For so long news for the schedulers is gathered into one message.
+    pub news_window: Duration,
     /// From an instance's number to the hypervisor's name for it (`instance_name_template`).
     pub instance_name_template: String,
 }
@@ -37,6 +39,7 @@ impl Default for ConductorOptions {
             service_down_time: Duration::from_secs(60),
             max_attempts: 3,
             shutdown_timeout: Duration::from_secs(60),
+            news_window: Duration::from_millis(200),
             instance_name_template: "instance-%08x".into(),
         }
     }
