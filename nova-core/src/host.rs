@@ -103,6 +103,23 @@ pub struct ComputeNode {
     pub stats: HostStats,
 }
 
+impl ComputeNode {
+    /// How new this is.
+    pub fn version(&self) -> NodeVersion {
+        NodeVersion { number: self.number, generation: self.generation }
+    }
+}
+
+/// How new what is known of a node and of its allocations is. The later of two is the greater: numbers grow from node to
+/// node, generations with every change.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct NodeVersion {
+    /// The node's number.
+    pub number: i64,
+    /// Its generation.
+    pub generation: u64,
+}
+
 /// What a node has and how far it may be sold: capacity = (total − reserved) × ratio, as in Placement.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Inventory {

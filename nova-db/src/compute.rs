@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
 use nova_core::action::ActionRecord;
-use nova_core::host::Allocation;
+use nova_core::host::{Allocation, NodeVersion};
 use nova_core::ids::{
     FlavorId, HostName, ImageId, InstanceId, ProjectId, RequestId, ReservationId, ServerGroupId, TaskId, UserId,
     ZoneName,
@@ -109,6 +109,8 @@ pub struct Committed {
     pub task: Task,
     /// The instance with its new generation, where one was written.
     pub instance: Option<Instance>,
+    /// Hosts on which the instance's allocation changed, and their nodes as they are now: first those that it left.
+    pub nodes: Vec<(HostName, NodeVersion)>,
 }
 
 /// Which side of deletion.

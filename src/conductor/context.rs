@@ -97,11 +97,6 @@ impl TaskContext {
         std::mem::take(&mut self.removals)
     }
 
-    /// Hosts whose allocation goes with the next commit.
-    pub fn releases(&self) -> &[HostName] {
-        &self.release
-    }
-
     /// Everything that waits, as one transaction.
     pub fn commit(&self, done: bool) -> TaskCommit {
         let changed = self.instance != self.before;

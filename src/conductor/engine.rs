@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use nova_core::fault::Fault;
+use nova_core::host::NodeVersion;
 use nova_core::ids::HostName;
 use nova_core::rpc::compute as orders;
-use nova_core::rpc::scheduler::{AllocationNews, HostsChanged, HostsChangedRequest};
+use nova_core::rpc::scheduler::AllocationNews;
 use nova_core::state::{FailurePhase, History, failed, succeeded};
 use nova_core::task::{Event, Failure, Next, Task, Work};
-use nova_db::{Kind, StoreError};
+use nova_db::{Kind, StoreError, TaskCommit};
 use nova_queue::BusError;
 
 use super::context::{StagedOrder, TaskContext};
@@ -128,17 +129,16 @@ impl Conductor {
         cx.task.owner = Some(self.services.options.get().name.clone());
         cx.task.lease_until = later(self.clock.now(), self.services.options.get().task_lease);
         let commit = cx.commit(false);
-        let books = commit.book.is_some();
-        match self.store.commit_task(commit).await {
+        match self.store.commit_task(commit.clone()).await {
             Ok(committed) => {
-                if books {
+                self.tell_allocations(&commit, &committed.nodes);
+                if commit.book.is_some() {
                     metrics::counter!("nova_bookings_total").increment(1);
                 }
                 cx.task = committed.task;
                 if let Some(instance) = committed.instance {
                     cx.instance = instance;
                 }
-                self.tell_releases(cx).await;
                 self.send_removals(cx).await;
                 Ok(true)
             }
@@ -168,7 +168,7 @@ impl Conductor {
             action.finish_event(steps::BUILD_EVENT, Some(failure.details.clone()), cx.now);
         }
         let host: HostName = host.into();
-        self.tell_lost(cx, &host).await;
+        self.tell_lost(cx, &host);
         cx.lost.push(host);
         if cx.lost.len() < MAX_LOSSES {
             match steps::select_anew(&self.services, cx).await {
@@ -230,8 +230,9 @@ impl Conductor {
             None => success(&mut cx),
             Some(failure) => give_fault(&mut cx, failure),
         }
-        self.store.commit_task(cx.commit(true)).await?;
-        self.tell_releases(&cx).await;
+        let commit = cx.commit(true);
+        let committed = self.store.commit_task(commit.clone()).await?;
+        self.tell_allocations(&commit, &committed.nodes);
         self.send_removals(&mut cx).await;
         let took = cx.now.duration_since(cx.task.created_at);
         tracing::info!(task = %cx.task.id, instance = %cx.instance.id, kind = cx.task.work.kind(),
@@ -249,29 +250,29 @@ impl Conductor {
         }
     }
 
-    /// Schedulers forget what was given back. Only news: they read the store anyway.
-    async fn tell_releases(&self, cx: &TaskContext) {
-        if cx.releases().is_empty() {
-            return;
-        }
-        let allocations = cx.releases().iter().map(|host| AllocationNews {
-            instance_id: cx.instance.id,
-            host: host.clone(),
-            resources: None,
-        });
-        let news = HostsChangedRequest { allocations: allocations.collect(), ..Default::default() };
-        if let Err(error) = self.services.rpc.fanout::<HostsChanged>(&cx.task.context, &news).await {
-            tracing::debug!("schedulers were not told: {}", chain(&error));
+    /// Schedulers follow what was written. Only news: they read the store anyway.
+    fn tell_allocations(&self, commit: &TaskCommit, nodes: &[(HostName, NodeVersion)]) {
+        let booked = commit.book.as_ref().map(|booking| &booking.allocation);
+        for (place, (host, version)) in nodes.iter().enumerate() {
+            // What is booked comes last.
+            let booked = booked.filter(|booked| booked.host == *host && place + 1 == nodes.len());
+            self.news.add(AllocationNews {
+                instance_id: commit.task.instance_id,
+                host: host.clone(),
+                resources: booked.map(|booked| booked.resources),
+                version: Some(*version),
+            });
         }
     }
 
     /// The scheduler that chose this place counts it as taken by us, and another took it.
-    async fn tell_lost(&self, cx: &TaskContext, host: &HostName) {
-        let lost = AllocationNews { instance_id: cx.instance.id, host: host.clone(), resources: None };
-        let news = HostsChangedRequest { allocations: vec![lost], ..Default::default() };
-        if let Err(error) = self.services.rpc.fanout::<HostsChanged>(&cx.task.context, &news).await {
-            tracing::debug!("schedulers were not told: {}", chain(&error));
-        }
+    fn tell_lost(&self, cx: &TaskContext, host: &HostName) {
+        self.news.add(AllocationNews {
+            instance_id: cx.instance.id,
+            host: host.clone(),
+            resources: None,
+            version: None,
+        });
     }
 
     async fn host_is_up(&self, cx: &TaskContext) -> Result<bool, DriveError> {

@@ -75,8 +75,9 @@ impl Conductor {
 
     async fn tell_schedulers(&self, incoming: &Incoming, host: HostName, node: ComputeNode, service: Option<&Service>) {
         let (disabled, up) = (service.is_some_and(|s| s.disabled), service.is_none_or(|s| !s.forced_down));
+        let generation = service.map_or(0, |s| s.generation);
         let news = HostsChangedRequest {
-            services: vec![ServiceNews { host, disabled, up }],
+            services: vec![ServiceNews { host, disabled, up, generation }],
             nodes: vec![NodeNews { node }],
             ..HostsChangedRequest::default()
         };

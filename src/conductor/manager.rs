@@ -20,6 +20,7 @@ use tracing::Instrument;
 use super::ConductorOptions;
 use super::context::TaskContext;
 use super::engine::DriveError;
+use super::news::AllocationsNews;
 use super::steps::{self, Services, StepError};
 use crate::image::GrantKey;
 use crate::live::Live;
@@ -60,6 +61,7 @@ pub struct Conductor {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) entropy: Arc<dyn Entropy>,
     pub(super) services: Services,
+    pub(super) news: Arc<AllocationsNews>,
 }
 
 impl Conductor {
@@ -74,7 +76,7 @@ impl Conductor {
             options: parts.options,
             image_grants: GrantKey::new(&key),
         };
-        Self { store: parts.store, clock: parts.clock, entropy: parts.entropy, services }
+        Self { store: parts.store, clock: parts.clock, entropy: parts.entropy, services, news: Arc::default() }
     }
 
     /// Reads the key of image grants, listens on the bus and looks for tasks that nobody works on.
@@ -88,7 +90,14 @@ impl Conductor {
         let serving = self.services.rpc.bus().serve(subscription, Arc::new(self.dispatcher())).await;
         let serving = serving.map_err(ConductorError::Bus)?;
         let running = RunningService::new(serving, &CancellationToken::new());
+        let teller = self.clone();
+        let running = running.with(|stop| async move { teller.tell_until(stop).await });
         Ok(running.with(|stop| async move { self.sweep_until(stop).await }))
+    }
+
+    async fn tell_until(&self, stop: CancellationToken) {
+        let window = self.services.options.get().news_window;
+        self.news.tell_until(stop, &self.services.rpc, &*self.entropy, window).await;
     }
 
     fn dispatcher(&self) -> Dispatcher {

@@ -13,6 +13,7 @@ mod engine;
 mod heartbeat;
 mod image_cache;
 mod manager;
+mod news;
 mod options;
 mod power;
 mod report;

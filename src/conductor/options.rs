@@ -25,6 +25,8 @@ pub struct ConductorOptions {
     pub precache_concurrency: usize,
     /// How long a guest may take to shut down by itself (`shutdown_timeout`).
     pub shutdown_timeout: Duration,
+    /// For so long news for the schedulers is gathered into one message.
+    pub news_window: Duration,
     /// From an instance's number to the hypervisor's name for it (`instance_name_template`).
     pub instance_name_template: String,
 }
@@ -40,6 +42,7 @@ impl Default for ConductorOptions {
             max_attempts: 3,
             precache_concurrency: 1,
             shutdown_timeout: Duration::from_secs(60),
+            news_window: Duration::from_millis(200),
             instance_name_template: "instance-%08x".into(),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use nova_core::aggregate::Aggregate;
 use nova_core::ids::{HostName, ZoneName};
 use nova_core::rpc::scheduler::AggregateNews;
@@ -13,14 +14,22 @@ pub(super) struct Aggregates {
     by_host: BTreeMap<HostName, BTreeSet<i64>>,
     /// The zones that hosts report themselves, where an aggregate put them into another.
     own: BTreeMap<HostName, ZoneName>,
+    /// What was told since the last reading began, in the scheduler's count of what it heard.
+    told: BTreeMap<i64, (u64, AggregateNews)>,
+    /// When what is known of aggregates that were spoken of was written.
+    at: BTreeMap<i64, Timestamp>,
 }
 
 impl Aggregates {
-    /// Forgets what was known: these are all, and every host is settled anew after this.
-    pub(super) fn replace(&mut self, aggregates: Vec<Aggregate>) {
-        *self = Self::default();
+    /// These are all, but for what was told since `began`; every host is settled anew after this.
+    pub(super) fn replace(&mut self, aggregates: Vec<Aggregate>, began: u64) {
+        self.told.retain(|_, (heard, _)| *heard > began);
+        (self.all, self.by_host) = Default::default();
         for aggregate in aggregates {
             self.put(aggregate);
+        }
+        for (_, news) in self.told.clone().values() {
+            self.take_over(news);
         }
     }
 
@@ -31,8 +40,18 @@ impl Aggregates {
         self.all.insert(aggregate.number, aggregate);
     }
 
-    /// Takes over what is new. Returns the hosts that were or are in the aggregate.
-    pub(super) fn apply(&mut self, news: &AggregateNews) -> BTreeSet<HostName> {
+    /// Takes over what is new. Returns the hosts that were or are in the aggregate; none for news that came late.
+    pub(super) fn apply(&mut self, news: &AggregateNews, heard: u64) -> BTreeSet<HostName> {
+        let number = news.aggregate.number;
+        if self.at.get(&number).is_some_and(|known| *known > news.at) {
+            return BTreeSet::new();
+        }
+        self.at.insert(number, news.at);
+        self.told.insert(number, (heard, news.clone()));
+        self.take_over(news)
+    }
+
+    fn take_over(&mut self, news: &AggregateNews) -> BTreeSet<HostName> {
         let number = news.aggregate.number;
         let mut touched = self.all.remove(&number).map(|old| old.hosts).unwrap_or_default();
         for host in &touched {
@@ -71,9 +90,14 @@ impl Aggregates {
         zone
     }
 
+    /// The zone that a host reports itself, which is in `now`.
+    pub(super) fn own_zone(&self, host: &HostName, now: &str) -> ZoneName {
+        self.own.get(host).cloned().unwrap_or_else(|| ZoneName::new(now))
+    }
+
     /// The zone of a host that was in `before` until now.
     pub(super) fn resettle(&mut self, host: &HostName, before: &str) -> ZoneName {
-        let own = self.own.get(host).cloned().unwrap_or_else(|| ZoneName::new(before));
+        let own = self.own_zone(host, before);
         self.settle(host, &own)
     }
 }
@@ -99,23 +123,43 @@ mod tests {
     }
 
     fn news(aggregate: Aggregate, deleted: bool) -> AggregateNews {
-        AggregateNews { aggregate, deleted }
+        AggregateNews { aggregate, deleted, at: Timestamp::UNIX_EPOCH }
+    }
+
+    #[test]
+    fn what_was_told_since_a_reading_began_is_newer_than_the_reading() {
+        let second = |n| Timestamp::from_second(n).unwrap();
+        let at = |news: AggregateNews, n| AggregateNews { at: second(n), ..news };
+        let read = vec![aggregate(1, Some("west"), &["h1"])];
+        let mut known = Aggregates::default();
+        known.replace(read.clone(), 0);
+        let east = aggregate(1, Some("east"), &["h1"]);
+        assert_eq!(known.apply(&at(news(east, false), 5), 1).len(), 1);
+        assert!(known.apply(&at(news(read[0].clone(), false), 4), 2).is_empty(), "what comes late is none");
+        let zone = |known: &Aggregates| known.of(&"h1".into()).first().and_then(|a| a.availability_zone());
+        known.replace(read.clone(), 0);
+        assert_eq!(zone(&known), Some("east".into()));
+        known.replace(read.clone(), 1);
+        assert_eq!(zone(&known), Some("west".into()), "that reading began later");
+        known.apply(&at(news(read[0].clone(), true), 6), 2);
+        known.replace(read, 1);
+        assert_eq!(zone(&known), None);
     }
 
     #[test]
     fn hosts_follow_their_aggregates_and_come_home() {
         let (h1, h2, own) = (HostName::from("h1"), HostName::from("h2"), ZoneName::from("nova"));
         let mut known = Aggregates::default();
-        known.replace(vec![aggregate(1, Some("west"), &["h1"]), aggregate(2, None, &["h1", "h2"])]);
+        known.replace(vec![aggregate(1, Some("west"), &["h1"]), aggregate(2, None, &["h1", "h2"])], 0);
         assert_eq!((known.settle(&h1, &own).as_str(), known.settle(&h2, &own).as_str()), ("west", "nova"));
         assert_eq!(known.of(&h1).iter().map(|a| a.number).collect::<Vec<_>>(), [1, 2]);
         // Another host takes the place of the first: both are touched, and the first is where it says to be.
-        let touched = known.apply(&news(aggregate(1, Some("west"), &["h2"]), false));
+        let touched = known.apply(&news(aggregate(1, Some("west"), &["h2"]), false), 1);
         assert_eq!(touched, [h1.clone(), h2.clone()].into());
         assert_eq!((known.resettle(&h1, "west").as_str(), known.resettle(&h2, "nova").as_str()), ("nova", "west"));
-        known.apply(&news(aggregate(1, Some("east"), &["h2"]), false));
+        known.apply(&news(aggregate(1, Some("east"), &["h2"]), false), 1);
         assert_eq!(known.resettle(&h2, "west").as_str(), "east");
-        known.apply(&news(aggregate(1, Some("east"), &["h2"]), true));
+        known.apply(&news(aggregate(1, Some("east"), &["h2"]), true), 1);
         assert_eq!(known.resettle(&h2, "east").as_str(), "nova", "its own zone is not forgotten");
         assert_eq!(known.of(&h2).len(), 1);
     }

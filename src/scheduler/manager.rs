@@ -1,8 +1,9 @@
 //! The scheduler as a service.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use jiff::Timestamp;
 use nova_core::clock::Clock;
 use nova_core::entropy::Entropy;
@@ -12,14 +13,17 @@ use nova_core::rpc::{Refusal, RefusalKind};
 use nova_db::{Store, StoreError};
 use nova_queue::{BusError, Dispatcher, HandlerError, MessageBus, RunningService, Subscription};
 use nova_sched::{Scheduler, SchedulerError, SchedulerRng};
-use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use super::reading::Reading;
 use super::{Hosts, Stored};
 use nova_core::error::chain;
 
 /// However many requests ask for a fresh view, the store is not read more often.
 const BETWEEN_READINGS: Duration = Duration::from_millis(500);
+
+/// Hosts that a reading is compared with at once; between, decisions are made.
+const AT_ONCE: usize = 256;
 
 /// What an operator may set.
 #[derive(Debug, Clone)]
@@ -60,18 +64,42 @@ pub struct SchedulerService {
 
 struct Inner {
     algorithm: Box<dyn Scheduler>,
-    store: Arc<dyn Store>,
+    source: Box<dyn Source>,
     bus: Arc<dyn MessageBus>,
     clock: Arc<dyn Clock>,
     options: ServiceOptions,
+    /// Held for single decisions and small parts of a reading, never while something is waited for.
     state: Mutex<State>,
+    /// Held by the one who reads the store; the others who need a reading wait for it and share it.
+    reading: tokio::sync::Mutex<()>,
 }
 
 struct State {
     hosts: Hosts,
     rng: SchedulerRng,
-    /// When the last reading began.
+    /// When the last reading that is in the table began.
     read: Option<Timestamp>,
+}
+
+/// Where the table is read from.
+#[async_trait]
+trait Source: Send + Sync {
+    async fn read(&self) -> Result<Stored, StoreError>;
+}
+
+#[async_trait]
+impl Source for Arc<dyn Store> {
+    async fn read(&self) -> Result<Stored, StoreError> {
+        Stored::read(&**self).await
+    }
+}
+
+/// What became of a request.
+enum Decided {
+    /// Places, or a refusal that is not stale.
+    Answer(Result<Vec<Selection>, NoValidHost>),
+    /// First the store is to be read; the last reading rests since that long.
+    Read(Duration),
 }
 
 impl SchedulerService {
@@ -80,17 +108,28 @@ impl SchedulerService {
     /// # Errors
     /// The algorithm reads a resource that hosts do not report.
     pub fn new(parts: Parts) -> Result<Self, SchedulerError> {
+        let store = Arc::clone(&parts.store);
+        Self::reading_from(parts, Box::new(store))
+    }
+
+    fn reading_from(parts: Parts, source: Box<dyn Source>) -> Result<Self, SchedulerError> {
         let hosts = Hosts::new(&*parts.algorithm)?;
         let rng = SchedulerRng::from_seed(parts.entropy.next_u64());
         let inner = Inner {
             algorithm: parts.algorithm,
-            store: parts.store,
+            source,
             bus: parts.bus,
             clock: parts.clock,
             options: parts.options,
             state: Mutex::new(State { hosts, rng, read: None }),
+            reading: tokio::sync::Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// A decision that panicked has changed the table by nothing or by promises, which lapse.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Listens on the bus and keeps the table current.
@@ -104,7 +143,7 @@ impl SchedulerService {
             .method::<HostsChanged, _, _>(move |_, news| {
                 let service = listening.clone();
                 async move {
-                    service.inner.state.lock().await.hosts.apply(&news);
+                    service.state().hosts.apply(&news);
                     Ok(())
                 }
             });
@@ -115,7 +154,7 @@ impl SchedulerService {
 
     async fn refresh_until(&self, stop: CancellationToken) {
         loop {
-            if let Err(error) = self.refresh(&mut *self.inner.state.lock().await).await {
+            if let Err(error) = self.refresh(None).await {
                 tracing::warn!("the host table was not read: {}", chain(&error));
             }
             tokio::select! {
@@ -126,11 +165,28 @@ impl SchedulerService {
         }
     }
 
-    async fn refresh(&self, state: &mut State) -> Result<(), StoreError> {
-        let (store, began) = (&self.inner.store, self.inner.clock.now());
-        let stored = Stored::read(&**store).await?;
+    /// Reads the store, unless a reading has begun at `since` or later.
+    async fn refresh(&self, since: Option<Timestamp>) -> Result<(), StoreError> {
+        let _turn = self.inner.reading.lock().await;
+        let (mark, read) = {
+            let state = self.state();
+            (state.hosts.mark(), state.read)
+        };
+        if since.zip(read).is_some_and(|(since, began)| began >= since) {
+            return Ok(());
+        }
+        let began = self.inner.clock.now();
+        let stored = self.inner.source.read().await?;
+        let now = self.inner.clock.now();
         let down_time = crate::conductor::signed(self.inner.options.service_down_time);
-        state.hosts.read_from(&stored, self.inner.clock.now(), down_time);
+        let reading = Reading::new(&stored, &mark, now, down_time);
+        self.state().hosts.begin_reading(&reading, now);
+        for part in reading.parts(AT_ONCE) {
+            self.state().hosts.follow_reading(&reading, &part);
+            tokio::task::yield_now().await;
+        }
+        let mut state = self.state();
+        state.hosts.end_reading();
         state.read = Some(began);
         Ok(())
     }
@@ -139,31 +195,30 @@ impl SchedulerService {
         // A reading that begins after a request came is fresh for it: one serves all who wait.
         let arrived = self.inner.clock.now();
         loop {
-            let mut state = self.inner.state.lock().await;
-            if state.read.is_none() {
-                self.refresh(&mut state).await.map_err(|e| unavailable(&e))?;
-            }
-            let fresh = state.read.is_some_and(|began| began >= arrived);
-            if fresh || !spec.fresh {
-                let State { hosts, rng, .. } = &mut *state;
-                match hosts.select(&*self.inner.algorithm, spec, rng, self.inner.clock.now()) {
-                    Ok(selections) => return Ok(selections),
-                    Err(no) if fresh => return Err(no_valid_host(&no).into()),
-                    // Perhaps the table is behind: hosts may have come up, or given something back.
-                    Err(_) => {}
+            match self.decide(spec, arrived) {
+                Decided::Answer(answer) => return answer.map_err(|no| no_valid_host(&no).into()),
+                // Requests that no host takes must not make this a mill of readings.
+                Decided::Read(rested) if rested < BETWEEN_READINGS => {
+                    tokio::time::sleep(BETWEEN_READINGS - rested).await;
                 }
-            }
-            // Requests that no host takes must not make this a mill of readings, nor hold up the others.
-            let rested = state.read.map_or(BETWEEN_READINGS, |began| {
-                Duration::try_from(self.inner.clock.now().duration_since(began)).unwrap_or_default()
-            });
-            if rested >= BETWEEN_READINGS {
-                self.refresh(&mut state).await.map_err(|e| unavailable(&e))?;
-            } else {
-                drop(state);
-                tokio::time::sleep(BETWEEN_READINGS - rested).await;
+                Decided::Read(_) => self.refresh(Some(arrived)).await.map_err(|e| unavailable(&e))?,
             }
         }
+    }
+
+    fn decide(&self, spec: &RequestSpec, arrived: Timestamp) -> Decided {
+        let (now, mut state) = (self.inner.clock.now(), self.state());
+        let State { hosts, rng, read } = &mut *state;
+        let Some(began) = *read else { return Decided::Read(BETWEEN_READINGS) };
+        let fresh = began >= arrived;
+        if fresh || !spec.fresh {
+            let answer = hosts.select(&*self.inner.algorithm, spec, rng, now);
+            // Otherwise the table may be behind: hosts may have come up, or given something back.
+            if fresh || answer.is_ok() {
+                return Decided::Answer(answer);
+            }
+        }
+        Decided::Read(Duration::try_from(now.duration_since(began)).unwrap_or_default())
     }
 }
 
@@ -175,3 +230,6 @@ fn no_valid_host(no: &NoValidHost) -> Refusal {
     tracing::info!("no valid host: {}", no.details);
     Refusal::new(RefusalKind::NoValidHost, serde_json::to_string(no).unwrap_or_else(|_| no.summary.clone()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,68 +1,87 @@
 //! The host table: rows of the store in the form that algorithms read.
+//!
+//! It is fed by readings of the store ([`super::reading`]), by news ([`super::news`]) and by its own answers, each of which
+//! may be older than another: see [`Known`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use nova_core::aggregate::Aggregate;
 use nova_core::flavor::Resources;
-use nova_core::host::{Allocation, ComputeNode, Service};
+use nova_core::host::NodeVersion;
 use nova_core::ids::{HostName, InstanceId};
 use nova_core::request::{Destination, NoValidHost, RequestSpec, Selection};
-use nova_core::rpc::scheduler::{AggregateNews, HostsChangedRequest};
 use nova_core::server_group::GroupPlacement;
-use nova_db::{Store, StoreError};
-use nova_sched::{Dimensions, HostExplanation, HostTable, Request, Scheduler, SchedulerError, SchedulerRng};
+use nova_sched::{
+    Applied, Dimensions, HostExplanation, HostInventory, HostTable, Request, ResourceVector, Scheduler, SchedulerError,
+    SchedulerRng,
+};
 
 use super::aggregates::Aggregates;
 use super::groups;
-use super::inventory::inventory_of;
-use super::promises::Promises;
+use super::promises::{Promise, Promises};
 use super::request::{DIMENSIONS, request, vector};
 
 /// How long a promised place counts as taken though the store does not show it.
 pub const TENTATIVE: SignedDuration = SignedDuration::from_secs(60);
 
-/// What is read of the store for the table.
-#[derive(Debug, Clone, Default)]
-pub struct Stored {
-    /// All aggregates.
-    pub aggregates: Vec<Aggregate>,
-    /// All nodes.
-    pub nodes: Vec<ComputeNode>,
-    /// All services.
-    pub services: Vec<Service>,
-    /// All allocations.
-    pub allocations: Vec<Allocation>,
-}
-
-impl Stored {
-    /// Reads all of it.
-    ///
-    /// # Errors
-    /// Whatever the store says.
-    pub async fn read(store: &dyn Store) -> Result<Self, StoreError> {
-        Ok(Self {
-            aggregates: store.list_aggregates().await?,
-            nodes: store.list_nodes().await?,
-            services: store.list_services().await?,
-            allocations: store.list_allocations(None).await?,
-        })
-    }
-}
+/// Why an operator's host takes nothing, where nobody said more.
+pub(super) const DISABLED: &str = "disabled by an operator";
 
 /// A host table, the aggregates that its hosts are in, and what was promised on it.
 pub struct Hosts {
-    table: HostTable,
-    aggregates: Aggregates,
-    promised: Promises,
+    pub(super) table: HostTable,
+    pub(super) aggregates: Aggregates,
+    pub(super) promised: Promises,
+    pub(super) known: BTreeMap<HostName, Known>,
+    /// Allocations that were told of and that no reading has shown yet.
+    pub(super) told: BTreeMap<HostName, BTreeMap<InstanceId, Told>>,
+    /// How much was heard: news, and promises that were made.
+    pub(super) heard: u64,
+    changes: u64,
+}
+
+/// How new what is known of a host is. Nothing older takes its place.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Known {
+    /// Its node, when that was last described.
+    pub(super) described: NodeVersion,
+    /// Its node, when its allocations were last read: what is told of changes up to there is in the table.
+    pub(super) read: NodeVersion,
+    /// Its service, when that was last spoken of.
+    pub(super) service: u64,
+    /// When the last news of the node came, in the count of [`Hosts::heard`].
+    pub(super) node_heard: u64,
+    /// When the last news of the service came.
+    pub(super) service_heard: u64,
+}
+
+/// An allocation as it was told.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Told {
+    /// The node right after it was written.
+    pub(super) version: NodeVersion,
+    /// How much; none when it was given back.
+    pub(super) resources: Option<Resources>,
 }
 
 impl Hosts {
     /// An empty table with the indexes that the algorithm reads.
+    ///
+    /// # Errors
+    /// The algorithm reads a resource that hosts do not report.
     pub fn new(algorithm: &dyn Scheduler) -> Result<Self, SchedulerError> {
         let mut table = HostTable::new(Dimensions::new(DIMENSIONS)?);
         algorithm.register(&mut table)?;
-        Ok(Self { table, aggregates: Aggregates::default(), promised: Promises::default() })
+        Ok(Self {
+            table,
+            aggregates: Aggregates::default(),
+            promised: Promises::default(),
+            known: BTreeMap::new(),
+            told: BTreeMap::new(),
+            heard: 0,
+            changes: 0,
+        })
     }
 
     /// How many hosts there are.
@@ -75,125 +94,74 @@ impl Hosts {
         self.table.is_empty()
     }
 
-    /// Makes the table what the store says, promises aside.
-    pub fn read_from(&mut self, stored: &Stored, now: Timestamp, down_time: SignedDuration) {
-        let Stored { aggregates, nodes, services, allocations } = stored;
-        self.aggregates.replace(aggregates.clone());
-        self.tell_aggregates();
-        let there: BTreeSet<&str> = nodes.iter().map(|node| node.host.as_str()).collect();
-        let known = self.table.hosts().map(|host| host.name().to_owned());
-        let gone: Vec<String> = known.filter(|name| !there.contains(name.as_str())).collect();
-        for name in gone {
-            self.table.remove_host(&name);
-        }
-        let services: BTreeMap<&HostName, &Service> =
-            services.iter().filter(|s| s.binary == "nova-compute").map(|s| (&s.host, s)).collect();
-        let mut met = BTreeSet::new();
-        // Of several nodes of a host the first one counts, as at the booking.
-        for node in nodes.iter().filter(|node| met.insert(&node.host)) {
-            let service = services.get(&node.host);
-            let up = service.is_some_and(|s| s.is_up(now, down_time));
-            self.put(node, up, service.is_some_and(|s| !s.disabled));
-        }
-        self.replace_allocations(allocations, now);
+    /// How many changes hosts and allocations have seen. What was known already changes nothing.
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
-    fn put(&mut self, node: &ComputeNode, up: bool, enabled: bool) {
-        let zone = self.aggregates.settle(&node.host, &node.zone);
-        let mut host = inventory_of(node, &zone);
-        host.up = up;
-        host.enabled = enabled;
-        if let Err(error) = self.table.upsert_host(host) {
-            tracing::warn!(host = %node.host, "its inventory cannot be used: {error}");
-        }
-    }
-
-    fn replace_allocations(&mut self, allocations: &[Allocation], now: Timestamp) {
-        let stored: BTreeMap<(InstanceId, &HostName), Resources> =
-            allocations.iter().map(|a| ((a.instance_id, &a.host), a.resources)).collect();
-        // Whatever the store has of an instance, here or elsewhere, is what became of its promises.
-        let placed: BTreeSet<InstanceId> = allocations.iter().map(|allocation| allocation.instance_id).collect();
-        self.promised
-            .retain(|instance, _, since| !placed.contains(&instance) && now.duration_since(since) <= TENTATIVE);
-        let hosts: Vec<HostName> = self.table.hosts().map(|h| HostName::new(h.name())).collect();
-        for host in hosts {
-            for consumer in self.table.consumers_on(host.as_str()) {
-                let instance = InstanceId::from_uuid(uuid::Uuid::from_u128(consumer));
-                let promised = self.promised.contains(instance, &host);
-                if !promised && !stored.contains_key(&(instance, &host)) {
-                    self.table.release_on(consumer, host.as_str());
+    /// Makes a host in the table what is wanted. One that is as it was is left alone: describing it anew would cost the
+    /// indexes what they have learned.
+    pub(super) fn describe(&mut self, mut wanted: HostInventory) {
+        sort_names(&mut wanted);
+        let known = self.table.host(&wanted.name).map(|host| host.inventory());
+        let done = match known {
+            Some(mut known) => {
+                sort_names(&mut known);
+                if known == wanted {
+                    return;
+                }
+                if is_same_machine(&known, &wanted) {
+                    self.update_state(&wanted)
+                } else {
+                    self.table.upsert_host(wanted.clone())
                 }
             }
-        }
-        for ((instance, host), resources) in &stored {
-            self.allocate(*instance, host, *resources);
-        }
-    }
-
-    fn allocate(&mut self, instance: InstanceId, host: &HostName, resources: Resources) {
-        // What the store has is true even where this table thinks that there is no room.
-        if let Err(error) = self.table.record_allocation(host.as_str(), instance.as_u128(), &vector(resources)) {
-            tracing::debug!(%host, %instance, "not in the table: {error}");
+            None => self.table.upsert_host(wanted.clone()),
+        };
+        self.changes += 1;
+        if let Err(error) = done {
+            tracing::warn!(host = wanted.name, "its inventory cannot be used: {error}");
         }
     }
 
-    /// Follows what conductors tell.
-    pub fn apply(&mut self, news: &HostsChangedRequest) {
-        for aggregate in &news.aggregates {
-            self.follow(aggregate);
-        }
-        if !news.aggregates.is_empty() {
-            self.tell_aggregates();
-        }
-        for node in &news.nodes {
-            let service = news.services.iter().find(|s| s.host == node.node.host);
-            let known = self.table.host(node.node.host.as_str()).map(|h| (h.is_up(), h.is_enabled()));
-            let (up, enabled) = match (service, known) {
-                (Some(s), _) => (s.up, !s.disabled),
-                (None, Some(known)) => known,
-                (None, None) => (false, true),
-            };
-            self.put(&node.node, up, enabled);
-        }
-        for service in &news.services {
-            let name = service.host.as_str();
-            let told = self.table.set_up(name, service.up).and_then(|()| {
-                self.table.set_enabled(name, !service.disabled, service.disabled.then_some("disabled by an operator"))
-            });
-            if let Err(error) = told {
-                tracing::debug!(host = name, "not in the table yet: {error}");
-            }
-        }
-        for change in &news.allocations {
-            match change.resources {
-                Some(resources) => self.allocate(change.instance_id, &change.host, resources),
-                None => {
-                    self.promised.remove(change.instance_id, &change.host);
-                    self.table.release_on(change.instance_id.as_u128(), change.host.as_str());
-                }
-            }
+    fn update_state(&mut self, wanted: &HostInventory) -> Result<(), SchedulerError> {
+        let name = &wanted.name;
+        self.table.set_up(name, wanted.up)?;
+        self.table.set_enabled(name, wanted.enabled, wanted.disabled_reason.as_deref())?;
+        self.table.set_stats(name, wanted.stats.clone())?;
+        self.table.set_reported_load(name, wanted.reported_load)
+    }
+
+    /// What the store has is true even where this table thinks that there is no room.
+    pub(super) fn allocate(&mut self, instance: InstanceId, host: &HostName, resources: &ResourceVector) {
+        match self.table.record_allocation(host.as_str(), instance.as_u128(), resources) {
+            Ok(Applied::Now) => self.changes += 1,
+            Ok(Applied::Before) => {}
+            Err(error) => tracing::debug!(%host, %instance, "not in the table: {error}"),
         }
     }
 
-    /// Follows an aggregate: its hosts, and those that it had, are in the zone that aggregates now say.
-    fn follow(&mut self, news: &AggregateNews) {
-        for host in self.aggregates.apply(news) {
-            let Some(mut inventory) = self.table.host(host.as_str()).map(|view| view.inventory()) else { continue };
-            let zone = self.aggregates.resettle(&host, &inventory.zone);
-            inventory.zone = zone.to_string();
-            if let Err(error) = self.table.upsert_host(inventory) {
-                tracing::warn!(%host, "its zone was not changed: {error}");
-            }
-        }
+    pub(super) fn release(&mut self, instance: InstanceId, host: &HostName) {
+        self.changes += u64::from(self.table.release_on(instance.as_u128(), host.as_str()));
     }
 
-    fn tell_aggregates(&mut self) {
+    pub(super) fn remove_host(&mut self, host: &HostName) {
+        self.known.remove(host);
+        self.changes += u64::from(self.table.remove_host(host.as_str()));
+    }
+
+    pub(super) fn tell_aggregates(&mut self) {
         self.table.set_aggregates(self.aggregates.iter().map(|aggregate| nova_sched::Aggregate {
             id: u64::try_from(aggregate.number).unwrap_or(0),
             name: aggregate.name.clone(),
             metadata: aggregate.metadata.clone(),
             hosts: aggregate.hosts.iter().map(ToString::to_string).collect(),
         }));
+    }
+
+    /// The aggregates that a host is in, by number.
+    pub fn aggregates_of(&self, host: &HostName) -> Vec<&Aggregate> {
+        self.aggregates.of(host)
     }
 
     /// Where the members of a group are: a request without a zone of its own likes to be near to them.
@@ -216,15 +184,17 @@ impl Hosts {
         algorithm.explain(&self.table, &self.asked(spec, spec.group.as_ref()))
     }
 
-    /// The aggregates that a host is in, by number.
-    pub fn aggregates_of(&self, host: &HostName) -> Vec<&Aggregate> {
-        self.aggregates.of(host)
-    }
-
     /// An instance that is asked for again has no use for what it was promised before.
     fn take_back(&mut self, instance: InstanceId) {
         for host in self.promised.take(instance) {
-            self.table.release_on(instance.as_u128(), host.as_str());
+            self.release(instance, &host);
+        }
+    }
+
+    /// Promises that nobody took up in time are none.
+    pub(super) fn expire_promises(&mut self, now: Timestamp) {
+        for (instance, host) in self.promised.expire(now, TENTATIVE) {
+            self.release(instance, &host);
         }
     }
 
@@ -236,6 +206,7 @@ impl Hosts {
         rng: &mut SchedulerRng,
         now: Timestamp,
     ) -> Result<Vec<Selection>, NoValidHost> {
+        self.expire_promises(now);
         for instance in &spec.instances {
             self.take_back(*instance);
         }
@@ -272,13 +243,45 @@ impl Hosts {
 
     /// What is selected counts as taken from now on.
     fn promise(&mut self, spec: &RequestSpec, selections: Vec<Selection>, now: Timestamp) -> Vec<Selection> {
-        let group = spec.group.as_ref().map(|group| group.id);
+        let (group, resources) = (spec.group.as_ref().map(|group| group.id), vector(spec.resources));
+        self.heard += 1;
         for selection in &selections {
-            self.allocate(selection.instance_id, &selection.chosen.host, spec.resources);
-            self.promised.insert(selection.instance_id, &selection.chosen.host, group, now);
+            let (instance, host) = (selection.instance_id, &selection.chosen.host);
+            let before = self.table.holdings(instance.as_u128()).into_iter().map(|held| HostName::new(held.host));
+            let before: Vec<HostName> = before.collect();
+            // What is booked there already needs no promise.
+            if before.contains(host) {
+                continue;
+            }
+            self.allocate(instance, host, &resources);
+            let promise = Promise { since: now, heard: self.heard, group, before };
+            self.promised.insert(instance, host, promise);
         }
         selections
     }
+}
+
+/// Lists without an order, in one that can be compared.
+fn sort_names(inventory: &mut HostInventory) {
+    for names in [&mut inventory.architectures, &mut inventory.traits] {
+        names.sort_unstable();
+        names.dedup();
+    }
+}
+
+/// Whether it takes instances, and why not.
+pub(super) fn copy_state(from: &HostInventory, into: &mut HostInventory) {
+    (into.up, into.enabled) = (from.up, from.enabled);
+    into.disabled_reason.clone_from(&from.disabled_reason);
+}
+
+/// Do the two differ in nothing but what changes often?
+fn is_same_machine(known: &HostInventory, wanted: &HostInventory) -> bool {
+    let mut as_known = wanted.clone();
+    copy_state(known, &mut as_known);
+    as_known.stats.clone_from(&known.stats);
+    as_known.reported_load = known.reported_load;
+    *known == as_known
 }
 
 fn selection(instance_id: InstanceId, chosen: &nova_sched::Selection) -> Selection {

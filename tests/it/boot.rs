@@ -30,6 +30,7 @@ async fn a_boot_costs_few_messages_and_transactions() {
     let cloud = Cloud::start(CloudOptions::default()).await;
     cloud.boot(1, cloud.flavor(1, 512)).await.unwrap();
     cloud.settle().await;
+    cloud.pass(std::time::Duration::from_millis(300)).await;
     let (commits, sent) = (cloud.store.commits(), cloud.bus.counters());
     let beats = cloud.now();
     cloud.boot(1, cloud.flavor(1, 512)).await.unwrap();
@@ -38,7 +39,10 @@ async fn a_boot_costs_few_messages_and_transactions() {
     assert!(cloud.now().duration_since(beats).as_secs() < 1, "no heartbeat fell into the boot");
     assert_eq!(cloud.store.commits() - commits, 3);
     assert_eq!((after.messages - sent.messages) + (after.replies - sent.replies), 6);
-    assert_eq!(after.fanouts, sent.fanouts);
+    assert_eq!(after.fanouts, sent.fanouts, "no boot waits for schedulers to be told");
+    // The seventh tells all schedulers of the booking, and of all others of that while.
+    cloud.pass(std::time::Duration::from_millis(300)).await;
+    assert_eq!(cloud.bus.counters().fanouts - sent.fanouts, 1);
     cloud.stop().await;
 }
 

@@ -1,10 +1,11 @@
 //! The scheduler's interface.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::aggregate::Aggregate;
 use crate::flavor::Resources;
-use crate::host::ComputeNode;
+use crate::host::{ComputeNode, NodeVersion};
 use crate::ids::{HostName, InstanceId};
 use crate::request::{RequestSpec, Selection};
 use crate::rpc_method;
@@ -15,7 +16,8 @@ rpc_method! {
 }
 
 rpc_method! {
-    /// What happened to hosts, so that host tables stay current. Nothing is lost when it is: tables are read anew.
+    /// What happened to hosts, so that host tables stay current. Nothing is lost when it is: tables are read anew. All
+    /// news says how new it is, so that what comes late, or twice, undoes nothing.
     HostsChanged = "scheduler"."hosts_changed": Fanout from [Conductor, Api], HostsChangedRequest => ()
 }
 
@@ -28,7 +30,7 @@ pub struct HostsChangedRequest {
     /// Hosts whose service an operator took out, put back or declared dead.
     #[serde(default)]
     pub services: Vec<ServiceNews>,
-    /// Resources that were given back or moved.
+    /// Resources that were booked or given back.
     #[serde(default)]
     pub allocations: Vec<AllocationNews>,
     /// Aggregates that were made, changed or deleted, with their hosts and metadata.
@@ -44,6 +46,9 @@ pub struct AggregateNews {
     /// It is gone.
     #[serde(default)]
     pub deleted: bool,
+    /// When that was written; of two news of an aggregate the later counts.
+    #[serde(default)]
+    pub at: Timestamp,
 }
 
 /// A node, as the store has it now.
@@ -62,6 +67,9 @@ pub struct ServiceNews {
     pub disabled: bool,
     /// Heard of lately and not declared dead.
     pub up: bool,
+    /// The service's, which grows with what operators say of it.
+    #[serde(default)]
+    pub generation: u64,
 }
 
 /// An allocation that appeared (`Some`) or went (`None`).
@@ -73,4 +81,8 @@ pub struct AllocationNews {
     pub host: HostName,
     /// How much now.
     pub resources: Option<Resources>,
+    /// The host's node right after that was written. None: nothing was written, the instance has no use any more for the
+    /// place that it was promised.
+    #[serde(default)]
+    pub version: Option<NodeVersion>,
 }

@@ -22,9 +22,11 @@ pub async fn booking_is_counted_on_the_node(store: &Arc<dyn Store>) {
     let booked = node(&**store, "h1").await;
     assert_eq!((booked.used, booked.allocations), (Resources { vcpus: 1, memory_mb: 512, disk_gb: 1 }, 1));
     assert_eq!(booked.generation, fresh.generation + 1);
+    assert_eq!(committed.nodes, [(HostName::from("h1"), booked.version())]);
     let release = vec![HostName::from("h1"), HostName::from("nowhere")];
-    store.commit_task(TaskCommit { release, ..TaskCommit::of(committed.task) }).await.unwrap();
+    let released = store.commit_task(TaskCommit { release, ..TaskCommit::of(committed.task) }).await.unwrap();
     let free = node(&**store, "h1").await;
+    assert_eq!(released.nodes, [(HostName::from("h1"), free.version())], "what was not there is not told");
     assert_eq!((free.used, free.allocations), (Resources::default(), 0));
     assert_eq!(store.list_allocations(None).await.unwrap(), []);
 }
@@ -36,7 +38,9 @@ pub async fn booking_may_be_repeated(store: &Arc<dyn Store>) {
     store.put_node(make.node("h1", 1024)).await.unwrap();
     let task = store.commit_task(claim(&task, &instance, "h1")).await.unwrap().task;
     let once = node(&**store, "h1").await;
-    let task = store.commit_task(claim(&task, &instance, "h1")).await.unwrap().task;
+    let again = store.commit_task(claim(&task, &instance, "h1")).await.unwrap();
+    assert_eq!(again.nodes, []);
+    let task = again.task;
     assert_eq!(node(&**store, "h1").await, once);
     let mut larger = booking(&instance, "h1");
     larger.allocation.resources.memory_mb = 1024;

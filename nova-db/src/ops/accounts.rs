@@ -1,7 +1,7 @@
 //! What projects use and what is booked on hosts. Always called inside the transaction that gives the reason.
 
 use nova_core::flavor::Resources;
-use nova_core::host::{Allocation, ComputeNode};
+use nova_core::host::{Allocation, ComputeNode, NodeVersion};
 use nova_core::ids::{HostName, InstanceId, ProjectId};
 use nova_core::instance::Instance;
 use nova_core::quota::Usage;
@@ -88,13 +88,13 @@ fn key(instance: InstanceId, host: &HostName) -> [Value; 2] {
     [Value::text(instance), Value::text(host)]
 }
 
-/// Books resources on a host if there is room, and zone and group allow it. The same booking again changes nothing; another amount takes the place
-/// of the first.
-pub(super) async fn book(tx: &mut dyn Transaction, booking: &Booking) -> Result<(), Fail> {
+/// Books resources on a host if there is room, and zone and group allow it. The same booking again changes nothing; another
+/// amount takes the place of the first. Returns the node as it is then, if it changed.
+pub(super) async fn book(tx: &mut dyn Transaction, booking: &Booking) -> Result<Option<NodeVersion>, Fail> {
     let wanted = &booking.allocation;
     let held: Option<Found<Allocation>> = find(tx, &key(wanted.instance_id, &wanted.host), Lock::ForUpdate).await?;
     if held.as_ref().is_some_and(|held| held.record.resources == wanted.resources) {
-        return Ok(());
+        return Ok(None);
     }
     server_groups::check_rule(tx, booking).await?;
     let no_room = |resource| StoreError::NoRoom { host: wanted.host.to_string(), resource };
@@ -114,13 +114,18 @@ pub(super) async fn book(tx: &mut dyn Transaction, booking: &Booking) -> Result<
     match held {
         Some(held) => replace_or_race(tx, wanted, held.generation).await,
         None => add(tx, wanted).await,
-    }
+    }?;
+    Ok(Some(node.version()))
 }
 
-/// Gives an allocation back. False: there was none.
-pub(super) async fn release(tx: &mut dyn Transaction, instance: InstanceId, host: &HostName) -> Result<bool, Fail> {
+/// Gives an allocation back, if there is one. Returns the node as it is then.
+pub(super) async fn release(
+    tx: &mut dyn Transaction,
+    instance: InstanceId,
+    host: &HostName,
+) -> Result<Option<NodeVersion>, Fail> {
     let key = key(instance, host);
-    let Some(held) = find::<Allocation>(tx, &key, Lock::ForUpdate).await? else { return Ok(false) };
+    let Some(held) = find::<Allocation>(tx, &key, Lock::ForUpdate).await? else { return Ok(None) };
     if !remove::<Allocation>(tx, &key).await? {
         return Err(Fail::Raced { kind: crate::Kind::Allocation, id: format!("{instance}/{host}") });
     }
@@ -129,6 +134,7 @@ pub(super) async fn release(tx: &mut dyn Transaction, instance: InstanceId, host
         node.allocations = node.allocations.saturating_sub(1);
         node.generation = generation + 1;
         replace_or_race(tx, &node, generation).await?;
+        return Ok(Some(node.version()));
     }
-    Ok(true)
+    Ok(Some(NodeVersion::default()))
 }

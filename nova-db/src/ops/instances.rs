@@ -220,7 +220,7 @@ async fn delete_allocation(tx: &mut dyn Transaction, instance: InstanceId, host:
     if user.is_some_and(|user| !user.record.is_deleted() && user.record.host.as_ref() == Some(host)) {
         return Err(StoreError::Conflict { kind: Kind::Allocation, id }.into());
     }
-    if release(tx, instance, host).await? {
+    if release(tx, instance, host).await?.is_some() {
         return Ok(());
     }
     Err(StoreError::NotFound { kind: Kind::Allocation, id }.into())

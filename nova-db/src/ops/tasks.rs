@@ -93,16 +93,19 @@ pub(super) async fn commit(tx: &mut dyn Transaction, commit: &TaskCommit) -> Res
         None => None,
     };
     // Giving back comes first: it may be what makes room.
+    let mut nodes = Vec::new();
     for host in &commit.release {
-        release(tx, task.instance_id, host).await?;
+        let released = release(tx, task.instance_id, host).await?;
+        nodes.extend(released.map(|version| (host.clone(), version)));
     }
     if let Some(booking) = &commit.book {
-        book(tx, booking).await?;
+        let booked = book(tx, booking).await?;
+        nodes.extend(booked.map(|version| (booking.allocation.host.clone(), version)));
     }
     if let Some(action) = &commit.action {
         put(tx, action).await?;
     }
-    Ok(Committed { task, instance })
+    Ok(Committed { task, instance, nodes })
 }
 
 async fn write_task(tx: &mut dyn Transaction, task: &Task, done: bool) -> Result<Task, Fail> {

@@ -1,87 +1,10 @@
-use nova_core::host::Inventory;
-use nova_core::ids::{ComputeNodeId, ServerGroupId};
+use nova_core::host::Allocation;
+use nova_core::ids::ServerGroupId;
 use nova_core::server_group::GroupPolicy;
 use nova_sched::{SCHEDULERS, SchedulerOptions};
 
 use super::*;
-
-const NOW: Timestamp = Timestamp::UNIX_EPOCH;
-const DOWN: SignedDuration = SignedDuration::from_secs(60);
-
-fn instance(number: u128) -> InstanceId {
-    InstanceId::from_uuid(uuid::Uuid::from_u128(number))
-}
-
-fn host(number: usize) -> HostName {
-    HostName::new(format!("host{number:03}"))
-}
-
-fn node(number: usize) -> ComputeNode {
-    let total = Resources { vcpus: 8, memory_mb: 8_192, disk_gb: 100 };
-    let none = Resources::default();
-    ComputeNode {
-        id: ComputeNodeId::from_uuid(uuid::Uuid::from_u128(number as u128)),
-        number: number as i64,
-        host: host(number),
-        hypervisor_hostname: host(number).to_string(),
-        hypervisor_type: "fake".into(),
-        hypervisor_version: 1,
-        host_ip: "192.0.2.1".into(),
-        zone: "nova".into(),
-        architectures: vec!["x86_64".into(), "i686".into()],
-        inventory: Inventory { total, reserved: none, cpu_ratio: 1.0, ram_ratio: 1.0, disk_ratio: 1.0 },
-        cpu_info: serde_json::json!({"vendor": "AMD"}),
-        facts: nova_core::host_facts::HostFacts::default(),
-        stats: nova_core::host_facts::HostStats::default(),
-        uptime: None,
-        created_at: NOW,
-        updated_at: NOW,
-        generation: 1,
-        used: none,
-        allocations: 0,
-    }
-}
-
-fn service(number: usize) -> Service {
-    Service {
-        id: nova_core::ids::ServiceId::from_uuid(uuid::Uuid::from_u128(number as u128)),
-        number: number as i64,
-        binary: "nova-compute".into(),
-        host: host(number),
-        zone: "nova".into(),
-        disabled: false,
-        disabled_reason: None,
-        forced_down: false,
-        last_seen_up: NOW,
-        updated_at: NOW,
-        created_at: NOW,
-        version: 1,
-        generation: 1,
-    }
-}
-
-fn stored(hosts: usize) -> Stored {
-    Stored {
-        aggregates: Vec::new(),
-        nodes: (0..hosts).map(node).collect(),
-        services: (0..hosts).map(service).collect(),
-        allocations: Vec::new(),
-    }
-}
-
-fn algorithm(name: &str) -> Box<dyn Scheduler> {
-    nova_sched::by_name(name, &SchedulerOptions::default()).unwrap()
-}
-
-fn read(algorithm: &dyn Scheduler, stored: &Stored) -> Hosts {
-    let mut hosts = Hosts::new(algorithm).unwrap();
-    hosts.read_from(stored, NOW, DOWN);
-    hosts
-}
-
-fn small() -> Resources {
-    Resources { vcpus: 1, memory_mb: 512, disk_gb: 1 }
-}
+use crate::scheduler::testing::*;
 
 fn spec(instances: std::ops::Range<u128>) -> RequestSpec {
     RequestSpec { instances: instances.map(instance).collect(), resources: small(), ..RequestSpec::default() }

@@ -200,7 +200,7 @@ impl Aggregates {
     }
 
     async fn tell(&self, context: &RequestContext, aggregate: &Aggregate, deleted: bool) {
-        let aggregates = vec![AggregateNews { aggregate: aggregate.clone(), deleted }];
+        let aggregates = vec![AggregateNews { aggregate: aggregate.clone(), deleted, at: self.api.clock.now() }];
         self.api.tell_schedulers(context, HostsChangedRequest { aggregates, ..HostsChangedRequest::default() }).await;
     }
 }

@@ -95,7 +95,8 @@ impl Services {
         }
         self.api.store.delete_service(service.id).await.map_err(|e| missing(e, request.param("id")))?;
         if service.binary == COMPUTE {
-            let news = ServiceNews { host: service.host, disabled: true, up: false };
+            let generation = service.generation + 1;
+            let news = ServiceNews { host: service.host, disabled: true, up: false, generation };
             self.tell(request.context()?, news).await;
         }
         Ok(Response::empty(StatusCode::NO_CONTENT))
@@ -147,7 +148,8 @@ impl Services {
             }
         };
         let up = liveness(&self.api).is_up(&service);
-        self.tell(context, ServiceNews { host: service.host.clone(), disabled: service.disabled, up }).await;
+        let (host, disabled, generation) = (service.host.clone(), service.disabled, service.generation);
+        self.tell(context, ServiceNews { host, disabled, up, generation }).await;
         Ok(service)
     }
 
