@@ -15,6 +15,9 @@ const ZONES: usize = 3;
 /// How many instances per host come and go; they take about 5 % of it.
 const LIVE_PER_HOST: usize = 2;
 
+/// Requests that come again and again: few enough to stay in the processor's cache, as one that has just come in is.
+const REQUESTS: usize = 512;
+
 /// Groups of instances, and how many members of each are remembered.
 const GROUPS: usize = 100;
 const GROUP_MEMBERS: usize = 50;
@@ -118,7 +121,7 @@ impl Fleet {
             hosts: (0..hosts).filter_map(aggregate).collect(),
         }]);
         let groups = if mix == Mix::Groups { vec![VecDeque::new(); GROUPS] } else { Vec::new() };
-        let requests = (0..4_096).map(|_| request(&mut rng, mix).alternates(alternates)).collect();
+        let requests = (0..REQUESTS).map(|_| request(&mut rng, mix).alternates(alternates)).collect();
         let mut fleet = Self { table, requests, live: VecDeque::new(), next_request: 0, rng, groups };
         for _ in 0..hosts * LIVE_PER_HOST {
             fleet.place_next(filler)?;
