@@ -136,6 +136,7 @@ impl HostTable {
             });
             cold.reported_load = inventory.reported_load;
         }
+        self.recount_topology(row, |_| ());
         self.put_stats(row, inventory.stats);
         let block = &mut self.blocks[index];
         put_bit(&mut block.up, bit, inventory.up);
