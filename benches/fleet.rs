@@ -5,8 +5,9 @@ use std::error::Error;
 use std::fmt;
 
 use nova_sched::{
-    Aggregate, Dimensions, GroupPolicy, HostInventory, HostTable, NoValidHost, Ratios, Request, ResourceVector,
-    Scheduler, SchedulerError, SchedulerOptions, SchedulerRng, Selection, ServerGroup,
+    Aggregate, CpuPolicy, Dimensions, GroupPolicy, GuestCell, HostAttributes, HostInventory, HostTable, NoValidHost,
+    NumaCell, Ratios, Request, ResourceVector, Scheduler, SchedulerError, SchedulerOptions, SchedulerRng, Selection,
+    ServerGroup,
 };
 
 /// How many zones the hosts are dealt to.
@@ -14,6 +15,9 @@ const ZONES: usize = 3;
 
 /// How many instances per host come and go; they take about 5 % of it.
 const LIVE_PER_HOST: usize = 2;
+
+/// Requests that come again and again: few enough to stay in the processor's cache, as one that has just come in is.
+const REQUESTS: usize = 512;
 
 /// Groups of instances, and how many members of each are remembered.
 const GROUPS: usize = 100;
@@ -34,6 +38,9 @@ const FLAVORS: [[u64; 3]; 8] = [
 /// Cores, memory (MiB) and disk (GB) of the hosts: two generations of machines.
 const HOSTS: [[u64; 3]; 2] = [[32, 131_072, 4_000], [64, 262_144, 4_000]];
 
+/// Size of the huge pages that some hosts have.
+const HUGE_PAGE_KB: u64 = 2_048;
+
 /// What requests ask for beside resources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mix {
@@ -42,7 +49,8 @@ pub enum Mix {
     /// 64 classes: each flavor in no zone or one of three, with a trait that half of the hosts have or without.
     Classes,
     /// As `Classes`, and each in one of 100 groups whose members are to be on different hosts; half of them from an
-    /// aggregate with fast disks.
+    /// aggregate with fast disks, a quarter with CPUs of their own in one NUMA cell, half of those in huge pages. Two hosts
+    /// of five have such CPUs and pages.
     Groups,
 }
 
@@ -62,7 +70,8 @@ impl Mix {
     pub fn options(self) -> SchedulerOptions {
         let mut options = SchedulerOptions::default();
         if self == Self::Groups {
-            options.filter.enabled_filters.push("AggregateInstanceExtraSpecsFilter".to_owned());
+            let filters = ["AggregateInstanceExtraSpecsFilter", "NUMATopologyFilter"];
+            options.filter.enabled_filters.extend(filters.map(str::to_owned));
         }
         options
     }
@@ -118,7 +127,7 @@ impl Fleet {
             hosts: (0..hosts).filter_map(aggregate).collect(),
         }]);
         let groups = if mix == Mix::Groups { vec![VecDeque::new(); GROUPS] } else { Vec::new() };
-        let requests = (0..4_096).map(|_| request(&mut rng, mix).alternates(alternates)).collect();
+        let requests = (0..REQUESTS).map(|_| request(&mut rng, mix).alternates(alternates)).collect();
         let mut fleet = Self { table, requests, live: VecDeque::new(), next_request: 0, rng, groups };
         for _ in 0..hosts * LIVE_PER_HOST {
             fleet.place_next(filler)?;
@@ -164,7 +173,10 @@ impl Fleet {
         let chosen = chosen?;
         let resources = request.resources;
         for selection in &chosen {
-            let consumer = self.book(&selection.host, &resources)?;
+            let consumer = book(&mut self.table, &mut self.live, &mut self.rng, &selection.host, &resources)?;
+            if !request.numa.is_empty() {
+                self.table.claim_topology(&selection.host, consumer, &request.numa, &[])?;
+            }
             if let Some(members) = self.groups.get_mut(group) {
                 members.push_back(consumer);
                 if members.len() > GROUP_MEMBERS {
@@ -174,13 +186,19 @@ impl Fleet {
         }
         Ok(())
     }
+}
 
-    fn book(&mut self, host: &str, resources: &ResourceVector) -> Result<u128, SchedulerError> {
-        let consumer = u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64());
-        self.table.allocate(host, consumer, resources)?;
-        self.live.push_back(consumer);
-        Ok(consumer)
-    }
+fn book(
+    table: &mut HostTable,
+    live: &mut VecDeque<u128>,
+    rng: &mut SchedulerRng,
+    host: &str,
+    resources: &ResourceVector,
+) -> Result<u128, SchedulerError> {
+    let consumer = u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64());
+    table.allocate(host, consumer, resources)?;
+    live.push_back(consumer);
+    Ok(consumer)
 }
 
 fn host(number: usize) -> HostInventory {
@@ -192,7 +210,23 @@ fn host(number: usize) -> HostInventory {
     if number % 4 < 2 {
         host.traits = vec!["ssd".to_owned()];
     }
+    if number % 5 < 2 {
+        host.attributes = HostAttributes { numa: cells(size), ..HostAttributes::default() }.into();
+    }
     host
+}
+
+/// Two cells, with half of the CPUs and a quarter of the memory for guests that want them to themselves.
+fn cells([cores, memory, _]: [u64; 3]) -> Vec<NumaCell> {
+    let cell = |id| NumaCell {
+        id,
+        shared_cpus: cores as u32 / 4,
+        dedicated_cpus: cores as u32 / 4,
+        threads_per_core: 2,
+        memory_mb: memory / 2,
+        huge_pages: vec![(HUGE_PAGE_KB, memory / 8 * 1_024 / HUGE_PAGE_KB)],
+    };
+    vec![cell(0), cell(1)]
 }
 
 /// Instances that stay: between half and four fifths of the host, of each resource on its own.
@@ -213,6 +247,11 @@ fn request(rng: &mut SchedulerRng, mix: Mix) -> Request {
     }
     if rng.below(2) == 0 {
         request = request.in_zone(format!("zone-{}", rng.index(ZONES)));
+    }
+    if mix == Mix::Groups && rng.below(4) == 0 {
+        let page_kb = (rng.below(2) == 0).then_some(HUGE_PAGE_KB);
+        let (cpus, memory_mb) = (flavor[0] as u32, flavor[1]);
+        request.numa = vec![GuestCell { cpus, memory_mb, cpu_policy: CpuPolicy::Dedicated, page_kb }];
     }
     if mix != Mix::Flavors && rng.below(2) == 0 {
         request.required_traits = vec!["ssd".to_owned()];

@@ -162,6 +162,13 @@ impl<'a> HostBlock<'a> {
         }
     }
 
+    /// Those of the hosts at these places that have NUMA cells.
+    pub(crate) fn with_cells(&self, places: u64) -> u64 {
+        let table = self.company.query.table;
+        let has_cells = |place: &usize| !table.kinds.get(self.kinds()[*place]).numa.is_empty();
+        bits(places).filter(has_cells).fold(0, |mask, place| mask | 1 << place)
+    }
+
     pub(crate) fn kinds(&self) -> &'a [u32; BLOCK] {
         &self.company.query.table.counts.kind[self.index]
     }

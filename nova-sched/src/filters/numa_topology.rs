@@ -1,5 +1,5 @@
 use super::{Filter, Reads};
-use crate::{HostView, Request};
+use crate::{HostBlock, HostView, Request};
 
 /// Passes hosts whose NUMA cells take those of the guest: CPUs, pinned ones, memory, huge pages. What guests hold is
 /// counted by [`HostTable::claim_topology`](crate::HostTable::claim_topology).
@@ -17,6 +17,10 @@ impl Filter for NUMATopologyFilter {
 
     fn reads(&self, request: &Request) -> Reads {
         if request.numa.is_empty() { Reads::Nothing } else { Reads::Host }
+    }
+
+    fn block_passes(&self, block: &HostBlock<'_>, request: &Request, candidates: u64) -> u64 {
+        block.keep(block.with_cells(candidates), |host| self.host_passes(host, request))
     }
 }
 

@@ -283,7 +283,7 @@ impl HostTable {
         }
         self.count_instances(row);
         for (index, amount) in resources.non_zero() {
-            self.set_used(row, index, self.used_at(row, index) + amount);
+            self.change_free(row, index, -(amount as i64));
         }
         if self.refresh_loads(row) {
             self.changes.push(row);
@@ -300,7 +300,7 @@ impl HostTable {
         self.release_topology(held.row, consumer);
         self.forget_image(consumer);
         for (index, amount) in self.sizes.drop_one(held.size).non_zero() {
-            self.set_used(held.row, index, self.used_at(held.row, index).saturating_sub(amount));
+            self.change_free(held.row, index, amount as i64);
         }
         self.refresh_loads(held.row);
         self.changes.push(held.row);

@@ -59,10 +59,6 @@ impl Cold {
         self.rare()?.topology.as_deref()
     }
 
-    pub(super) fn topology_mut(&mut self) -> Option<&mut Held> {
-        self.rare.as_mut()?.topology.as_deref_mut()
-    }
-
     /// Changes what is rare; it takes no place when nothing is left of it.
     pub(super) fn change_rare<T>(&mut self, change: impl FnOnce(&mut Rare) -> T) -> T {
         let rare = self.rare.get_or_insert_default();

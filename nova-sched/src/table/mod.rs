@@ -6,6 +6,7 @@ mod cold;
 mod counts;
 mod layout;
 mod loads;
+mod names;
 mod rows;
 mod snapshot;
 mod stock;
@@ -35,6 +36,8 @@ use changes::ChangeLog;
 use counts::Counts;
 use layout::SizeClass;
 use loads::LoadIndex;
+use names::Names;
+use rows::hash_of_name;
 use stock::Stocks;
 
 /// No capacity or sum of allocations is counted beyond this, so that differences never overflow.
@@ -77,7 +80,7 @@ pub struct HostTable {
     pub(crate) loads: Vec<LoadIndex>,
     cold: Vec<Option<Cold>>,
     pub(crate) recent: Recent,
-    rows: Map<Arc<str>, Row>,
+    names: Names,
     zone_ids: Map<Arc<str>, u32>,
     /// Blocks with a free place, by zone and size.
     open_blocks: Map<(u32, SizeClass), Vec<u32>>,
@@ -110,7 +113,7 @@ impl HostTable {
             loads: Vec::new(),
             cold: Vec::new(),
             recent: Recent::default(),
-            rows: Map::default(),
+            names: Names::default(),
             zone_ids: Map::default(),
             open_blocks: Map::default(),
             allocations: Map::default(),
@@ -130,13 +133,13 @@ impl HostTable {
     /// How many hosts there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.rows.len()
+        self.names.len()
     }
 
     /// Whether there is no host.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.names.len() == 0
     }
 
     /// The zones that have hosts, with how many, by name.
@@ -186,7 +189,8 @@ impl HostTable {
 
     /// Takes a host out, with all that is allocated on it. Returns whether it was there.
     pub fn remove_host(&mut self, name: &str) -> bool {
-        let Some(row) = self.rows.remove(name) else { return false };
+        let Some(row) = self.row(name) else { return false };
+        self.names.remove(hash_of_name(name), row);
         self.forget_holdings(row);
         self.free_row(row);
         true

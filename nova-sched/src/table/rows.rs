@@ -1,5 +1,6 @@
 //! Placing rows in blocks, moving them, and keeping the summaries right.
 
+use std::hash::Hasher;
 use std::sync::Arc;
 
 use super::HostTable;
@@ -8,6 +9,7 @@ use super::counts::{at, put};
 use super::layout::{BLOCK, Block, Row, SizeClass, Zone, bit_of, block_of, push_slim, row_at};
 use super::stock::Stock;
 use crate::dimensions::ResourceVector;
+use crate::hash::Mixer;
 use crate::host::{HostInventory, HostStats, HostView};
 
 impl HostTable {
@@ -17,7 +19,7 @@ impl HostTable {
         if self.cold(recent).is_some_and(|cold| std::ptr::eq(&*cold.name, name)) {
             return Some(recent);
         }
-        self.rows.get(name).copied()
+        self.names.find(hash_of_name(name), |row| self.cold(row).is_some_and(|cold| *cold.name == *name))
     }
 
     pub(crate) fn cold(&self, row: Row) -> Option<&Cold> {
@@ -105,7 +107,7 @@ impl HostTable {
     pub(super) fn add_row(&mut self, zone: u32, size: SizeClass, inventory: HostInventory) {
         let row = self.take_row(zone, size);
         let name: Arc<str> = Arc::from(inventory.name.as_str());
-        self.rows.insert(Arc::clone(&name), row);
+        self.names.insert(hash_of_name(&name), row);
         self.cold[row as usize] = Some(Cold::new(name));
         self.describe_row(row, inventory);
     }
@@ -134,6 +136,7 @@ impl HostTable {
             });
             cold.reported_load = inventory.reported_load;
         }
+        self.recount_topology(row, |_| ());
         self.put_stats(row, inventory.stats);
         let block = &mut self.blocks[index];
         put_bit(&mut block.up, bit, inventory.up);
@@ -172,7 +175,9 @@ impl HostTable {
             self.free[dimension][block_of(moved)][bit_of(moved)] = -(used as i64);
         }
         if let Some(cold) = cold {
-            self.rows.insert(Arc::clone(&cold.name), moved);
+            let hash = hash_of_name(&cold.name);
+            self.names.remove(hash, row);
+            self.names.insert(hash, moved);
             self.move_holdings(&cold.consumers, row, moved);
             put(&mut self.counts.instances, moved, cold.consumers.len() as u32);
             self.cold[moved as usize] = Some(cold);
@@ -245,12 +250,13 @@ impl HostTable {
         }
     }
 
-    /// Changes what is handed out of one dimension; `used` and its complement stay within [`MOST`](super::MOST).
-    pub(super) fn set_used(&mut self, row: Row, dimension: usize, used: u64) {
+    /// Changes what is left of one dimension; what is handed out, and its complement, stay within [`MOST`](super::MOST).
+    pub(super) fn change_free(&mut self, row: Row, dimension: usize, by: i64) {
         let (index, bit) = (block_of(row), bit_of(row));
-        let new = self.stock_of(row).capacity.get(dimension) as i64 - used as i64;
         let column = &mut self.free[dimension][index];
-        let old = std::mem::replace(&mut column[bit], new);
+        let old = column[bit];
+        let new = old + by;
+        column[bit] = new;
         let block = &self.blocks[index];
         let eligible = block.eligible();
         if eligible >> bit & 1 == 1 {
@@ -272,6 +278,12 @@ impl HostTable {
         self.recount_loads(index);
         self.changes.push(row);
     }
+}
+
+pub(super) fn hash_of_name(name: &str) -> u32 {
+    let mut mixer = Mixer::default();
+    mixer.write(name.as_bytes());
+    mixer.finish() as u32
 }
 
 fn put_bit(word: &mut u64, bit: usize, on: bool) {

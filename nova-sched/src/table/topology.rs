@@ -1,5 +1,7 @@
 //! What guests hold of hosts' NUMA cells and devices.
 
+use std::sync::Arc;
+
 use super::HostTable;
 use super::cold::Cold;
 use super::layout::Row;
@@ -20,23 +22,31 @@ pub struct TopologyClaim {
     asked: Vec<GuestCell>,
 }
 
-/// What is held of a host.
+/// What is held of a host, and what that leaves.
 #[derive(Clone, Default)]
 pub(crate) struct Held {
     claims: Vec<(u128, TopologyClaim)>,
+    free: Free,
+}
+
+impl Held {
+    /// Counts anew what is left: a claim came or went, or the host is another.
+    pub(super) fn recount(&mut self, host: &HostAttributes) {
+        self.free = Free::of(host);
+        self.claims.iter().for_each(|(_, claim)| self.free.take(claim));
+    }
 }
 
 /// What is free, cell by cell and pool by pool.
+#[derive(Clone, Default)]
 struct Free {
     cells: Vec<NumaCell>,
     pools: Vec<u32>,
 }
 
 impl Free {
-    fn of(host: &HostAttributes, held: Option<&Held>) -> Self {
-        let mut free = Self { cells: host.numa.clone(), pools: host.pci.iter().map(|pool| pool.count).collect() };
-        held.iter().flat_map(|held| &held.claims).for_each(|(_, claim)| free.take(claim));
-        free
+    fn of(host: &HostAttributes) -> Self {
+        Self { cells: host.numa.clone(), pools: host.pci.iter().map(|pool| pool.count).collect() }
     }
 
     fn take(&mut self, claim: &TopologyClaim) {
@@ -218,11 +228,18 @@ impl HostTable {
         if let Some((_, claim)) = before {
             return Ok(claim.clone());
         }
-        let attributes = self.kinds.get(self.counts.kind_at(row));
-        let claim = Free::of(attributes, held).place(cells, pci, &attributes.pci);
+        let attributes = Arc::clone(self.kinds.get(self.counts.kind_at(row)));
+        let claim = match held {
+            Some(held) => held.free.place(cells, pci, &attributes.pci),
+            None => Free::of(&attributes).place(cells, pci, &attributes.pci),
+        };
         let claim = claim.ok_or_else(|| SchedulerError::TopologyDoesNotFit { host: host.to_owned() })?;
         if let Some(cold) = self.cold_mut(row) {
-            cold.change_rare(|rare| rare.topology.get_or_insert_default().claims.push((consumer, claim.clone())));
+            cold.change_rare(|rare| {
+                let held = rare.topology.get_or_insert_default();
+                held.claims.push((consumer, claim.clone()));
+                held.recount(&attributes);
+            });
         }
         Ok(claim)
     }
@@ -231,7 +248,12 @@ impl HostTable {
     pub(crate) fn topology_fits(&self, row: Row, cells: &[GuestCell], pci: &[PciRequest], times: u32) -> bool {
         let attributes = self.kinds.get(self.counts.kind_at(row));
         let held = self.cold(row).and_then(Cold::topology);
-        let mut free = Free::of(attributes, held);
+        if let ([cell], [], 1) = (cells, pci, times) {
+            // The common question, without a list of what is free.
+            let cells = held.map_or(&attributes.numa, |held| &held.free.cells);
+            return cells.iter().any(|free| fits_cell(free, cell));
+        }
+        let mut free = held.map_or_else(|| Free::of(attributes), |held| held.free.clone());
         (0..times).all(|_| match free.place(cells, pci, &attributes.pci) {
             Some(claim) => {
                 free.take(&claim);
@@ -245,13 +267,33 @@ impl HostTable {
     pub(crate) fn free_devices(&self, row: Row) -> u32 {
         let attributes = self.kinds.get(self.counts.kind_at(row));
         let held = self.cold(row).and_then(Cold::topology);
-        Free::of(attributes, held).pools.iter().fold(0, |sum, pool| sum.saturating_add(*pool))
+        match held {
+            Some(held) => held.free.pools.iter().fold(0, |sum, pool| sum.saturating_add(*pool)),
+            None => attributes.pci.iter().fold(0, |sum, pool| sum.saturating_add(pool.count)),
+        }
     }
 
     pub(super) fn release_topology(&mut self, row: Row, consumer: u128) {
-        if let Some(held) = self.cold_mut(row).and_then(Cold::topology_mut) {
-            held.claims.retain(|(holder, _)| *holder != consumer);
+        let Some(held) = self.cold(row).and_then(Cold::topology) else { return };
+        if !held.claims.iter().any(|(holder, _)| *holder == consumer) {
+            return;
         }
+        self.recount_topology(row, |held| held.claims.retain(|(holder, _)| *holder != consumer));
+    }
+
+    /// Changes what is held of a host's cells and devices, if anything is, and counts what is left.
+    pub(super) fn recount_topology(&mut self, row: Row, change: impl FnOnce(&mut Held)) {
+        let attributes = Arc::clone(self.kinds.get(self.counts.kind_at(row)));
+        let Some(cold) = self.cold_mut(row).filter(|cold| cold.topology().is_some()) else { return };
+        cold.change_rare(|rare| {
+            let Some(held) = rare.topology.as_mut() else { return };
+            change(held);
+            if held.claims.is_empty() {
+                rare.topology = None;
+            } else {
+                held.recount(&attributes);
+            }
+        });
     }
 }
 
@@ -292,6 +334,26 @@ mod tests {
         table.allocate("host-0", 1, &[3, 1_024, 1].into()).unwrap();
         assert!(table.release(1));
         assert_eq!(table.claim_topology("host-0", 4, &[guest(3)], &[]).unwrap().cells, first.cells);
+    }
+
+    /// What is left follows the host's description, a move to another zone and the claims that end.
+    #[test]
+    fn what_is_left_is_counted_anew_when_the_host_changes() {
+        let mut table = table();
+        table.allocate("host-0", 1, &[1, 1, 1].into()).unwrap();
+        table.claim_topology("host-0", 1, &[guest(3)], &[]).unwrap();
+        let fits = |table: &HostTable, cpus| table.topology_fits(table.row("host-0").unwrap(), &[guest(cpus)], &[], 1);
+        assert!(fits(&table, 4) && !fits(&table, 5));
+        let mut host = table.host("host-0").unwrap().inventory();
+        let mut attributes = HostAttributes::clone(&host.attributes);
+        attributes.numa.iter_mut().for_each(|cell| cell.dedicated_cpus = 6);
+        (host.attributes, host.zone) = (attributes.into(), "elsewhere".to_owned());
+        table.upsert_host(host).unwrap();
+        assert!(fits(&table, 6));
+        table.claim_topology("host-0", 2, &[guest(6)], &[]).unwrap();
+        assert!(fits(&table, 3) && !fits(&table, 4));
+        table.release(1);
+        assert!(fits(&table, 6));
     }
 
     #[test]
