@@ -8,5 +8,6 @@ mod check;
 mod foreign_host;
 mod groups;
 mod images;
+mod no_valid_host;
 mod simulation;
 mod support;
