@@ -103,11 +103,12 @@ struct HoldResources;
 impl Step for HoldResources {
     async fn run(&self, cx: &mut BuildContext<'_>) -> Result<(), BuildError> {
         let order = &cx.order.body;
-        let wanted = Resources {
+        let flavor = Resources {
             vcpus: u64::from(order.vcpus),
             memory_mb: order.memory_mb,
             disk_gb: order.root_gb + order.ephemeral_gb + order.swap_mb.div_ceil(1024),
         };
+        let wanted = order.resources.unwrap_or(flavor);
         cx.claim = Some(cx.agent.tracker.claim(cx.order.instance_id, wanted)?);
         Ok(())
     }

@@ -8,11 +8,27 @@ use crate::flavor::Resources;
 use crate::ids::{HostName, ImageId, InstanceId, ProjectId, ZoneName};
 use crate::server_group::GroupPlacement;
 
+/// What hosts are asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// To take new instances.
+    #[default]
+    Create,
+    /// To take an instance that is elsewhere: a migration, an evacuation. Never a host that has it already.
+    Move,
+    /// Whether the host that has the instance can run another image. Nothing is booked anew.
+    Rebuild,
+}
+
 /// What the scheduler reads of a request (nova/objects/request_spec.py).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RequestSpec {
-    /// The instances to place, all or none.
+    /// The instances to place, all or none; the one concerned, for another purpose than `create`.
     pub instances: Vec<InstanceId>,
+    /// What for.
+    #[serde(default)]
+    pub purpose: Purpose,
     /// Whose they are.
     pub project_id: String,
     /// What each of them takes.

@@ -194,7 +194,7 @@ impl<'a> Query<'a> {
     /// Judges one host. A host that was decided on for this request counts with what that takes.
     pub(crate) fn verdict(&self, row: Row, overlay: &Overlay) -> Result<(), Reason> {
         if self.request.purpose == Purpose::Rebuild {
-            return Ok(());
+            return if self.runs_it(row) { Ok(()) } else { Err(Reason::Architecture) };
         }
         self.state(row, &mut |_| true).map_or(Ok(()), Err)?;
         if !self.group_admits(row, overlay) {
@@ -203,10 +203,15 @@ impl<'a> Query<'a> {
         self.room(row, overlay)
     }
 
+    /// Whether the host has the architecture, which is all that is asked of it for another image.
+    fn runs_it(&self, row: Row) -> bool {
+        self.marked(&self.architecture, &self.table.architectures, block_of(row)) >> bit_of(row) & 1 == 1
+    }
+
     /// All that speaks against a host.
     fn all_verdicts(&self, row: Row, overlay: &Overlay) -> Vec<Reason> {
         if self.request.purpose == Purpose::Rebuild {
-            return Vec::new();
+            return if self.runs_it(row) { Vec::new() } else { vec![Reason::Architecture] };
         }
         let mut all = Vec::new();
         self.state(row, &mut |reason| {

@@ -67,7 +67,7 @@ pub enum Purpose {
     #[default]
     Place,
     /// Whether the host that has the instance may give it another image. Resources are booked already and are not
-    /// looked at, and only filters that concern images are asked, as in Nova.
+    /// looked at, and only the architecture and filters that concern images are asked for, as in Nova.
     Rebuild,
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nova_core::options::{Config, Opt, OptionDecl, common};
-use nova_sched::{FilterOptions, MetricsOptions, SchedulerError, SchedulerOptions, ZoneDistances};
+use nova_sched::{FilterOptions, MetricsOptions, SchedulerError, SchedulerOptions, TieBreak, ZoneDistances};
 
 use super::ServiceOptions;
 
@@ -30,6 +30,19 @@ pub const REFRESH_INTERVAL: Opt<Duration> = Opt::seconds("scheduler", "refresh_i
     .default("10")
     .roles(SCHEDULER)
     .help("How often the table of hosts is compared with the database. In between it follows what services tell.");
+/// `scheduler.default_zone`
+pub const DEFAULT_ZONE: Opt<Option<String>> = Opt::string("scheduler", "default_zone")
+    .roles(SCHEDULER)
+    .help("availability_zone: where servers go that ask for no zone. Not set: to all zones.")
+    .optional();
+/// `least_load.tie_break`
+pub const TIE_BREAK: Opt<String> = Opt::choice("least_load", "tie_break", &["random", "name"])
+    .default("random")
+    .roles(SCHEDULER)
+    .help(
+        "How to choose among equally loaded hosts: by chance, which keeps schedulers that decide at once apart, or the first \
+         name.",
+    );
 /// `least_load.load_source`
 pub const LOAD_SOURCE: Opt<String> = Opt::string("least_load", "load_source").default("cores").roles(SCHEDULER).help(
     "What load is: cores handed out, memory, disk, io (operations under way), cpu (utilisation that the host reports), \
@@ -125,6 +138,12 @@ pub const BUILD_FAILURE_WEIGHT: Opt<f64> = multiplier(
     "1000000",
     "How much builds that failed lately count against a host.",
 );
+/// `filter_scheduler.cross_cell_move_weight_multiplier`
+pub const CROSS_CELL_WEIGHT: Opt<f64> = multiplier(
+    "cross_cell_move_weight_multiplier",
+    "1000000",
+    "How much it counts for an instance that moves to stay in its cell.",
+);
 /// `filter_scheduler.hypervisor_version_weight_multiplier`
 pub const HYPERVISOR_VERSION_WEIGHT: Opt<f64> =
     multiplier("hypervisor_version_weight_multiplier", "1", "How much a newer hypervisor counts.");
@@ -164,6 +183,8 @@ pub const METRICS_UNAVAILABLE: Opt<f64> = Opt::float("metrics", "weight_of_unava
 pub const SCHEDULER_OPTIONS: &[OptionDecl] = &[
     ZONE_DISTANCES.decl(),
     REFRESH_INTERVAL.decl(),
+    DEFAULT_ZONE.decl(),
+    TIE_BREAK.decl(),
     LOAD_SOURCE.decl(),
     MAX_CORES.decl(),
     ENABLED_FILTERS.decl(),
@@ -185,6 +206,7 @@ pub const SCHEDULER_OPTIONS: &[OptionDecl] = &[
     SOFT_AFFINITY_WEIGHT.decl(),
     SOFT_ANTI_AFFINITY_WEIGHT.decl(),
     BUILD_FAILURE_WEIGHT.decl(),
+    CROSS_CELL_WEIGHT.decl(),
     HYPERVISOR_VERSION_WEIGHT.decl(),
     NUM_INSTANCES_WEIGHT.decl(),
     IMAGE_PROPS_WEIGHT.decl(),
@@ -216,11 +238,25 @@ pub fn algorithm_options(config: &Config) -> Result<SchedulerOptions, SchedulerE
         false => Some(Arc::new(ZoneDistances::parse(entries)?)),
     };
     let mut options = SchedulerOptions::default();
+    options.default_zone = default_zone(config)?;
+    options.tie_break = if config.get(&TIE_BREAK) == "name" { TieBreak::Name } else { TieBreak::Random };
     options.load_source = Some(config.get(&LOAD_SOURCE));
     options.max_cores = u64::try_from(config.get(&MAX_CORES)).ok().filter(|cores| *cores > 0);
     options.filter = filter_options(config, zone_distances.clone())?;
     options.zone_distances = zone_distances;
     Ok(options)
+}
+
+/// A zone alone: a host is named by a request, not by a configuration.
+fn default_zone(config: &Config) -> Result<Option<String>, SchedulerError> {
+    let zone = config.get(&DEFAULT_ZONE).map(|zone| zone.trim().to_owned());
+    match zone {
+        Some(zone) if zone.is_empty() || zone.contains(':') => Err(SchedulerError::InvalidOption {
+            option: "scheduler.default_zone",
+            reason: format!("`{zone}` is not the name of a zone"),
+        }),
+        zone => Ok(zone),
+    }
 }
 
 fn filter_options(
@@ -248,6 +284,7 @@ fn filter_options(
         soft_affinity_weight_multiplier: config.get(&SOFT_AFFINITY_WEIGHT),
         soft_anti_affinity_weight_multiplier: config.get(&SOFT_ANTI_AFFINITY_WEIGHT),
         build_failure_weight_multiplier: config.get(&BUILD_FAILURE_WEIGHT),
+        cross_cell_move_weight_multiplier: config.get(&CROSS_CELL_WEIGHT),
         hypervisor_version_weight_multiplier: config.get(&HYPERVISOR_VERSION_WEIGHT),
         num_instances_weight_multiplier: config.get(&NUM_INSTANCES_WEIGHT),
         image_props_weight_multiplier: config.get(&IMAGE_PROPS_WEIGHT),
@@ -300,6 +337,35 @@ mod tests {
         }
     }
 
+    /// Whatever the algorithms have an option for can be set, and does what it says.
+    #[test]
+    fn every_option_reaches_its_algorithm() {
+        use nova_sched::{Dimensions, HostInventory, HostTable, Request, SchedulerRng};
+        let chosen = |name: &str, text: &str| {
+            let algorithm = nova_sched::by_name(name, &algorithm_options(&config(text)).unwrap()).unwrap();
+            let mut table = HostTable::new(Dimensions::new(["vcpus"]).unwrap());
+            for host in ["c", "a", "b"] {
+                table.upsert_host(HostInventory::new(host, format!("zone-{host}"), [8].into())).unwrap();
+            }
+            algorithm.register(&mut table).unwrap();
+            let ask = |seed| {
+                let mut rng = SchedulerRng::from_seed(seed);
+                let chosen = algorithm.select_destinations(&table, &Request::new([1].into()), &mut rng).unwrap();
+                chosen[0].host.to_string()
+            };
+            (0..64).map(ask).collect::<std::collections::BTreeSet<_>>()
+        };
+        let all = ["a", "b", "c"].map(str::to_owned).into();
+        assert_eq!(chosen("availability_zone", ""), all);
+        assert_eq!(chosen("availability_zone", "[scheduler]\ndefault_zone = zone-b\n"), ["b".to_owned()].into());
+        assert_eq!(chosen("least_load", ""), all);
+        assert_eq!(chosen("least_load", "[least_load]\ntie_break = name\n"), ["a".to_owned()].into());
+        assert_eq!(chosen("filter", "[filter_scheduler]\nhost_subset_size = 2\n"), all);
+        let text = "[filter_scheduler]\ncross_cell_move_weight_multiplier = 2\nhost_subset_size = 7\n";
+        let options = algorithm_options(&config(text)).unwrap().filter;
+        assert_eq!((options.cross_cell_move_weight_multiplier, options.host_subset_size), (2.0, 7));
+    }
+
     #[test]
     fn lists_are_read_and_mistakes_in_them_named() {
         let text = "[scheduler]\nzone_distances = a:b=3, b:c=9\n[metrics]\nweight_setting = cpu.percent=-1.0, x = 2\n";
@@ -311,6 +377,10 @@ mod tests {
         {
             let error = algorithm_options(&config(wrong)).unwrap_err().to_string();
             assert!(error.contains("weight_setting") || error.contains("zone_distances"), "{error}");
+        }
+        for wrong in ["a:b", " "] {
+            let error = algorithm_options(&config(&format!("[scheduler]\ndefault_zone = '{wrong}'\n")));
+            assert!(error.unwrap_err().to_string().contains("default_zone"), "{wrong}");
         }
         let error = algorithm_options(&config("[filter_scheduler]\nenabled_filters = NoSuchFilter\n"));
         assert!(nova_sched::by_name("filter", &error.unwrap()).is_err());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use nova_core::flavor::Resources;
 use nova_core::ids::InstanceId;
-use nova_core::request::RequestSpec;
+use nova_core::request::{Purpose, RequestSpec};
 use nova_sched::{Hints, ImageRef, Request, ResourceVector};
 use serde_json::Value;
 
@@ -23,6 +23,13 @@ pub(super) fn vector(resources: Resources) -> ResourceVector {
 pub(super) fn request(spec: &RequestSpec) -> Request {
     let count = u32::try_from(spec.instances.len()).unwrap_or(u32::MAX);
     let mut request = Request::new(vector(spec.resources)).instances(count);
+    request.purpose = match spec.purpose {
+        Purpose::Create | Purpose::Move => nova_sched::Purpose::Place,
+        Purpose::Rebuild => nova_sched::Purpose::Rebuild,
+    };
+    if spec.purpose != Purpose::Create {
+        request.instance = spec.instances.first().map(|instance| instance.as_u128());
+    }
     request.num_alternates = u32::try_from(spec.alternates).unwrap_or(0);
     request.zone = spec.availability_zone.as_ref().map(ToString::to_string);
     request.force_host = spec.force_host.as_ref().map(ToString::to_string);

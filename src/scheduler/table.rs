@@ -7,14 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use nova_core::aggregate::Aggregate;
-use nova_core::flavor::Resources;
+use nova_core::flavor::{Resources, foreign_resources};
 use nova_core::host::NodeVersion;
 use nova_core::ids::{HostName, InstanceId};
-use nova_core::request::{Destination, NoValidHost, RequestSpec, Selection};
+use nova_core::request::{Destination, NoValidHost, Purpose, RequestSpec, Selection};
 use nova_core::server_group::GroupPlacement;
 use nova_sched::{
-    Applied, Dimensions, HostExplanation, HostInventory, HostTable, Request, ResourceVector, Scheduler, SchedulerError,
-    SchedulerRng,
+    Applied, Dimensions, HostExplanation, HostInventory, HostTable, Objection, Request, ResourceVector, Scheduler,
+    SchedulerError, SchedulerRng,
 };
 
 use super::aggregates::Aggregates;
@@ -174,6 +174,9 @@ impl Hosts {
     /// What the algorithm is asked for the instances of a request, members of that group.
     fn asked(&self, spec: &RequestSpec, group: Option<&GroupPlacement>) -> Request {
         let mut request = request(spec);
+        if spec.purpose == Purpose::Move {
+            request.ignore_hosts.extend(self.places_of(spec).iter().map(ToString::to_string));
+        }
         request.near_zones = group.map(|group| self.zones_of(group)).unwrap_or_default();
         request.group = group.map(groups::rule);
         request
@@ -181,7 +184,19 @@ impl Hosts {
 
     /// What the algorithm thinks of every host for one more instance of that kind.
     pub fn explain(&self, algorithm: &dyn Scheduler, spec: &RequestSpec) -> Vec<HostExplanation> {
-        algorithm.explain(&self.table, &self.asked(spec, spec.group.as_ref()))
+        let mut explained = algorithm.explain(&self.table, &self.asked(spec, spec.group.as_ref()));
+        for class in foreign_resources(&spec.flavor.extra_specs) {
+            let (check, details) = (class.to_owned(), Some("no host has any".to_owned()));
+            let objection = Objection { check, details };
+            explained.iter_mut().for_each(|host| host.objections.push(objection.clone()));
+        }
+        explained
+    }
+
+    /// The hosts on which the instance of a request holds something, promises aside where they were taken back.
+    fn places_of(&self, spec: &RequestSpec) -> Vec<HostName> {
+        let held = spec.instances.iter().flat_map(|instance| self.table.holdings(instance.as_u128()));
+        held.map(|held| HostName::new(held.host)).collect()
     }
 
     /// An instance that is asked for again has no use for what it was promised before.
@@ -199,6 +214,9 @@ impl Hosts {
     }
 
     /// Asks the algorithm for all instances of a request, and counts what it chose as taken; all or none.
+    ///
+    /// # Errors
+    /// [`NoValidHost`], with all that spoke against hosts.
     pub fn select(
         &mut self,
         algorithm: &dyn Scheduler,
@@ -207,15 +225,56 @@ impl Hosts {
         now: Timestamp,
     ) -> Result<Vec<Selection>, NoValidHost> {
         self.expire_promises(now);
+        if spec.purpose == Purpose::Rebuild {
+            return self.check_image(algorithm, spec, rng);
+        }
         for instance in &spec.instances {
             self.take_back(*instance);
         }
+        self.check_classes(spec)?;
+        self.check_forced(spec)?;
         let chosen = match &spec.group {
             None => algorithm.select_destinations(&self.table, &self.asked(spec, None), rng).map_err(|no| told(&no)),
             Some(group) => self.select_members(algorithm, spec, group, rng),
         }?;
-        let selections = spec.instances.iter().zip(chosen).map(|(id, chosen)| selection(*id, &chosen)).collect();
-        Ok(self.promise(spec, selections, now))
+        Ok(self.promise(spec, selections(spec, &chosen), now))
+    }
+
+    /// Whether the host that has an instance can run another image. Its place is booked, so that nothing is promised.
+    fn check_image(
+        &self,
+        algorithm: &dyn Scheduler,
+        spec: &RequestSpec,
+        rng: &mut SchedulerRng,
+    ) -> Result<Vec<Selection>, NoValidHost> {
+        let mut request = self.asked(spec, None);
+        let named = spec.requested_host.clone().or_else(|| spec.force_host.clone());
+        let host = named.or_else(|| self.places_of(spec).into_iter().next());
+        let Some(host) = host else {
+            return Err(refused(spec, "the instance has no host".to_owned(), BTreeMap::new()));
+        };
+        request.requested_host = Some(host.to_string());
+        (request.force_host, request.force_node, request.num_alternates) = (None, None, 0);
+        let chosen = algorithm.select_destinations(&self.table, &request, rng).map_err(|no| told(&no))?;
+        Ok(selections(spec, &chosen))
+    }
+
+    /// No host has resources of classes that hosts do not report.
+    fn check_classes(&self, spec: &RequestSpec) -> Result<(), NoValidHost> {
+        let classes = foreign_resources(&spec.flavor.extra_specs);
+        let Some(class) = classes.first() else { return Ok(()) };
+        let hosts = self.table.len();
+        let details = format!("of {hosts} host(s), none has any {}, which the flavor asks for", classes.join(", "));
+        Err(refused(spec, details, [((*class).to_owned(), hosts as u64)].into()))
+    }
+
+    /// Not even an administrator moves an instance to where it is.
+    fn check_forced(&self, spec: &RequestSpec) -> Result<(), NoValidHost> {
+        let Some(host) = spec.force_host.as_ref().filter(|_| spec.purpose == Purpose::Move) else { return Ok(()) };
+        if !self.places_of(spec).contains(host) {
+            return Ok(());
+        }
+        Err(refused(spec, format!("on `{host}`: the instance is there"), [("ignored".to_owned(), 1)].into()))
     }
 
     /// Chooses places for members of a group.
@@ -282,6 +341,20 @@ fn is_same_machine(known: &HostInventory, wanted: &HostInventory) -> bool {
     as_known.stats.clone_from(&known.stats);
     as_known.reported_load = known.reported_load;
     *known == as_known
+}
+
+/// What the algorithm chose for each instance.
+fn selections(spec: &RequestSpec, chosen: &[nova_sched::Selection]) -> Vec<Selection> {
+    spec.instances.iter().zip(chosen).map(|(id, chosen)| selection(*id, chosen)).collect()
+}
+
+/// A "no" that no algorithm was asked for.
+fn refused(spec: &RequestSpec, why: String, reasons: BTreeMap<String, u64>) -> NoValidHost {
+    NoValidHost {
+        summary: "No valid host was found. There are not enough hosts available.".to_owned(),
+        details: format!("no valid host for {} instance(s): {why}", spec.instances.len()),
+        reasons,
+    }
 }
 
 fn selection(instance_id: InstanceId, chosen: &nova_sched::Selection) -> Selection {

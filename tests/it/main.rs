@@ -9,5 +9,6 @@ mod foreign_host;
 mod groups;
 mod host_facts;
 mod images;
+mod no_valid_host;
 mod simulation;
 mod support;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::flavor::Resources;
 use crate::ids::{InstanceId, TaskId};
 use crate::image::{ImageGrant, ImageMeta};
 use crate::rpc_method;
@@ -102,6 +103,9 @@ pub struct BuildOrder {
     /// Swap disk in MiB.
     #[serde(default)]
     pub swap_mb: u64,
+    /// What is booked for it, where extra specs say something else than the flavor.
+    #[serde(default)]
+    pub resources: Option<Resources>,
     /// What it boots from.
     pub image: Option<ImageMeta>,
     /// Leave to fetch that image, and no other, until the task's deadline.

@@ -270,6 +270,11 @@ fn a_rebuild_asks_only_whether_the_image_suits() {
     request.image = Some(ImageRef { id: "image".to_owned(), properties });
     let refused = scheduler.select_destinations(&table, &request, &mut rng).unwrap_err();
     assert_eq!(refused.turned_away("ImagePropertiesFilter"), 1);
+    // Algorithms without filters look at the architecture that the request names.
+    let plain = crate::LeastLoadScheduler::default();
+    assert!(plain.select_destinations(&table, &request, &mut rng).is_ok());
+    let request = request.on_architecture("aarch64");
+    assert_eq!(plain.select_destinations(&table, &request, &mut rng).unwrap_err().turned_away("architecture"), 1);
 }
 
 #[test]

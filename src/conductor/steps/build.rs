@@ -199,6 +199,7 @@ fn order(services: &Services, cx: &TaskContext) -> BuildOrder {
         root_gb: flavor.root_gb,
         ephemeral_gb: flavor.ephemeral_gb,
         swap_mb: flavor.swap_mb,
+        resources: Some(flavor.resources()),
         image: instance.image.clone(),
         image_grant: instance.image.as_ref().map(|image| services.image_grants.grant(image.id, cx.task.deadline)),
         config_drive: instance.config_drive,

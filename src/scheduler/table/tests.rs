@@ -1,5 +1,6 @@
 use nova_core::host::Allocation;
-use nova_core::ids::ServerGroupId;
+use nova_core::ids::{ImageId, ServerGroupId};
+use nova_core::request::{FlavorWish, ImageWish};
 use nova_core::server_group::GroupPolicy;
 use nova_sched::{SCHEDULERS, SchedulerOptions};
 
@@ -109,5 +110,92 @@ fn the_nearest_miss_is_told_beside_the_rule() {
         assert!(no.details.contains("closest was host002"), "{}", no.details);
         assert!(no.details.contains("policy anti-affinity, 2 of its members are on 2 host(s)"), "{}", no.details);
         assert!(!no.summary.contains("host0") && !no.summary.contains("group"), "{}", no.summary);
+    }
+}
+
+#[test]
+fn a_rebuild_asks_only_whether_the_host_runs_the_image() {
+    let architecture = |name: &str| {
+        let properties = [("hw_architecture".to_owned(), name.to_owned())].into();
+        let image = ImageWish { id: ImageId::from_uuid(uuid::Uuid::from_u128(5)), properties };
+        let architecture = Some(name.to_owned());
+        RequestSpec { purpose: Purpose::Rebuild, image: Some(image), architecture, ..spec(1..2) }
+    };
+    for name in SCHEDULERS {
+        let algorithm = algorithm(name);
+        let mut stored = stored(2);
+        (0..8).for_each(|number| stored.book(number, 1));
+        stored.services[1].disabled = true;
+        let mut hosts = read(&*algorithm, &stored);
+        // It is full and takes nothing new, but it has the instance, whether or not the request says where that is.
+        for requested_host in [None, Some(host(1))] {
+            let asked = RequestSpec { requested_host, ..architecture("x86_64") };
+            let chosen = select(&mut hosts, &*algorithm, &asked).unwrap();
+            assert_eq!(places(&chosen), [host(1)].into(), "{name}");
+        }
+        let no = select(&mut hosts, &*algorithm, &architecture("aarch64")).unwrap_err();
+        assert_eq!(no.reasons, [("architecture".to_owned(), 1)].into(), "{name}");
+        assert!(no.details.contains("on `host001`"), "{}", no.details);
+        assert_eq!((on(&hosts, 1).len(), hosts.promised.iter().count()), (8, 0), "nothing is promised or given back");
+        let unknown = RequestSpec { instances: vec![instance(99)], ..architecture("x86_64") };
+        assert!(select(&mut hosts, &*algorithm, &unknown).unwrap_err().details.contains("has no host"));
+    }
+}
+
+#[test]
+fn an_evacuation_goes_elsewhere_and_books_once() {
+    for name in SCHEDULERS {
+        let algorithm = algorithm(name);
+        let mut stored = stored(2);
+        stored.book(1, 0);
+        // Seven of eight cores of the other host are taken: there is room for one, once.
+        (10..17).for_each(|number| stored.book(number, 1));
+        let mut hosts = read(&*algorithm, &stored);
+        let moving = in_group(spec(1..2), GroupPolicy::AntiAffinity, &[(1, 0)]);
+        let moving = RequestSpec { purpose: Purpose::Move, ..moving };
+        for _ in 0..2 {
+            assert_eq!(places(&select(&mut hosts, &*algorithm, &moving).unwrap()), [host(1)].into(), "{name}");
+            assert_eq!((on(&hosts, 0), on(&hosts, 1).len()), (vec![1], 8), "asked again, it is promised once");
+        }
+        // A reading shows it where it was: what it was promised stays, until it is booked or lapses.
+        hosts.read_from(&stored, NOW, DOWN);
+        assert_eq!(on(&hosts, 1).len(), 8, "{name}");
+        stored.book(1, 1);
+        stored.give_back(1, 0);
+        hosts.apply(&stored.told(1, 1));
+        hosts.apply(&stored.told(1, 0));
+        assert_eq!((on(&hosts, 0), on(&hosts, 1).len()), (vec![], 8));
+        hosts.read_from(&stored, NOW, DOWN);
+        assert_eq!((on(&hosts, 0), on(&hosts, 1).len()), (vec![], 8));
+        // Not to where it is, whoever says so.
+        let forced = RequestSpec { force_host: Some(host(1)), ..moving };
+        let no = select(&mut hosts, &*algorithm, &forced).unwrap_err();
+        assert!(no.details.contains("the instance is there"), "{}", no.details);
+    }
+}
+
+#[test]
+fn what_is_booked_needs_no_promise() {
+    let algorithm = algorithm("least_load");
+    let mut stored = stored(1);
+    stored.book(1, 0);
+    let mut hosts = read(&*algorithm, &stored);
+    select(&mut hosts, &*algorithm, &spec(1..2)).unwrap();
+    hosts.expire_promises(NOW + TENTATIVE + TENTATIVE);
+    assert_eq!(on(&hosts, 0), [1], "an end of a promise does not take it away");
+}
+
+#[test]
+fn a_class_that_no_host_has_is_named() {
+    for name in SCHEDULERS {
+        let algorithm = algorithm(name);
+        let mut hosts = read(&*algorithm, &stored(3));
+        let extra_specs = [("resources:CUSTOM_GPU".to_owned(), "1".to_owned())].into();
+        let asked = RequestSpec { flavor: FlavorWish { name: "gpu".into(), extra_specs }, ..spec(1..2) };
+        let no = select(&mut hosts, &*algorithm, &asked).unwrap_err();
+        assert_eq!(no.reasons, [("CUSTOM_GPU".to_owned(), 3)].into(), "{name}");
+        assert!(no.details.contains("none has any CUSTOM_GPU") && !no.summary.contains("GPU"), "{}", no.details);
+        let told = hosts.explain(&*algorithm, &asked);
+        assert!(told.iter().all(|host| host.to_string().contains("CUSTOM_GPU (no host has any)")), "{told:?}");
     }
 }

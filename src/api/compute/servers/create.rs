@@ -11,7 +11,7 @@ use nova_core::entropy::Entropy;
 use nova_core::ids::{InstanceId, RequestId, ReservationId, TaskId};
 use nova_core::instance::{Instance, sanitize_hostname};
 use nova_core::quota::QuotaExceeded;
-use nova_core::request::{FlavorWish, ImageWish, RequestSpec};
+use nova_core::request::{FlavorWish, ImageWish, Purpose, RequestSpec};
 use nova_core::state::{Action, PowerState, States};
 use nova_core::task::{Task, Work};
 use nova_db::{JoinGroup, Kind, NewInstance, NewInstances, StoreError};
@@ -181,6 +181,7 @@ impl Intent<'_> {
         let property = |name: &str| image.properties.get(name).cloned();
         RequestSpec {
             instances: ids.to_vec(),
+            purpose: Purpose::Create,
             project_id: self.context.project_id.to_string(),
             resources: flavor.resources(),
             availability_zone: placement.zone.clone(),
