@@ -52,9 +52,10 @@ pub enum BatchRefusal {
     },
 }
 
-/// Places a batch and books what is placed. Gangs come in the order of their highest priority, then as given; within a
-/// gang the largest item comes first. What one gang could not get stays for the next. The answers are in the order of the
-/// items.
+/// Places a batch and books what is placed. Gangs come in the order of their highest priority, then as given. Within a
+/// gang large items come before small ones, and those that take much of different resources by turns: hosts that were
+/// filled with memory alone would have cores left that nobody can use. What one gang could not get stays for the next. The
+/// answers are in the order of the items.
 ///
 /// ```
 /// use nova_sched::{
@@ -95,7 +96,7 @@ pub fn place_batch(
     }
     let mut answers: Vec<Option<Result<Vec<Selection>, BatchRefusal>>> = items.iter().map(|_| None).collect();
     let mut booked = Bookings::default();
-    for gang in gangs(items) {
+    for gang in gangs(items, &table.capacities()) {
         let before = booked.0.len();
         match place_gang(scheduler, table, items, &gang, rng, &mut booked) {
             Ok(Ok(placed)) => placed.into_iter().for_each(|(item, chosen)| answers[item] = Some(Ok(chosen))),
@@ -129,7 +130,7 @@ impl Bookings {
 }
 
 /// The items of each gang, in the order in which they are placed.
-fn gangs(items: &[BatchItem]) -> Vec<Vec<usize>> {
+fn gangs(items: &[BatchItem], capacities: &[f64]) -> Vec<Vec<usize>> {
     let mut numbers = BTreeMap::new();
     let mut gangs: Vec<Vec<usize>> = Vec::new();
     for (item, asked) in items.iter().enumerate() {
@@ -147,11 +148,42 @@ fn gangs(items: &[BatchItem]) -> Vec<Vec<usize>> {
             None => gangs.push(vec![item]),
         }
     }
-    for gang in &mut gangs {
-        gang.sort_by_key(|item| std::cmp::Reverse(items[*item].request.resources.0));
+    for gang in gangs.iter_mut().filter(|gang| gang.len() > 1) {
+        *gang = by_turns(items, gang, capacities);
     }
     gangs.sort_by_key(|gang| std::cmp::Reverse(gang.iter().map(|item| items[*item].priority).max()));
     gangs
+}
+
+/// The items of a gang, the largest first, in such turns that no resource is used up before the others.
+///
+/// An item is as large as the part that it takes of the table's capacity of a resource, of that where this is most. For each
+/// resource there is a row of the items that take most of it; the next item is from the row of the resource of which, so
+/// far, the least part of what the gang wants was handed out.
+fn by_turns(items: &[BatchItem], gang: &[usize], capacities: &[f64]) -> Vec<usize> {
+    let part = |item: usize, index: usize| items[item].request.resources.get(index) as f64 / capacities[index].max(1.0);
+    let dimensions = capacities.len().max(1);
+    let mut rows: Vec<Vec<(f64, usize)>> = vec![Vec::new(); dimensions];
+    let mut wanted = vec![0.0; dimensions];
+    let times = |item: usize| f64::from(items[item].request.num_instances);
+    for item in gang {
+        let parts = (0..capacities.len()).map(|index| (part(*item, index), index));
+        let (most, index) = parts.reduce(|a, b| if b.0 > a.0 { b } else { a }).unwrap_or_default();
+        rows[index].push((most, *item));
+        (0..capacities.len()).for_each(|index| wanted[index] += part(*item, index) * times(*item));
+    }
+    // The last of a row is its largest; of equals, the one that was given first.
+    rows.iter_mut().for_each(|row| row.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1))));
+    let mut taken = vec![0.0; dimensions];
+    let mut order = Vec::with_capacity(gang.len());
+    while order.len() < gang.len() {
+        let done = |index: &usize| if wanted[*index] > 0.0 { taken[*index] / wanted[*index] } else { 0.0 };
+        let next = (0..dimensions).filter(|index| !rows[*index].is_empty()).min_by(|a, b| done(a).total_cmp(&done(b)));
+        let Some((_, item)) = next.and_then(|index| rows[index].pop()) else { break };
+        (0..capacities.len()).for_each(|index| taken[index] += part(item, index) * times(item));
+        order.push(item);
+    }
+    order
 }
 
 type Placed = Vec<(usize, Vec<Selection>)>;

@@ -9,38 +9,20 @@
 //!
 //! Bounds are a cache and no part of the table's state: whoever finds them in use by another thread does without.
 
-use std::hash::Hasher;
+mod key;
+mod reach;
+mod turn;
+
 use std::sync::{Mutex, MutexGuard, TryLockError};
 
-use crate::dimensions::ResourceVector;
-use crate::hash::Mixer;
 use crate::query::Query;
-use crate::table::{BLOCK, LoadIndexRef, NOTHING, Row, Zone, bit_of, block_of};
+use crate::table::{BLOCK, LoadIndexRef, NOTHING, Row};
+use key::Key;
+pub(crate) use reach::Reach;
+pub(crate) use turn::Turn;
 
 /// So many classes are kept; the one not used for longest makes way.
 const MOST_CLASSES: usize = 256;
-
-/// Where a class looks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Reach {
-    /// In all blocks.
-    Everywhere,
-    /// In the blocks of one zone.
-    Zone(u32),
-}
-
-/// What the requests of a class have in common.
-#[derive(PartialEq, Eq)]
-struct Key {
-    /// The load index that merits come from; none when all hosts are worth the same.
-    load: Option<usize>,
-    reach: Reach,
-    resources: ResourceVector,
-    limit: Option<(usize, u64)>,
-    architecture: Vec<usize>,
-    required: Vec<usize>,
-    forbidden: Vec<usize>,
-}
 
 struct Class {
     hash: u64,
@@ -67,68 +49,6 @@ pub(crate) struct ClassCache(Mutex<Classes>);
 impl Clone for ClassCache {
     fn clone(&self) -> Self {
         Self::default()
-    }
-}
-
-/// The order among equals: follows from a random number, and then every host has its rank.
-#[derive(Clone, Copy)]
-pub(crate) struct Turn {
-    /// Where to begin among groups, as a fraction of 2^20.
-    group: u64,
-    /// Where to begin among the blocks of a group, as a fraction of 2^20.
-    block: u64,
-    /// Bits come in the order first, first + step, first + 2 * step, ...; the step is odd, so that each has its turn.
-    first: u32,
-    step: u32,
-}
-
-impl Turn {
-    pub(crate) fn new(random: u64) -> Self {
-        Self {
-            group: random & 0xF_FFFF,
-            block: random >> 20 & 0xF_FFFF,
-            first: (random >> 40) as u32 & 63,
-            step: (random >> 46) as u32 & 63 | 1,
-        }
-    }
-
-    fn first_group(self, groups: usize) -> usize {
-        ((self.group * groups as u64) >> 20) as usize
-    }
-
-    fn first_block(self, blocks: usize) -> usize {
-        ((self.block * blocks as u64) >> 20) as usize
-    }
-
-    /// The rank of a host at that place among `blocks`: the lower comes first.
-    pub(crate) fn rank(self, position: usize, bit: usize, blocks: usize) -> u64 {
-        let groups = blocks.div_ceil(BLOCK);
-        let group = position / BLOCK;
-        let len = BLOCK.min(blocks - group * BLOCK);
-        let group = (group + groups - self.first_group(groups)) % groups;
-        let block = (position % BLOCK + len - self.first_block(len)) % len;
-        // Newton's iteration for the inverse of an odd number, modulo a power of two.
-        let inverse = (0..3)
-            .fold(self.step, |inverse, _| inverse.wrapping_mul(2_u32.wrapping_sub(self.step.wrapping_mul(inverse))));
-        let bit = (bit as u32).wrapping_sub(self.first).wrapping_mul(inverse) & 63;
-        (group as u64) << 12 | (block as u64) << 6 | u64::from(bit)
-    }
-
-    /// The set bits of a block's mask, first rank first.
-    #[inline]
-    pub(crate) fn bits(self, mask: u64) -> impl Iterator<Item = usize> {
-        let (mut bit, mut left) = (self.first, mask);
-        std::iter::from_fn(move || {
-            while left != 0 {
-                let this = bit;
-                bit = (bit + self.step) & 63;
-                if left >> this & 1 == 1 {
-                    left &= !(1 << this);
-                    return Some(this as usize);
-                }
-            }
-            None
-        })
     }
 }
 
@@ -264,13 +184,13 @@ pub(crate) struct Best {
 impl Held<'_> {
     /// The class of the request, up to date. `None` when there is no room for another.
     pub(crate) fn class(&mut self, query: &Query<'_>, load: Option<usize>, reach: Reach) -> Option<usize> {
-        let hash = hash_of(query, load, reach);
+        let hash = Key::hash_of(query, load, reach);
         let began = self.began;
         let list = &mut self.classes.list;
-        let number = match list.iter().position(|class| class.hash == hash && is_of(&class.key, query, load, reach)) {
+        let number = match list.iter().position(|class| class.hash == hash && class.key.is_of(query, load, reach)) {
             Some(number) => number,
             None => {
-                let key = key_of(query, load, reach);
+                let key = Key::of(query, load, reach);
                 let mut class = Class { hash, key, seen: 0, used: began, bounds: Vec::new(), groups: Vec::new() };
                 class.reset(query);
                 if list.len() < MOST_CLASSES {
@@ -350,157 +270,5 @@ impl Held<'_> {
                 show(query.block_at(class.key.reach, position));
             }
         }
-    }
-}
-
-fn hash_of(query: &Query<'_>, load: Option<usize>, reach: Reach) -> u64 {
-    let mut mixer = Mixer::default();
-    mixer.write_usize(load.map_or(0, |load| load + 1));
-    mixer.write_u64(match reach {
-        Reach::Everywhere => 0,
-        Reach::Zone(zone) => u64::from(zone) + 1,
-    });
-    for (index, amount) in query.request.resources.non_zero() {
-        mixer.write_u64((index as u64) << 60 ^ amount);
-    }
-    if let Some(limit) = query.limit {
-        mixer.write_u64(limit.most);
-    }
-    let (architecture, required, forbidden) = query.marks();
-    for (kind, ids) in [architecture, required, forbidden].into_iter().enumerate() {
-        ids.iter().for_each(|id| mixer.write_u64((kind as u64) << 60 ^ *id as u64));
-    }
-    mixer.finish()
-}
-
-fn is_of(key: &Key, query: &Query<'_>, load: Option<usize>, reach: Reach) -> bool {
-    let (architecture, required, forbidden) = query.marks();
-    key.load == load
-        && key.reach == reach
-        && key.resources == query.request.resources
-        && key.limit == query.limit.map(|limit| (limit.dimension, limit.most))
-        && key.architecture == architecture
-        && key.required == required
-        && key.forbidden == forbidden
-}
-
-fn key_of(query: &Query<'_>, load: Option<usize>, reach: Reach) -> Key {
-    let (architecture, required, forbidden) = query.marks();
-    Key {
-        load,
-        reach,
-        resources: query.request.resources,
-        limit: query.limit.map(|limit| (limit.dimension, limit.most)),
-        architecture: architecture.to_vec(),
-        required: required.to_vec(),
-        forbidden: forbidden.to_vec(),
-    }
-}
-
-impl Query<'_> {
-    pub(crate) fn reach_len(&self, reach: Reach) -> usize {
-        match reach {
-            Reach::Everywhere => self.table.blocks.len(),
-            Reach::Zone(zone) => self.zone(zone).map_or(0, |zone| zone.blocks.len()),
-        }
-    }
-
-    #[inline]
-    pub(crate) fn block_at(&self, reach: Reach, position: usize) -> usize {
-        match reach {
-            Reach::Everywhere => position,
-            Reach::Zone(zone) => self.table.zones[zone as usize].blocks[position] as usize,
-        }
-    }
-
-    /// The row's place among the blocks of the reach.
-    #[inline]
-    pub(crate) fn position_of(&self, reach: Reach, row: Row) -> Option<usize> {
-        match reach {
-            Reach::Everywhere => Some(block_of(row)),
-            Reach::Zone(zone) => {
-                let block = self.table.blocks.get(block_of(row))?;
-                (block.zone == zone).then_some(block.position as usize)
-            }
-        }
-    }
-
-    fn zone(&self, zone: u32) -> Option<&Zone> {
-        self.table.zones.get(zone as usize)
-    }
-
-    /// The best merit of any host of the block that may be chosen at all.
-    fn general_bound(&self, load: Option<usize>, reach: Reach, position: usize) -> i64 {
-        let block = &self.table.blocks[self.block_at(reach, position)];
-        if block.eligible() == 0 {
-            return NOTHING;
-        }
-        let zone = &self.table.zones[block.zone as usize];
-        load.map_or(0, |load| zone.best_merit[load].block(block.position as usize))
-    }
-
-    /// Whether the host takes one instance, whatever the request says of single hosts.
-    #[inline]
-    fn takes_at_all(&self, row: Row) -> bool {
-        self.takers(block_of(row), 1 << bit_of(row)) != 0
-    }
-
-    /// The best host of a block that takes the request, of those `within`; the first by rank of equals. None is better
-    /// than `bound`.
-    fn best_of_block(
-        &self,
-        block: usize,
-        merits: &[i64; BLOCK],
-        bound: i64,
-        turn: Turn,
-        within: u64,
-    ) -> Option<(i64, usize)> {
-        let at_bound = within & equal_to(merits, bound) & self.eligible_and_marked(block);
-        if let Some(bit) = turn.bits(at_bound).find(|bit| self.has_room(block, *bit)) {
-            return Some((bound, bit));
-        }
-        let mut best: Option<(i64, usize)> = None;
-        for bit in turn.bits(self.takers(block, within & !at_bound)) {
-            if best.is_none_or(|(merit, _)| merits[bit] > merit) {
-                best = Some((merits[bit], bit));
-            }
-        }
-        best
-    }
-}
-
-/// The bits of the values that are equal to `value`.
-#[inline]
-fn equal_to(column: &[i64; BLOCK], value: i64) -> u64 {
-    let mut mask = 0;
-    for (bit, other) in column.iter().enumerate() {
-        mask |= u64::from(*other == value) << bit;
-    }
-    mask
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranks_are_the_order_of_bits() {
-        let mut rng = crate::SchedulerRng::from_seed(4);
-        for _ in 0..200 {
-            let turn = Turn::new(rng.next_u64());
-            let mask = rng.next_u64() & rng.next_u64();
-            let listed: Vec<usize> = turn.bits(mask).collect();
-            let mut sorted: Vec<usize> = crate::table::bits(mask).collect();
-            sorted.sort_by_key(|bit| turn.rank(70, *bit, 100));
-            assert_eq!(listed, sorted);
-        }
-    }
-
-    #[test]
-    fn every_place_has_its_own_rank() {
-        let turn = Turn::new(0x1234_5678_9ABC_DEF0);
-        let ranks: std::collections::BTreeSet<u64> =
-            (0..130).flat_map(|position| (0..64).map(move |bit| turn.rank(position, bit, 130))).collect();
-        assert_eq!(ranks.len(), 130 * 64);
     }
 }

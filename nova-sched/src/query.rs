@@ -321,12 +321,22 @@ impl<'a> Query<'a> {
     /// The hosts of a block that have room for one instance, all at once: those where no amount is more than what is left.
     #[inline]
     fn with_room(&self, index: usize) -> u64 {
+        let column = |dimension: usize| self.table.free.get(dimension).map(|column| &column[index]);
+        // Nothing is counted beyond MOST, so that differences never overflow.
+        let most = |amount: i64| amount.min(MOST as i64 + 1);
         let mut short = [0; BLOCK];
+        // So many are common: cores, memory and disk.
+        if let [(a, p), (b, q), (c, r)] = self.wants.items[..self.wants.len] {
+            let (p, q, r) = (most(p), most(q), most(r));
+            let (Some(a), Some(b), Some(c)) = (column(a), column(b), column(c)) else { return 0 };
+            for place in 0..BLOCK {
+                short[place] = (a[place] - p) | (b[place] - q) | (c[place] - r);
+            }
+            return !negative(&short);
+        }
         for (dimension, amount) in self.wants.iter() {
-            let Some(column) = self.table.free.get(dimension) else { return 0 };
-            // Nothing is counted beyond MOST, so that the difference never overflows.
-            let amount = amount.min(MOST as i64 + 1);
-            short.iter_mut().zip(&column[index]).for_each(|(short, free)| *short |= free - amount);
+            let (Some(column), amount) = (column(dimension), most(amount)) else { return 0 };
+            short.iter_mut().zip(column).for_each(|(short, free)| *short |= free - amount);
         }
         !negative(&short)
     }

@@ -63,7 +63,8 @@ pub struct Arguments {
     pub generator: GeneratorArguments,
 
     /// A scheduler, with options if wanted: least_load,load_source=memory,tie_break=name,max_cores=64 or
-    /// availability_zone,default_zone=NAME; may be given several times; all there are when not given
+    /// availability_zone,default_zone=NAME or filter,enabled_filters=NAME+NAME,ram_weight_multiplier=-1; may be given several
+    /// times; all there are when not given
     #[arg(long = "scheduler", value_name = "NAME[,OPTION=VALUE...]", help_heading = "Replay")]
     pub schedulers: Vec<String>,
     /// Decides what is random: the generated requests, and the schedulers' choices

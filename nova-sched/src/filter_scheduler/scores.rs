@@ -29,6 +29,8 @@ pub(super) struct Scratch {
     pub(super) survivors: Vec<Survivors>,
     /// Per block of survivors.
     scores: Vec<[f64; BLOCK]>,
+    /// The highest of each block's.
+    highest: Vec<f64>,
     /// Per weigher that has a say, then block of survivors.
     weights: Vec<[f64; BLOCK]>,
 }
@@ -157,8 +159,11 @@ impl<'a, 's> Weighing<'a, 's> {
         let len = self.scratch.survivors.len();
         let mut best = Best::default();
         for (number, survivors) in self.scratch.survivors.iter().enumerate() {
+            if self.scratch.highest[number] < most - slack {
+                continue;
+            }
             let estimates = &self.scratch.scores[number];
-            for place in bits(at_least(estimates, most - slack) & survivors.hosts) {
+            for place in bits(survivors.hosts).filter(|place| estimates[*place] >= most - slack) {
                 let part = |(which, scale): (usize, &Scale<'_>)| {
                     scale.part(self.scratch.weights[which * len + number][place], scale.multiplier)
                 };
@@ -173,20 +178,35 @@ impl<'a, 's> Weighing<'a, 's> {
     fn estimate(&mut self) -> f64 {
         let len = self.scratch.survivors.len();
         self.scratch.scores.resize(len.max(self.scratch.scores.len()), [0.0; BLOCK]);
-        let mut most = [f64::NEG_INFINITY; 4];
+        self.scratch.highest.clear();
         for (number, estimates) in self.scratch.scores[..len].iter_mut().enumerate() {
-            let mut sums = [0.0; BLOCK];
-            for (which, scale) in self.scales.iter().enumerate() {
-                let factor = scale.multiplier / scale.range;
-                let weights = &self.scratch.weights[which * len + number];
-                sums.iter_mut().zip(weights).for_each(|(sum, weight)| *sum += factor * weight);
+            let weights = |which: usize| &self.scratch.weights[which * len + number];
+            let factor = |scale: &Scale<'_>| scale.multiplier / scale.range;
+            match &self.scales[..] {
+                // So many are common: cores, memory and disk.
+                [a, b, c] => {
+                    let (a, b, c) = (factor(a), factor(b), factor(c));
+                    let (x, y, z) = (weights(0), weights(1), weights(2));
+                    for place in 0..BLOCK {
+                        estimates[place] = a * x[place] + b * y[place] + c * z[place];
+                    }
+                }
+                scales => {
+                    estimates.fill(0.0);
+                    for (which, scale) in scales.iter().enumerate() {
+                        let factor = factor(scale);
+                        let pairs = estimates.iter_mut().zip(weights(which));
+                        pairs.for_each(|(sum, weight)| *sum += factor * weight);
+                    }
+                }
             }
-            for four in sums.as_chunks::<4>().0 {
+            let mut most = [f64::NEG_INFINITY; 4];
+            for four in estimates.as_chunks::<4>().0 {
                 most.iter_mut().zip(four).for_each(|(most, sum)| *most = if sum > most { *sum } else { *most });
             }
-            *estimates = sums;
+            self.scratch.highest.push(most.into_iter().fold(f64::NEG_INFINITY, f64::max));
         }
-        most.into_iter().fold(f64::NEG_INFINITY, f64::max)
+        self.scratch.highest.iter().copied().fold(f64::NEG_INFINITY, f64::max)
     }
 
     /// Computes the score of every survivor.
@@ -310,16 +330,4 @@ fn fill(weights: &mut [f64; BLOCK], hosts: u64) {
     for place in bits(!hosts) {
         weights[place] = some;
     }
-}
-
-/// The bits of the values that are at least `bound`.
-fn at_least(values: &[f64; BLOCK], bound: f64) -> u64 {
-    let mut any = [false; 4];
-    for four in values.as_chunks::<4>().0 {
-        any.iter_mut().zip(four).for_each(|(any, value)| *any |= *value >= bound);
-    }
-    if any == [false; 4] {
-        return 0;
-    }
-    values.iter().enumerate().fold(0, |mask, (place, value)| mask | u64::from(*value >= bound) << place)
 }

@@ -339,6 +339,11 @@ impl HostTable {
         self.kinds.iter()
     }
 
+    /// What all hosts together may hand out, by dimension.
+    pub(crate) fn capacities(&self) -> Vec<f64> {
+        (0..self.dimensions.len()).map(|index| self.stocks.capacity(index)).collect()
+    }
+
     pub(crate) fn zone_id(&self, name: &str) -> Option<u32> {
         self.zone_ids.get(name).copied()
     }

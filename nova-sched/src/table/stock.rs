@@ -70,6 +70,11 @@ impl Stocks {
         &self.kept[id as usize].0
     }
 
+    /// What all hosts together may hand out of the dimension at `index`.
+    pub(super) fn capacity(&self, index: usize) -> f64 {
+        self.kept.iter().map(|(stock, hosts)| stock.capacity.get(index) as f64 * f64::from(*hosts)).sum()
+    }
+
     pub(super) fn keep(&mut self, stock: Stock) -> u32 {
         let key = stock.key();
         if let Some(id) = self.ids.get(&key) {
