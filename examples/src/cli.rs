@@ -51,6 +51,7 @@ pub fn registry() -> Registry {
         .with(nova_compute::COMPUTE_OPTIONS)
         .with(nova_core::options::hosts::OPTIONS)
         .check(nova_core::options::hosts::names_fit)
+        .check(nova_core::options::hosts::cpu_sets_fit)
 }
 
 /// The machine's name.

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{FlavorId, ProjectId};
+use crate::topology::asks_dedicated;
 
 /// A size of server (nova/objects/flavor.py). Instances keep a copy of the one that they were made from, so that a
 /// flavor may be changed or deleted without touching them.
@@ -66,6 +67,13 @@ impl Flavor {
             memory_mb: self.memory_mb,
             disk_gb: self.root_gb + self.ephemeral_gb + self.swap_mb.div_ceil(1024),
         }
+    }
+
+    /// What an instance of this flavor and of an image with these properties books on its host. CPUs of its own are booked
+    /// one by one (see [`crate::topology`]), not in the account of those that are shared.
+    pub fn booked_resources(&self, image: &BTreeMap<String, String>) -> Resources {
+        let all = self.resources();
+        if asks_dedicated(&self.extra_specs, image) { Resources { vcpus: 0, ..all } } else { all }
     }
 
     /// May this project use it?

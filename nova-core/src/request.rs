@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::flavor::Resources;
 use crate::ids::{HostName, ImageId, InstanceId, ProjectId, ZoneName};
 use crate::server_group::GroupPlacement;
+use crate::topology::GuestTopology;
 
 /// What the scheduler reads of a request (nova/objects/request_spec.py).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -53,6 +54,9 @@ pub struct RequestSpec {
     /// The server group that the hints name, as it stands when the scheduler is asked.
     #[serde(default)]
     pub group: Option<GroupPlacement>,
+    /// NUMA cells, dedicated CPUs and huge pages that each of them needs.
+    #[serde(default)]
+    pub topology: Option<GuestTopology>,
 }
 
 impl RequestSpec {

@@ -16,6 +16,7 @@ mod options;
 mod promises;
 mod request;
 mod table;
+mod topology;
 
 pub use manager::{Parts, SchedulerService, ServiceOptions};
 pub use options::{SCHEDULER_OPTIONS, algorithm_options};

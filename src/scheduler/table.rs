@@ -18,6 +18,7 @@ use super::groups;
 use super::inventory::inventory_of;
 use super::promises::Promises;
 use super::request::{DIMENSIONS, request, vector};
+use super::topology::Topologies;
 
 /// How long a promised place counts as taken though the store does not show it.
 pub const TENTATIVE: SignedDuration = SignedDuration::from_secs(60);
@@ -52,9 +53,10 @@ impl Stored {
 
 /// A host table, the aggregates that its hosts are in, and what was promised on it.
 pub struct Hosts {
-    table: HostTable,
+    pub(super) table: HostTable,
     aggregates: Aggregates,
-    promised: Promises,
+    pub(super) promised: Promises,
+    pub(super) topologies: Topologies,
 }
 
 impl Hosts {
@@ -62,7 +64,12 @@ impl Hosts {
     pub fn new(algorithm: &dyn Scheduler) -> Result<Self, SchedulerError> {
         let mut table = HostTable::new(Dimensions::new(DIMENSIONS)?);
         algorithm.register(&mut table)?;
-        Ok(Self { table, aggregates: Aggregates::default(), promised: Promises::default() })
+        Ok(Self {
+            table,
+            aggregates: Aggregates::default(),
+            promised: Promises::default(),
+            topologies: Topologies::default(),
+        })
     }
 
     /// How many hosts there are.
@@ -96,9 +103,12 @@ impl Hosts {
             self.put(node, up, service.is_some_and(|s| !s.disabled));
         }
         self.replace_allocations(allocations, now);
+        let promised = &self.promised;
+        self.topologies.read(allocations, |instance, host| promised.contains(instance, host));
     }
 
     fn put(&mut self, node: &ComputeNode, up: bool, enabled: bool) {
+        self.topologies.describe(node);
         let zone = self.aggregates.settle(&node.host, &node.zone);
         let mut host = inventory_of(node, &zone);
         host.up = up;
@@ -214,6 +224,7 @@ impl Hosts {
             }
             explained.sort_by_key(|host| !host.objections.is_empty());
         }
+        self.object_to_cells(spec, &mut explained);
         explained
     }
 
@@ -223,7 +234,7 @@ impl Hosts {
     }
 
     /// An instance that is asked for again has no use for what it was promised before.
-    fn take_back(&mut self, instance: InstanceId) {
+    pub(super) fn take_back(&mut self, instance: InstanceId) {
         for host in self.promised.take(instance) {
             self.table.release_on(instance.as_u128(), host.as_str());
         }
@@ -238,6 +249,9 @@ impl Hosts {
         rng: &mut SchedulerRng,
         now: Timestamp,
     ) -> Result<Vec<Selection>, NoValidHost> {
+        if let Some(guest) = &spec.topology {
+            return self.select_cells(algorithm, spec, guest, rng, now);
+        }
         for instance in &spec.instances {
             self.take_back(*instance);
         }

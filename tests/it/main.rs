@@ -11,3 +11,4 @@ mod host_facts;
 mod images;
 mod simulation;
 mod support;
+mod topology;

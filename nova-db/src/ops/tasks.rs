@@ -96,13 +96,14 @@ pub(super) async fn commit(tx: &mut dyn Transaction, commit: &TaskCommit) -> Res
     for host in &commit.release {
         release(tx, task.instance_id, host).await?;
     }
-    if let Some(booking) = &commit.book {
-        book(tx, booking).await?;
-    }
+    let booked = match &commit.book {
+        Some(booking) => Some(book(tx, booking).await?),
+        None => None,
+    };
     if let Some(action) = &commit.action {
         put(tx, action).await?;
     }
-    Ok(Committed { task, instance })
+    Ok(Committed { task, instance, booked })
 }
 
 async fn write_task(tx: &mut dyn Transaction, task: &Task, done: bool) -> Result<Task, Fail> {
