@@ -9,13 +9,13 @@ use nova_core::entropy::Entropy;
 use nova_core::request::{NoValidHost, RequestSpec, Selection};
 use nova_core::rpc::scheduler::{HostsChanged, SelectDestinations};
 use nova_core::rpc::{Refusal, RefusalKind};
-use nova_db::{Store, StoreError};
+use nova_db::{InstanceQuery, Store, StoreError};
 use nova_queue::{BusError, Dispatcher, HandlerError, MessageBus, RunningService, Subscription};
 use nova_sched::{Scheduler, SchedulerError, SchedulerRng};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::{Hosts, Stored};
+use super::{Hosts, Stored, images};
 use nova_core::error::chain;
 
 /// However many requests ask for a fresh view, the store is not read more often.
@@ -28,11 +28,17 @@ pub struct ServiceOptions {
     pub refresh_interval: Duration,
     /// A host that was not heard of for so long is down (`service_down_time`).
     pub service_down_time: Duration,
+    /// The images of servers are weighed (`filter_scheduler.image_props_weight_multiplier` is not 0), so they are read.
+    pub weighs_images: bool,
 }
 
 impl Default for ServiceOptions {
     fn default() -> Self {
-        Self { refresh_interval: Duration::from_secs(10), service_down_time: Duration::from_secs(60) }
+        Self {
+            refresh_interval: Duration::from_secs(10),
+            service_down_time: Duration::from_secs(60),
+            weighs_images: false,
+        }
     }
 }
 
@@ -131,6 +137,9 @@ impl SchedulerService {
         let stored = Stored::read(&**store).await?;
         let down_time = crate::conductor::signed(self.inner.options.service_down_time);
         state.hosts.read_from(&stored, self.inner.clock.now(), down_time);
+        if self.inner.options.weighs_images || images::weighed_by_aggregates(&stored.aggregates) {
+            state.hosts.note_images(&store.list_instances(&InstanceQuery::default()).await?);
+        }
         state.read = Some(began);
         Ok(())
     }

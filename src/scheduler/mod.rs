@@ -10,6 +10,7 @@
 
 mod aggregates;
 mod groups;
+mod images;
 mod inventory;
 mod manager;
 mod options;

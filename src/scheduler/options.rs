@@ -201,6 +201,7 @@ impl ServiceOptions {
         Self {
             refresh_interval: config.get(&REFRESH_INTERVAL),
             service_down_time: config.get(&common::SERVICE_DOWN_TIME),
+            weighs_images: config.get(&IMAGE_PROPS_WEIGHT) != 0.0,
         }
     }
 }

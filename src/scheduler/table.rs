@@ -57,6 +57,7 @@ pub struct Hosts {
     aggregates: Aggregates,
     pub(super) promised: Promises,
     pub(super) topologies: Topologies,
+    pub(super) weighs_images: bool,
 }
 
 impl Hosts {
@@ -69,6 +70,7 @@ impl Hosts {
             aggregates: Aggregates::default(),
             promised: Promises::default(),
             topologies: Topologies::default(),
+            weighs_images: false,
         })
     }
 
@@ -329,6 +331,7 @@ impl Hosts {
             self.allocate(selection.instance_id, &selection.chosen.host, spec.resources);
             self.promised.insert(selection.instance_id, &selection.chosen.host, group, now);
         }
+        self.note_promised_images(spec);
         selections
     }
 }
