@@ -196,7 +196,7 @@ fn flavor() -> Flavor {
 pub fn claim(mut task: Task, mut instance: Instance) -> TaskCommit {
     let (instance_id, host) = (instance.id, HostName::from(HOST));
     let resources = instance.flavor.resources();
-    let allocation = Allocation { instance_id, host: host.clone(), resources, created_at: NOW };
+    let allocation = Allocation { instance_id, host: host.clone(), resources, created_at: NOW, placement: None };
     instance.host = Some(host);
     instance.node = Some(HOST.into());
     instance.task_state = Some(TaskState::Spawning);

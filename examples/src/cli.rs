@@ -47,10 +47,12 @@ pub fn registry() -> Registry {
         .with(nova::api::compute::COMPUTE_API_OPTIONS)
         .with(nova::identity::IDENTITY_OPTIONS)
         .with(nova::image::IMAGE_OPTIONS)
+        .with(nova::conductor::CONDUCTOR_OPTIONS)
         .with(nova::scheduler::SCHEDULER_OPTIONS)
         .with(nova_compute::COMPUTE_OPTIONS)
         .with(nova_core::options::hosts::OPTIONS)
         .check(nova_core::options::hosts::names_fit)
+        .check(nova_core::options::hosts::cpu_sets_fit)
 }
 
 /// The machine's name.

@@ -1,9 +1,12 @@
 //! Signs of life, and what the host has.
 
+use std::collections::BTreeSet;
+
 use nova_core::flavor::Resources;
 use nova_core::host::Inventory;
 use nova_core::host_facts::HostFacts;
 use nova_core::rpc::conductor::{Heartbeat, HeartbeatReply, HeartbeatRequest, NodeReport};
+use nova_core::topology::{HostCell, format_cpu_set};
 use nova_queue::BusError;
 use nova_virt::HypervisorError;
 use tokio_util::sync::CancellationToken;
@@ -63,6 +66,14 @@ impl Agent {
     async fn node(&self) -> Result<NodeReport, HypervisorError> {
         let (has, can) = (self.hypervisor.resources().await?, self.hypervisor.capabilities());
         let options = &self.options;
+        let (shared, dedicated) = (options.cpu_shared_set.as_ref(), options.cpu_dedicated_set.as_ref());
+        let cells: Vec<HostCell> = has.cells.into_iter().map(|cell| cell.split(shared, dedicated)).collect();
+        // With sets, only shared CPUs are sold by the number; those for guests of their own are counted in the cells.
+        let vcpus = match shared.or(dedicated) {
+            Some(_) => cells.iter().map(|cell| cell.shared_cpus.len() as u64).sum(),
+            None => u64::from(has.vcpus),
+        };
+        warn_of_missing(&cells, shared.into_iter().chain(dedicated).flatten());
         Ok(NodeReport {
             hypervisor_hostname: has.hypervisor_hostname,
             hypervisor_type: has.hypervisor_type,
@@ -70,7 +81,7 @@ impl Agent {
             host_ip: has.host_ip,
             architectures: can.architectures,
             inventory: Inventory {
-                total: Resources { vcpus: u64::from(has.vcpus), memory_mb: has.memory_mb, disk_gb: has.disk_gb },
+                total: Resources { vcpus, memory_mb: has.memory_mb, disk_gb: has.disk_gb },
                 reserved: options.reserved,
                 cpu_ratio: options.cpu_ratio,
                 ram_ratio: options.ram_ratio,
@@ -78,7 +89,17 @@ impl Agent {
             },
             cpu_info: has.cpu_info,
             uptime: Some(has.uptime),
-            facts: HostFacts { traits: has.traits.union(&options.traits).cloned().collect() },
+            facts: HostFacts { traits: has.traits.union(&options.traits).cloned().collect(), cells },
         })
+    }
+}
+
+/// CPUs of the sets that the machine does not have.
+fn warn_of_missing<'a>(cells: &[HostCell], wanted: impl Iterator<Item = &'a u32>) {
+    let has = |cpu: &&u32| cells.iter().any(|cell| cell.shared_cpus.contains(cpu) || cell.dedicated_cpus.contains(cpu));
+    let missing: BTreeSet<u32> = wanted.filter(|cpu| !has(cpu)).copied().collect();
+    if !missing.is_empty() {
+        let missing = format_cpu_set(&missing);
+        tracing::warn!(cpus = missing, "compute.cpu_shared_set and cpu_dedicated_set name CPUs that are not there");
     }
 }

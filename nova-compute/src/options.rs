@@ -41,6 +41,10 @@ pub struct ComputeOptions {
     pub max_concurrent_builds: usize,
     /// What the operator says that the host can do (`compute.traits`).
     pub traits: BTreeSet<String>,
+    /// CPUs that guests share (`compute.cpu_shared_set`).
+    pub cpu_shared_set: Option<BTreeSet<u32>>,
+    /// CPUs for guests of their own (`compute.cpu_dedicated_set`).
+    pub cpu_dedicated_set: Option<BTreeSet<u32>>,
     /// Failed builds in a row that take the host out (`compute.consecutive_build_service_disable_threshold`).
     pub build_failure_threshold: u32,
     /// What is measured of the machine (`compute_monitors`), every [`Self::reconcile_interval`].
@@ -63,6 +67,8 @@ impl ComputeOptions {
             disk_ratio: 1.0,
             max_concurrent_builds: 10,
             traits: BTreeSet::new(),
+            cpu_shared_set: None,
+            cpu_dedicated_set: None,
             build_failure_threshold: 10,
             monitors: Monitors::default(),
         }
@@ -87,6 +93,8 @@ impl ComputeOptions {
             ram_ratio: config.get(&common::INITIAL_RAM_ALLOCATION_RATIO),
             disk_ratio: config.get(&common::INITIAL_DISK_ALLOCATION_RATIO),
             traits: config.get(&hosts::COMPUTE_TRAITS).into_iter().collect(),
+            cpu_shared_set: hosts::cpu_set(config, &hosts::CPU_SHARED_SET),
+            cpu_dedicated_set: hosts::cpu_set(config, &hosts::CPU_DEDICATED_SET),
             build_failure_threshold: u32::try_from(config.get(&hosts::BUILD_FAILURE_THRESHOLD)).unwrap_or(0),
             monitors: Monitors::named(&config.get(&hosts::COMPUTE_MONITORS)),
             max_concurrent_builds: if builds == 0 { 10_000 } else { builds },

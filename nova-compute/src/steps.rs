@@ -104,7 +104,8 @@ impl Step for HoldResources {
     async fn run(&self, cx: &mut BuildContext<'_>) -> Result<(), BuildError> {
         let order = &cx.order.body;
         let flavor = Resources {
-            vcpus: u64::from(order.vcpus),
+            // CPUs of its own are none of the shared ones.
+            vcpus: if order.placement.as_ref().is_some_and(|p| p.is_dedicated()) { 0 } else { u64::from(order.vcpus) },
             memory_mb: order.memory_mb,
             disk_gb: order.root_gb + order.ephemeral_gb + order.swap_mb.div_ceil(1024),
         };
@@ -198,5 +199,6 @@ fn guest(order: &Order<BuildOrder>, base: Option<PathBuf>) -> GuestSpec {
         config_drive: body.config_drive.then(|| config_drive::contents(order.instance_id, body)),
         interfaces: Vec::new(),
         running: true,
+        placement: body.placement.clone(),
     }
 }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{FlavorId, ProjectId};
+use crate::topology::asks_dedicated;
 
 /// A size of server (nova/objects/flavor.py). Instances keep a copy of the one that they were made from, so that a
 /// flavor may be changed or deleted without touching them.
@@ -92,6 +93,13 @@ impl Flavor {
     /// What is no number, or more than any host has, was never meant.
     fn instead(&self, key: &str) -> Option<u64> {
         self.extra_specs.get(key)?.trim().parse().ok().filter(|amount| *amount <= MOST)
+    }
+
+    /// What an instance of this flavor and of an image with these properties books on its host. CPUs of its own are booked
+    /// one by one (see [`crate::topology`]), not in the account of those that are shared.
+    pub fn booked_resources(&self, image: &BTreeMap<String, String>) -> Resources {
+        let all = self.resources();
+        if asks_dedicated(&self.extra_specs, image) { Resources { vcpus: 0, ..all } } else { all }
     }
 
     /// May this project use it?

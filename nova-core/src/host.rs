@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::flavor::Resources;
 use crate::host_facts::{HostFacts, HostStats};
 use crate::ids::{ComputeNodeId, HostName, InstanceId, ServiceId, ZoneName};
+use crate::topology::Placement;
 
 /// One binary on one host (nova/objects/service.py): made by its first heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -173,6 +174,9 @@ pub struct Allocation {
     pub resources: Resources,
     /// When.
     pub created_at: Timestamp,
+    /// Which cells, CPUs and pages of the host, where the instance asks for some. The store gives them out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
 }
 
 #[cfg(test)]

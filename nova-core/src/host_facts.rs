@@ -4,12 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::topology::HostCell;
+
 /// What seldom changes of a host. Part of its node's report.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostFacts {
     /// What it can do, under the names of `os-traits`, and `CUSTOM_…` where an operator says so.
     #[serde(default)]
     pub traits: BTreeSet<String>,
+    /// Its NUMA cells; none when the driver does not tell.
+    #[serde(default)]
+    pub cells: Vec<HostCell>,
 }
 
 /// What often changes of a host. It comes with heartbeats, when it has changed.

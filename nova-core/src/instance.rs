@@ -6,11 +6,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
-use crate::flavor::Flavor;
+use crate::flavor::{Flavor, Resources};
 use crate::ids::{HostName, InstanceId, ProjectId, RequestId, ReservationId, ServerGroupId, UserId, ZoneName};
 use crate::image::ImageMeta;
 use crate::server_group::group_of_hints;
 use crate::state::{LockedBy, PowerState, Situation, States, TaskState, VmState};
+use crate::topology::{self, GuestTopology};
 
 /// A server (nova/objects/instance.py). One row; every change names the generation that it read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -128,6 +129,19 @@ pub struct Instance {
 }
 
 impl Instance {
+    /// What it books on its host.
+    pub fn booked_resources(&self) -> Resources {
+        let none = BTreeMap::new();
+        self.flavor.booked_resources(self.image.as_ref().map_or(&none, |image| &image.properties))
+    }
+
+    /// The cells, CPUs and pages that it asks for. What it could not ask for was refused when it was made.
+    pub fn topology(&self) -> Option<GuestTopology> {
+        let (flavor, none) = (&self.flavor, BTreeMap::new());
+        let image = self.image.as_ref().map_or(&none, |image| &image.properties);
+        topology::asked(&flavor.extra_specs, image, flavor.vcpus, flavor.memory_mb).ok().flatten()
+    }
+
     /// The three states together.
     pub fn states(&self) -> States {
         States { vm_state: self.vm_state, task_state: self.task_state, power_state: self.power_state }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::flavor::Resources;
 use crate::ids::{HostName, ImageId, InstanceId, ProjectId, ZoneName};
 use crate::server_group::GroupPlacement;
+use crate::topology::GuestTopology;
 
 /// What hosts are asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +70,9 @@ pub struct RequestSpec {
     /// The server group that the hints name, as it stands when the scheduler is asked.
     #[serde(default)]
     pub group: Option<GroupPlacement>,
+    /// NUMA cells, dedicated CPUs and huge pages that each of them needs.
+    #[serde(default)]
+    pub topology: Option<GuestTopology>,
 }
 
 impl RequestSpec {

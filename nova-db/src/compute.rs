@@ -12,6 +12,7 @@ use nova_core::instance::Instance;
 use nova_core::quota::{Limits, Usage};
 use nova_core::state::{TaskState, VmState};
 use nova_core::task::Task;
+use nova_core::topology::GuestTopology;
 
 use crate::StoreError;
 
@@ -68,12 +69,14 @@ pub struct Booking {
     pub zone: Option<ZoneName>,
     /// The server group whose policy must hold when it is booked; one that is gone asks for nothing.
     pub group: Option<ServerGroupId>,
+    /// Cells, CPUs and pages that it needs: the store gives out free ones and writes them into the allocation.
+    pub topology: Option<GuestTopology>,
 }
 
 impl Booking {
     /// Only room is asked for.
     pub fn of(allocation: Allocation) -> Self {
-        Self { allocation, zone: None, group: None }
+        Self { allocation, zone: None, group: None, topology: None }
     }
 }
 
@@ -111,6 +114,8 @@ pub struct Committed {
     pub instance: Option<Instance>,
     /// Hosts on which the instance's allocation changed, and their nodes as they are now: first those that it left.
     pub nodes: Vec<(HostName, NodeVersion)>,
+    /// What was booked, with the cells, CPUs and pages that were given out.
+    pub booked: Option<Allocation>,
 }
 
 /// Which side of deletion.

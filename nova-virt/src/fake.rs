@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use nova_core::host_facts::CpuTimes;
 use nova_core::ids::InstanceId;
 use nova_core::state::PowerState;
+use nova_core::topology::{HostCell, HugePages};
 use tokio::sync::{Notify, broadcast};
 
 use crate::{
@@ -26,7 +27,7 @@ use faults::{Faults, Strike};
 use guests::{Effect, Guest, Guests, find, is_up, move_between, start, stop};
 use journal::Journal;
 pub use journal::{JournalEntry, JournalOutcome};
-pub use world::{FakeWorld, WorldViolation};
+pub use world::{CpuViolation, FakeWorld, WorldViolation};
 
 /// How many events a slow receiver may be behind before it loses some.
 const EVENT_BUFFER: usize = 4096;
@@ -63,6 +64,35 @@ pub struct FakeOptions {
     pub traits: BTreeSet<String>,
     /// How busy it is at first.
     pub load: FakeLoad,
+    /// Its NUMA cells; none: one, with all that it has.
+    pub cells: Vec<HostCell>,
+}
+
+impl FakeOptions {
+    /// Spreads CPUs and memory over so many cells, each with so much memory as pages of 2 MiB.
+    pub fn spread_over(&mut self, nodes: u32, huge_pages_mb: u64) {
+        let nodes = nodes.clamp(1, self.vcpus.max(1));
+        let memory_mb = self.memory_mb / u64::from(nodes);
+        let huge_pages_mb = huge_pages_mb.min(memory_mb);
+        let pages = HugePages { size_kb: 2048, count: huge_pages_mb / 2 };
+        let first = |cell: u32| (u64::from(cell) * u64::from(self.vcpus) / u64::from(nodes)) as u32;
+        let cell = |id| HostCell {
+            id,
+            shared_cpus: (first(id)..first(id + 1)).collect(),
+            memory_mb: memory_mb - huge_pages_mb,
+            huge_pages: (pages.count > 0).then_some(pages).into_iter().collect(),
+            ..HostCell::default()
+        };
+        self.cells = (0..nodes).map(cell).collect();
+    }
+
+    fn all_cells(&self) -> Vec<HostCell> {
+        if !self.cells.is_empty() {
+            return self.cells.clone();
+        }
+        let (shared_cpus, memory_mb) = ((0..self.vcpus).collect(), self.memory_mb);
+        vec![HostCell { shared_cpus, memory_mb, ..HostCell::default() }]
+    }
 }
 
 /// How busy a fake host says that it is.
@@ -93,6 +123,7 @@ impl FakeOptions {
             journal_limit: 100_000,
             traits: BTreeSet::new(),
             load: FakeLoad::default(),
+            cells: Vec::new(),
         }
     }
 }
@@ -184,6 +215,11 @@ impl FakeHypervisor {
     /// While false, every operation is `Unavailable`. Guests keep running.
     pub fn set_available(&self, available: bool) {
         self.lock().faults.unavailable = !available;
+    }
+
+    /// What a guest was made of.
+    pub fn spec_of(&self, instance: InstanceId) -> Option<GuestSpec> {
+        self.lock().guests.get(&instance).and_then(|guest| guest.spec.clone())
     }
 
     /// From now on the host is that busy.
@@ -389,6 +425,7 @@ impl Hypervisor for FakeHypervisor {
                 host_ip: self.options.host_ip.clone(),
                 uptime: "up 1 day".into(),
                 traits: self.options.traits.iter().cloned().chain(["COMPUTE_NODE".to_owned()]).collect(),
+                cells: self.options.all_cells(),
             })
         })
         .await
@@ -425,7 +462,14 @@ impl Hypervisor for FakeHypervisor {
 
     async fn spawn(&self, guest: &GuestSpec) -> Result<(), HypervisorError> {
         let epoch = Some(guest.epoch);
-        self.change(Operation::Spawn, guest.instance, epoch, |guests| guests::spawn(guests, guest)).await
+        self.change(Operation::Spawn, guest.instance, epoch, |guests| {
+            let made = guests::spawn(guests, guest)?;
+            for (cpu, instances) in guests::shared_cpus(guests, guest) {
+                self.options.world.cpu_shared(CpuViolation { host: self.options.hostname.clone(), cpu, instances });
+            }
+            Ok(made)
+        })
+        .await
     }
 
     async fn destroy(&self, id: InstanceId) -> Result<(), HypervisorError> {

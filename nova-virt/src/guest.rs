@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use nova_core::ids::InstanceId;
 use nova_core::state::PowerState;
+use nova_core::topology::{HostCell, Placement};
 use serde::{Deserialize, Serialize};
 
 use crate::HypervisorError;
@@ -40,6 +41,9 @@ pub struct GuestSpec {
     pub interfaces: Vec<InterfaceSpec>,
     /// Whether to start the guest once it is made.
     pub running: bool,
+    /// Which cells, CPUs and pages of the host it has; none: it floats.
+    #[serde(default)]
+    pub placement: Option<Placement>,
 }
 
 /// What a disk is for. There is at most one root and one swap disk.
@@ -229,6 +233,8 @@ pub struct NodeResources {
     pub uptime: String,
     /// What the host and this driver can do, by the names of `os-traits`.
     pub traits: BTreeSet<String>,
+    /// NUMA cells, all CPUs as shared ones; none when they are not known.
+    pub cells: Vec<HostCell>,
 }
 
 /// How to reboot.
@@ -293,8 +299,32 @@ impl GuestSpec {
         if self.memory_mb == 0 || self.memory_mb > MAX_MEMORY_MB {
             return Err(HypervisorError::invalid("memory_mb", format!("must be between 1 and {MAX_MEMORY_MB}")));
         }
+        self.validate_placement()?;
         validate_disks(&self.disks)?;
         self.config_drive.as_ref().map_or(Ok(()), ConfigDrive::validate)
+    }
+}
+
+impl GuestSpec {
+    /// Every CPU of the guest is in one cell, with a CPU of the host or some that it shares; the memory adds up.
+    fn validate_placement(&self) -> Result<(), HypervisorError> {
+        let Some(placement) = &self.placement else { return Ok(()) };
+        let wrong = |problem: &str| Err(HypervisorError::invalid("placement", problem));
+        let cpus: Vec<u32> = placement.cells.iter().flat_map(|cell| cell.cpus.iter().copied()).collect();
+        let all: BTreeSet<u32> = cpus.iter().copied().collect();
+        if cpus.len() != all.len() || all != (0..self.vcpus).collect() {
+            return wrong("must have each of the guest's CPUs in one cell");
+        }
+        if placement.cells.iter().map(|cell| cell.memory_mb).sum::<u64>() != self.memory_mb {
+            return wrong("must have all of the guest's memory in its cells");
+        }
+        for cell in &placement.cells {
+            let pinned: BTreeSet<u32> = cell.pins.keys().copied().collect();
+            if (pinned.is_empty() && cell.floats.is_empty()) || (!pinned.is_empty() && pinned != cell.cpus) {
+                return wrong("must have a CPU of the host for each of the guest's, or some to share");
+            }
+        }
+        Ok(())
     }
 }
 

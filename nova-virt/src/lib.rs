@@ -38,7 +38,9 @@ mod libvirt;
 pub mod testing;
 
 pub use error::{BoxError, ErrorKind, HypervisorError, Operation};
-pub use fake::{FakeHypervisor, FakeLoad, FakeOptions, FakeWorld, JournalEntry, JournalOutcome, WorldViolation};
+pub use fake::{
+    CpuViolation, FakeHypervisor, FakeLoad, FakeOptions, FakeWorld, JournalEntry, JournalOutcome, WorldViolation,
+};
 pub use guest::{
     AttachmentSource, Capabilities, ConfigDrive, DiskAttachment, DiskFormat, DiskRole, DiskSource, DiskSpec,
     GuestEvent, GuestEventKind, GuestInfo, GuestSpec, InterfaceSpec, NodeResources, RebootKind, SnapshotRequest,

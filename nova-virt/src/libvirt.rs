@@ -24,6 +24,7 @@ use crate::{
     VncEndpoint,
 };
 
+mod cells;
 mod connection;
 mod domain_xml;
 mod domains;

@@ -27,5 +27,6 @@ pub fn guest_spec(number: u32) -> GuestSpec {
         config_drive: None,
         interfaces: Vec::new(),
         running: true,
+        placement: None,
     }
 }

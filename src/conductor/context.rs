@@ -69,12 +69,19 @@ impl TaskContext {
             allocation: Allocation {
                 instance_id: self.instance.id,
                 host: destination.host.clone(),
-                resources: self.instance.flavor.resources(),
+                resources: self.instance.booked_resources(),
                 created_at: self.now,
+                placement: None,
             },
             zone: self.instance.pinned_availability_zone.clone(),
             group: self.instance.group(),
+            topology: self.instance.topology(),
         });
+    }
+
+    /// Does a booking wait for the next commit?
+    pub fn books(&self) -> bool {
+        self.book.is_some()
     }
 
     /// Gives the instance's resources on a host back with the next commit.

@@ -68,8 +68,8 @@ impl Conductor {
         for _ in 0..MAX_TURNS {
             match cx.task.next() {
                 Next::Run(name) => {
-                    if let Some(order) = self.run(&mut cx, name).await?
-                        && self.commit_and_wait(&mut cx).await?
+                    if let Some(mut order) = self.run(&mut cx, name).await?
+                        && self.commit_and_wait(&mut cx, &mut order).await?
                     {
                         return self.send(&mut cx, order).await;
                     }
@@ -125,7 +125,7 @@ impl Conductor {
     }
 
     /// Makes what is staged durable and takes the lease. False: the booked host has no room, the next one is due.
-    async fn commit_and_wait(&self, cx: &mut TaskContext) -> Result<bool, DriveError> {
+    async fn commit_and_wait(&self, cx: &mut TaskContext, order: &mut StagedOrder) -> Result<bool, DriveError> {
         cx.task.owner = Some(self.services.options.get().name.clone());
         cx.task.lease_until = later(self.clock.now(), self.services.options.get().task_lease);
         let commit = cx.commit(false);
@@ -134,6 +134,9 @@ impl Conductor {
                 self.tell_allocations(&commit, &committed.nodes);
                 if commit.book.is_some() {
                     metrics::counter!("nova_bookings_total").increment(1);
+                }
+                if let (StagedOrder::Build(body), Some(booked)) = (order, committed.booked) {
+                    body.placement = booked.placement;
                 }
                 cx.task = committed.task;
                 if let Some(instance) = committed.instance {

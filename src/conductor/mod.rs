@@ -24,5 +24,5 @@ mod sweep;
 pub use context::{StagedOrder, TaskContext};
 pub(crate) use engine::signed;
 pub use manager::{Conductor, ConductorError, Parts};
-pub use options::ConductorOptions;
+pub use options::{CONDUCTOR_OPTIONS, ConductorOptions};
 pub use rpcapi::BusOrders;

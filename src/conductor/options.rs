@@ -4,7 +4,19 @@ use std::time::Duration;
 
 use nova_core::ids::InstanceId;
 use nova_core::instance::hypervisor_name;
-use nova_core::options::{Config, common};
+use nova_core::options::{Config, Opt, OptionDecl, common};
+
+/// `image_cache.precache_concurrency`
+pub const PRECACHE_CONCURRENCY: Opt<i64> = Opt::integer("image_cache", "precache_concurrency", 1, 1_000)
+    .default("1")
+    .unit("hosts")
+    .reloads()
+    .roles(&["nova-conductor"])
+    .help(
+        "How many hosts of an aggregate fetch an image at once when an administrator has it cached ahead of its use.",
+    );
+/// The options that are declared here.
+pub const CONDUCTOR_OPTIONS: &[OptionDecl] = &[PRECACHE_CONCURRENCY.decl()];
 
 /// The conductor's settings, read from the configuration in one place.
 #[derive(Debug, Clone)]
@@ -49,14 +61,14 @@ impl Default for ConductorOptions {
 }
 
 impl ConductorOptions {
-    /// What the configuration says; `name` must be another one at each start.
+    /// What the configuration says, whose registry must know [`CONDUCTOR_OPTIONS`]; `name` must be another one at each start.
     pub fn from_config(config: &Config, name: String) -> Self {
         Self {
             name,
             task_lease: config.get(&common::TASK_LEASE),
             service_down_time: config.get(&common::SERVICE_DOWN_TIME),
             max_attempts: usize::try_from(config.get(&common::SCHEDULER_MAX_ATTEMPTS)).unwrap_or(1),
-            precache_concurrency: usize::try_from(config.get(&common::PRECACHE_CONCURRENCY)).unwrap_or(1),
+            precache_concurrency: usize::try_from(config.get(&PRECACHE_CONCURRENCY)).unwrap_or(1),
             shutdown_timeout: config.get(&common::SHUTDOWN_TIMEOUT),
             instance_name_template: config.get(&common::INSTANCE_NAME_TEMPLATE),
             ..Self::default()

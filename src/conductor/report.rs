@@ -84,7 +84,7 @@ impl Conductor {
                 instance_id: instance.id,
                 epoch: instance.epoch,
                 power_state: instance.power_state,
-                resources: instance.flavor.resources(),
+                resources: instance.booked_resources(),
                 busy: instance.task_state.is_some(),
             })
             .collect())

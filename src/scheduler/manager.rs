@@ -7,16 +7,17 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use nova_core::clock::Clock;
 use nova_core::entropy::Entropy;
+use nova_core::instance::Instance;
 use nova_core::request::{NoValidHost, RequestSpec, Selection};
 use nova_core::rpc::scheduler::{HostsChanged, SelectDestinations};
 use nova_core::rpc::{Refusal, RefusalKind};
-use nova_db::{Store, StoreError};
+use nova_db::{InstanceQuery, Store, StoreError};
 use nova_queue::{BusError, Dispatcher, HandlerError, MessageBus, RunningService, Subscription};
 use nova_sched::{Scheduler, SchedulerError, SchedulerRng};
 use tokio_util::sync::CancellationToken;
 
 use super::reading::Reading;
-use super::{Hosts, Stored};
+use super::{Hosts, Stored, images};
 use nova_core::error::chain;
 
 /// However many requests ask for a fresh view, the store is not read more often.
@@ -32,11 +33,17 @@ pub struct ServiceOptions {
     pub refresh_interval: Duration,
     /// A host that was not heard of for so long is down (`service_down_time`).
     pub service_down_time: Duration,
+    /// The images of servers are weighed (`filter_scheduler.image_props_weight_multiplier` is not 0), so they are read.
+    pub weighs_images: bool,
 }
 
 impl Default for ServiceOptions {
     fn default() -> Self {
-        Self { refresh_interval: Duration::from_secs(10), service_down_time: Duration::from_secs(60) }
+        Self {
+            refresh_interval: Duration::from_secs(10),
+            service_down_time: Duration::from_secs(60),
+            weighs_images: false,
+        }
     }
 }
 
@@ -85,12 +92,19 @@ struct State {
 #[async_trait]
 trait Source: Send + Sync {
     async fn read(&self) -> Result<Stored, StoreError>;
+
+    /// All instances, for what reads their images.
+    async fn instances(&self) -> Result<Vec<Instance>, StoreError>;
 }
 
 #[async_trait]
 impl Source for Arc<dyn Store> {
     async fn read(&self) -> Result<Stored, StoreError> {
         Stored::read(&**self).await
+    }
+
+    async fn instances(&self) -> Result<Vec<Instance>, StoreError> {
+        self.list_instances(&InstanceQuery::default()).await
     }
 }
 
@@ -179,6 +193,10 @@ impl SchedulerService {
         let stored = self.inner.source.read().await?;
         let now = self.inner.clock.now();
         let down_time = crate::conductor::signed(self.inner.options.service_down_time);
+        let instances = match self.inner.options.weighs_images || images::weighed_by_aggregates(&stored.aggregates) {
+            true => Some(self.inner.source.instances().await?),
+            false => None,
+        };
         let reading = Reading::new(&stored, &mark, now, down_time);
         self.state().hosts.begin_reading(&reading, now);
         for part in reading.parts(AT_ONCE) {
@@ -187,6 +205,10 @@ impl SchedulerService {
         }
         let mut state = self.state();
         state.hosts.end_reading();
+        state.hosts.read_topologies(&stored);
+        if let Some(instances) = instances {
+            state.hosts.note_images(&instances);
+        }
         state.read = Some(began);
         Ok(())
     }

@@ -11,6 +11,7 @@
 
 mod aggregates;
 mod groups;
+mod images;
 mod inventory;
 mod manager;
 mod news;
@@ -21,6 +22,7 @@ mod request;
 mod table;
 #[cfg(test)]
 mod testing;
+mod topology;
 
 pub use manager::{Parts, SchedulerService, ServiceOptions};
 pub use options::{SCHEDULER_OPTIONS, algorithm_options};

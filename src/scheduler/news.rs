@@ -51,6 +51,7 @@ impl Hosts {
                 return;
             }
         }
+        self.topologies.describe(node);
         let mut wanted = inventory_of(node, &node.zone);
         wanted.zone = self.aggregates.settle(&node.host, &node.zone).to_string();
         match (present, service) {

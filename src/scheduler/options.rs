@@ -223,6 +223,7 @@ impl ServiceOptions {
         Self {
             refresh_interval: config.get(&REFRESH_INTERVAL),
             service_down_time: config.get(&common::SERVICE_DOWN_TIME),
+            weighs_images: config.get(&IMAGE_PROPS_WEIGHT) != 0.0,
         }
     }
 }
@@ -296,7 +297,6 @@ fn filter_options(
             required: config.get(&METRICS_REQUIRED),
             weight_of_unavailable: config.get(&METRICS_UNAVAILABLE),
         },
-        ..FilterOptions::default()
     })
 }
 

@@ -132,6 +132,7 @@ impl Hosts {
             self.follow_reading(&reading, &part);
         }
         self.end_reading();
+        self.read_topologies(stored);
     }
 
     /// To be taken before a reading begins.

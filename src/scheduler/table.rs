@@ -21,6 +21,7 @@ use super::aggregates::Aggregates;
 use super::groups;
 use super::promises::{Promise, Promises};
 use super::request::{DIMENSIONS, request, vector};
+use super::topology::Topologies;
 
 /// How long a promised place counts as taken though the store does not show it.
 pub const TENTATIVE: SignedDuration = SignedDuration::from_secs(60);
@@ -39,6 +40,8 @@ pub struct Hosts {
     /// How much was heard: news, and promises that were made.
     pub(super) heard: u64,
     changes: u64,
+    pub(super) topologies: Topologies,
+    pub(super) weighs_images: bool,
 }
 
 /// How new what is known of a host is. Nothing older takes its place.
@@ -81,6 +84,8 @@ impl Hosts {
             told: BTreeMap::new(),
             heard: 0,
             changes: 0,
+            topologies: Topologies::default(),
+            weighs_images: false,
         })
     }
 
@@ -190,6 +195,7 @@ impl Hosts {
             let objection = Objection { check, details };
             explained.iter_mut().for_each(|host| host.objections.push(objection.clone()));
         }
+        self.object_to_cells(spec, &mut explained);
         explained
     }
 
@@ -200,7 +206,7 @@ impl Hosts {
     }
 
     /// An instance that is asked for again has no use for what it was promised before.
-    fn take_back(&mut self, instance: InstanceId) {
+    pub(super) fn take_back(&mut self, instance: InstanceId) {
         for host in self.promised.take(instance) {
             self.release(instance, &host);
         }
@@ -227,6 +233,9 @@ impl Hosts {
         self.expire_promises(now);
         if spec.purpose == Purpose::Rebuild {
             return self.check_image(algorithm, spec, rng);
+        }
+        if let Some(guest) = &spec.topology {
+            return self.select_cells(algorithm, spec, guest, rng, now);
         }
         for instance in &spec.instances {
             self.take_back(*instance);
@@ -316,6 +325,7 @@ impl Hosts {
             let promise = Promise { since: now, heard: self.heard, group, before };
             self.promised.insert(instance, host, promise);
         }
+        self.note_promised_images(spec);
         selections
     }
 }

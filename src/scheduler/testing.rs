@@ -83,7 +83,7 @@ impl Stored {
     /// Books as the store does.
     pub(super) fn book(&mut self, number: u128, at: usize) {
         let (instance_id, host) = (instance(number), host(at));
-        self.allocations.push(Allocation { instance_id, host, resources: small(), created_at: NOW });
+        self.allocations.push(Allocation { instance_id, host, resources: small(), created_at: NOW, placement: None });
         self.allocations.sort_by(|a, b| (&a.host, a.instance_id).cmp(&(&b.host, b.instance_id)));
         self.nodes[at].generation += 1;
     }

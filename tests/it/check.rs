@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::SignedDuration;
-use nova::check::{CheckOptions, Checker, GuestFacts, HostFacts, Hosts, Repair, Report, examine};
+use nova::check::{CheckOptions, Checker, GuestFacts, HostFacts, Hosts, Repair, Report, Violation, examine};
 use nova_core::action::ActionRecord;
 use nova_core::clock::Clock;
 use nova_core::context::RequestContext;
@@ -64,6 +64,11 @@ fn checker(cloud: &Cloud) -> Checker {
         clock: cloud.clock.clone(),
         options: CheckOptions::default(),
     }
+}
+
+/// What is wrong with the cloud now.
+pub async fn violations(cloud: &Cloud) -> Vec<Violation> {
+    checker(cloud).check().await.unwrap().violations
 }
 
 fn found(report: &Report) -> Vec<&'static str> {
@@ -283,6 +288,7 @@ async fn i3_booked_where_it_is_not() {
         host: still.other_host(&server),
         resources: server.flavor.resources(),
         created_at: still.clock.now(),
+        placement: None,
     };
     let mut instance = still.store.get_instance(server.id).await.unwrap();
     instance.task_state = None;
@@ -549,6 +555,7 @@ async fn copy(store: &dyn Store, still: &Still) {
             host: server.host.clone().unwrap(),
             resources: server.flavor.resources(),
             created_at: server.created_at,
+            placement: None,
         };
         let epoch = still.servers.iter().find(|known| known.id == server.id).unwrap().epoch;
         let commit = TaskCommit {

@@ -1,6 +1,6 @@
 //! Placement by what hosts can do and by how busy they say that they are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use nova_core::flavor::Flavor;
@@ -205,6 +205,28 @@ async fn the_least_loaded_host_is_the_one_that_says_so() {
         assert_eq!(boot(&cloud, 3, &small).await, vec![host("host02"); 3], "{source}");
         cloud.check().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn servers_of_like_images_are_kept_together_where_that_is_weighed() {
+    let mut algorithm = SchedulerOptions::default();
+    algorithm.filter.image_props_weight_multiplier = 1e6;
+    let cloud = Cloud::start(CloudOptions { scheduler: "filter", algorithm, ..CloudOptions::default() }).await;
+    let small = asking(&cloud, 256, &[]);
+    let [debian, fedora] = ["deb10000-0000-4000-8000-000000000001", "fed00000-0000-4000-8000-000000000001"];
+    let mut hosts: BTreeMap<&str, BTreeSet<HostName>> = BTreeMap::new();
+    for round in 0..3 {
+        for image in [debian, fedora] {
+            let id = cloud.boot_from(image.parse().unwrap(), 1, small.clone()).await.unwrap()[0];
+            cloud.settle().await;
+            hosts.entry(image).or_default().extend(cloud.get(id).await.host);
+        }
+        // What was promised is read of the store from here on.
+        cloud.pass(Duration::from_secs(if round == 1 { 90 } else { 0 })).await;
+    }
+    assert_eq!((hosts[debian].len(), hosts[fedora].len()), (1, 1), "{hosts:?}");
+    assert!(hosts[debian].is_disjoint(&hosts[fedora]), "the emptier host took the first of the second kind");
+    cloud.check().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,3 +12,4 @@ mod images;
 mod no_valid_host;
 mod simulation;
 mod support;
+mod topology;

@@ -14,6 +14,7 @@ use nova_core::ids::{HostName, InstanceId};
 use nova_core::options::{Config, common};
 use nova_core::request::{FlavorWish, ImageWish, NoValidHost, RequestSpec, Selection};
 use nova_core::server_group::group_of_hints;
+use nova_core::topology;
 use nova_db::Store;
 use nova_sched::{HostExplanation, SchedulerRng};
 use serde_json::{Value, json};
@@ -127,6 +128,15 @@ async fn request(store: &dyn Store, asked: &ExplainArgs) -> Result<RequestSpec, 
         let property = |name: &str| image.properties.get(name).cloned();
         spec.architecture = property("hw_architecture").or_else(|| property("architecture"));
         spec.image = Some(ImageWish { id, properties: image.properties.clone() });
+    }
+    let none = BTreeMap::new();
+    let image = spec.image.as_ref().map_or(&none, |image| &image.properties);
+    let Resources { vcpus, memory_mb, .. } = spec.resources;
+    let vcpus = u32::try_from(vcpus).unwrap_or(u32::MAX);
+    let topology = topology::asked(&spec.flavor.extra_specs, image, vcpus, memory_mb);
+    spec.topology = topology.map_err(|error| StartError::because(format!("--flavor, --image: {error}")))?;
+    if topology::asks_dedicated(&spec.flavor.extra_specs, image) {
+        spec.resources.vcpus = 0;
     }
     if spec.hints.contains_key("group") && group_of_hints(&spec.hints).is_none() {
         return Err(StartError::because("--hint group: it is not the id of a server group"));

@@ -203,15 +203,6 @@ pub const SCHEDULER_MAX_ATTEMPTS: Opt<i64> = Opt::integer("scheduler", "max_atte
     .reloads()
     .roles(CONDUCTOR)
     .help("On how many hosts a build is tried before the server goes to ERROR.");
-/// `image_cache.precache_concurrency`
-pub const PRECACHE_CONCURRENCY: Opt<i64> = Opt::integer("image_cache", "precache_concurrency", 1, 1_000)
-    .default("1")
-    .unit("hosts")
-    .reloads()
-    .roles(CONDUCTOR)
-    .help(
-        "How many hosts of an aggregate fetch an image at once when an administrator has it cached ahead of its use.",
-    );
 /// `conductor.task_lease`
 pub const TASK_LEASE: Opt<Duration> = Opt::seconds("conductor", "task_lease", 1, 3600)
     .default("30")
@@ -376,7 +367,6 @@ pub const OPTIONS: &[OptionDecl] = &[
     DEFAULT_LOG_LEVELS.decl(),
     SCHEDULER_DRIVER.decl(),
     SCHEDULER_MAX_ATTEMPTS.decl(),
-    PRECACHE_CONCURRENCY.decl(),
     TASK_LEASE.decl(),
     TASK_DEADLINE.decl(),
     INSTANCE_BUILD_TIMEOUT.decl(),

@@ -11,6 +11,7 @@ use crate::flavor::Resources;
 use crate::ids::{InstanceId, TaskId};
 use crate::image::{ImageGrant, ImageMeta};
 use crate::rpc_method;
+use crate::topology::Placement;
 
 rpc_method! {
     /// Make this guest and start it.
@@ -134,6 +135,9 @@ pub struct BuildOrder {
     /// The request that made it.
     #[serde(default)]
     pub reservation_id: String,
+    /// Which cells, CPUs and pages of the host it has, where it asked for some.
+    #[serde(default)]
+    pub placement: Option<Placement>,
 }
 
 impl std::fmt::Debug for BuildOrder {

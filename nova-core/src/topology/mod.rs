@@ -137,6 +137,11 @@ pub struct PlacedCell {
 }
 
 impl Placement {
+    /// Does the guest have CPUs of its own?
+    pub fn is_dedicated(&self) -> bool {
+        self.cells.iter().any(|cell| !cell.pins.is_empty())
+    }
+
     /// CPUs of the host that nobody else may have.
     pub fn own_cpus(&self) -> impl Iterator<Item = u32> {
         self.cells.iter().flat_map(|cell| cell.pins.values().chain(&cell.idle).copied())

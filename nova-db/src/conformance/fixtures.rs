@@ -284,7 +284,13 @@ pub(crate) fn action(instance: &Instance, request: &RequestId, name: &str) -> Ac
 /// Its flavor's resources, on that host.
 pub(crate) fn booking(instance: &Instance, host: &str) -> Booking {
     let (instance_id, host) = (instance.id, HostName::from(host));
-    Booking::of(Allocation { instance_id, host, resources: instance.flavor.resources(), created_at: at(1) })
+    Booking::of(Allocation {
+        instance_id,
+        host,
+        resources: instance.flavor.resources(),
+        created_at: at(1),
+        placement: None,
+    })
 }
 
 /// A commit of the task's own row and a booking.

@@ -58,7 +58,7 @@ pub async fn stats_are_written_when_they_change(store: &Arc<dyn Store>) {
     assert!(told.generation > node.generation);
     assert_eq!(store.put_stats(&host, busy.clone()).await.unwrap(), told);
     assert_eq!(store.node_of_host(&host).await.unwrap(), told);
-    let facts = HostFacts { traits: ["CUSTOM_FAST".to_owned()].into() };
+    let facts = HostFacts { traits: ["CUSTOM_FAST".to_owned()].into(), ..HostFacts::default() };
     let report = ComputeNode { facts: facts.clone(), stats: busy, ..make.node("h1", 4096) };
     assert_eq!(store.put_node(report).await.unwrap().facts, facts);
 }

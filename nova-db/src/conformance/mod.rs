@@ -14,6 +14,7 @@
 mod aggregates;
 mod archive;
 mod booking;
+mod cells;
 pub(crate) mod fixtures;
 mod flavors;
 mod hosts;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 pub use aggregates::*;
 pub use archive::*;
 pub use booking::*;
+pub use cells::*;
 pub use flavors::*;
 pub use hosts::*;
 pub use identity::*;
@@ -122,6 +124,9 @@ macro_rules! store_conformance {
             no_room_leaves_nothing,
             unknown_host_has_no_room,
             release_makes_room_first,
+            cpus_are_given_out_at_the_booking,
+            huge_pages_are_given_out_once,
+            no_cpu_is_given_out_twice,
             allocations_are_listed_in_order,
             needed_allocation_is_not_deleted,
             beats_make_services,

@@ -5,8 +5,9 @@ use nova_core::host::{Allocation, ComputeNode, NodeVersion};
 use nova_core::ids::{HostName, InstanceId, ProjectId};
 use nova_core::instance::Instance;
 use nova_core::quota::Usage;
+use nova_core::topology::{GuestTopology, Placement, place};
 
-use super::{add, aggregates, find, first, remove, replace_or_race, server_groups};
+use super::{add, aggregates, find, first, list, remove, replace_or_race, server_groups};
 use crate::records::ProjectUsage;
 use crate::rows::{Condition, Fail, Found, Lock, Select, Transaction, Value};
 use crate::{Booking, StoreError};
@@ -89,12 +90,15 @@ fn key(instance: InstanceId, host: &HostName) -> [Value; 2] {
 }
 
 /// Books resources on a host if there is room, and zone and group allow it. The same booking again changes nothing; another
-/// amount takes the place of the first. Returns the node as it is then, if it changed.
-pub(super) async fn book(tx: &mut dyn Transaction, booking: &Booking) -> Result<Option<NodeVersion>, Fail> {
-    let wanted = &booking.allocation;
+/// amount takes the place of the first. Returns what is booked, and the node as it is then, if it changed.
+pub(super) async fn book(
+    tx: &mut dyn Transaction,
+    booking: &Booking,
+) -> Result<(Allocation, Option<NodeVersion>), Fail> {
+    let mut wanted = booking.allocation.clone();
     let held: Option<Found<Allocation>> = find(tx, &key(wanted.instance_id, &wanted.host), Lock::ForUpdate).await?;
-    if held.as_ref().is_some_and(|held| held.record.resources == wanted.resources) {
-        return Ok(None);
+    if let Some(held) = held.as_ref().filter(|held| is_that(&held.record, booking)) {
+        return Ok((held.record.clone(), None));
     }
     server_groups::check_rule(tx, booking).await?;
     let no_room = |resource| StoreError::NoRoom { host: wanted.host.to_string(), resource };
@@ -107,15 +111,39 @@ pub(super) async fn book(tx: &mut dyn Transaction, booking: &Booking) -> Result<
         return Err(no_room(resource).into());
     }
     aggregates::check_zone(tx, booking, &node.zone).await?;
+    wanted.placement = match &booking.topology {
+        Some(asked) => Some(give_out(tx, &node, booking, asked).await?),
+        None => None,
+    };
     node.used = others.plus(wanted.resources);
     node.allocations += u64::from(held.is_none());
     node.generation = generation + 1;
     replace_or_race(tx, &node, generation).await?;
     match held {
-        Some(held) => replace_or_race(tx, wanted, held.generation).await,
-        None => add(tx, wanted).await,
-    }?;
-    Ok(Some(node.version()))
+        Some(held) => replace_or_race(tx, &wanted, held.generation).await?,
+        None => add(tx, &wanted).await?,
+    }
+    Ok((wanted, Some(node.version())))
+}
+
+/// Does the instance hold there what is to be booked?
+fn is_that(held: &Allocation, booking: &Booking) -> bool {
+    held.resources == booking.allocation.resources && held.placement.is_some() == booking.topology.is_some()
+}
+
+/// Cells, CPUs and pages of the node that nobody has. The node's row is held: whoever books there comes before or after.
+async fn give_out(
+    tx: &mut dyn Transaction,
+    node: &ComputeNode,
+    booking: &Booking,
+    asked: &GuestTopology,
+) -> Result<Placement, Fail> {
+    let of_host = Condition::Is("host", Value::text(&node.host));
+    let booked: Vec<Allocation> = list(tx, &Select::new(of_host).by(&["instance_id"])).await?;
+    let others = booked.iter().filter(|other| other.instance_id != booking.allocation.instance_id);
+    let held = others.filter_map(|other| other.placement.as_ref());
+    let no_room = |resource| StoreError::NoRoom { host: node.host.to_string(), resource };
+    place(&node.facts.cells, held, asked).map_err(|resource| no_room(resource).into())
 }
 
 /// Gives an allocation back, if there is one. Returns the node as it is then.

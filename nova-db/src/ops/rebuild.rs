@@ -82,7 +82,7 @@ async fn rebuild_allocations(
         }
         held.insert((id, host.clone()));
         let right = by_id.get(&id).filter(|instance| settled(instance, busy.contains(&id)));
-        if let Some(right) = right.map(|i| i.flavor.resources()).filter(|right| *right != allocation.resources) {
+        if let Some(right) = right.map(|i| i.booked_resources()).filter(|right| *right != allocation.resources) {
             let line = format!("{} -> {}", of_resources(allocation.resources), of_resources(right));
             changes.push(format!("allocation of instance {id} on {host}: {line}"));
             allocation.resources = right;
@@ -96,9 +96,9 @@ async fn rebuild_allocations(
         }
         // Even where it does not fit: the guest is there, and nothing more must be put beside it.
         changes.push(format!("allocation of instance {} on {host}: added", instance.id));
-        let resources = instance.flavor.resources();
+        let resources = instance.booked_resources();
         let (instance_id, created_at) = (instance.id, instance.updated_at);
-        add(tx, &Allocation { instance_id, host: host.clone(), resources, created_at }).await?;
+        add(tx, &Allocation { instance_id, host: host.clone(), resources, created_at, placement: None }).await?;
     }
     Ok(())
 }

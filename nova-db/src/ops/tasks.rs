@@ -98,14 +98,18 @@ pub(super) async fn commit(tx: &mut dyn Transaction, commit: &TaskCommit) -> Res
         let released = release(tx, task.instance_id, host).await?;
         nodes.extend(released.map(|version| (host.clone(), version)));
     }
-    if let Some(booking) = &commit.book {
-        let booked = book(tx, booking).await?;
-        nodes.extend(booked.map(|version| (booking.allocation.host.clone(), version)));
-    }
+    let booked = match &commit.book {
+        Some(booking) => {
+            let (booked, version) = book(tx, booking).await?;
+            nodes.extend(version.map(|version| (booked.host.clone(), version)));
+            Some(booked)
+        }
+        None => None,
+    };
     if let Some(action) = &commit.action {
         put(tx, action).await?;
     }
-    Ok(Committed { task, instance, nodes })
+    Ok(Committed { task, instance, nodes, booked })
 }
 
 async fn write_task(tx: &mut dyn Transaction, task: &Task, done: bool) -> Result<Task, Fail> {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use nova_core::ids::InstanceId;
 use nova_core::state::PowerState;
+use nova_core::topology::Placement;
 use serde::{Deserialize, Serialize};
 
 use crate::{BoxError, GuestEvent, GuestEventKind, GuestInfo, GuestSpec, HypervisorError, Operation};
@@ -41,6 +42,17 @@ pub(super) fn is_up(state: PowerState) -> bool {
 
 pub(super) fn find(guests: &mut Guests, instance: InstanceId) -> Result<&mut Guest, HypervisorError> {
     guests.get_mut(&instance).filter(|guest| guest.spec.is_some()).ok_or(HypervisorError::NotFound { instance })
+}
+
+/// Dedicated CPUs of a guest that others on this host have too.
+pub(super) fn shared_cpus(guests: &Guests, guest: &GuestSpec) -> Vec<(u32, Vec<InstanceId>)> {
+    let specs = guests.values().filter_map(|guest| guest.spec.as_ref());
+    let placed: Vec<(InstanceId, &Placement)> =
+        specs.filter_map(|spec| Some((spec.instance, spec.placement.as_ref()?))).collect();
+    let own = guest.placement.iter().flat_map(Placement::own_cpus);
+    let users = |cpu: u32| placed.iter().filter(move |(_, other)| other.own_cpus().any(|own| own == cpu));
+    let found = own.map(|cpu| (cpu, users(cpu).map(|(instance, _)| *instance).collect::<Vec<_>>()));
+    found.filter(|(_, users)| users.len() > 1).collect()
 }
 
 /// Makes the guest run, and tells which event that is.

@@ -1,5 +1,7 @@
 use std::sync::Arc;
 
+use nova_core::topology::{PlacedCell, Placement};
+
 use super::*;
 use crate::ConfigDrive;
 use crate::testing::{guest_spec, instance_id};
@@ -176,4 +178,43 @@ async fn the_console_shows_each_boot_up_to_the_login_banner() {
     fake.reboot(instance_id(1), RebootKind::Hard).await.unwrap();
     let log = String::from_utf8(fake.console_log(instance_id(1)).await.unwrap()).unwrap();
     assert_eq!(log.matches("server-1 login:").count(), 2, "{log}");
+}
+
+#[tokio::test]
+async fn two_guests_on_one_dedicated_cpu_are_seen() {
+    let fake = fake();
+    let pinned = |number: u32, cpu: u32| {
+        let cell = PlacedCell { cpus: [0].into(), pins: [(0, cpu)].into(), memory_mb: 64, ..PlacedCell::default() };
+        GuestSpec { placement: Some(Placement { cells: vec![cell] }), ..guest_spec(number) }
+    };
+    for guest in [pinned(1, 2), pinned(2, 3), guest_spec(3), pinned(2, 3)] {
+        fake.spawn(&guest).await.unwrap();
+    }
+    let world = &fake.options().world;
+    assert_eq!(world.cpu_violations(), []);
+    assert_eq!(fake.spec_of(instance_id(1)), Some(pinned(1, 2)));
+    fake.spawn(&pinned(4, 2)).await.unwrap();
+    let instances = vec![instance_id(1), instance_id(4)];
+    assert_eq!(world.cpu_violations(), [CpuViolation { host: "host1".into(), cpu: 2, instances }]);
+}
+
+#[tokio::test]
+async fn a_host_has_one_cell_or_as_many_as_it_is_told() {
+    let mut options = FakeOptions { vcpus: 6, memory_mb: 1000, ..FakeOptions::default() };
+    let cells = |options: &FakeOptions| {
+        let fake = FakeHypervisor::new(options.clone());
+        async move { fake.resources().await.unwrap().cells }
+    };
+    let one = HostCell { shared_cpus: (0..6).collect(), memory_mb: 1000, ..HostCell::default() };
+    assert_eq!(cells(&options).await, [one]);
+    options.spread_over(2, 100);
+    let huge_pages = vec![HugePages { size_kb: 2048, count: 50 }];
+    let cell = |id: u32| HostCell {
+        id,
+        shared_cpus: (id * 3..(id + 1) * 3).collect(),
+        memory_mb: 400,
+        huge_pages: huge_pages.clone(),
+        ..HostCell::default()
+    };
+    assert_eq!(cells(&options).await, [cell(0), cell(1)]);
 }

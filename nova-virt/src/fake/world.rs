@@ -17,8 +17,20 @@ pub struct WorldViolation {
     pub started_on: String,
 }
 
+/// A CPU of a host that two guests were promised for themselves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CpuViolation {
+    /// The host.
+    pub host: String,
+    /// The CPU.
+    pub cpu: u32,
+    /// The guests.
+    pub instances: Vec<InstanceId>,
+}
+
 #[derive(Debug, Default)]
 struct State {
+    shared_cpus: Vec<CpuViolation>,
     running: BTreeMap<InstanceId, BTreeSet<String>>,
     violations: Vec<WorldViolation>,
 }
@@ -38,6 +50,15 @@ impl FakeWorld {
     /// Every violation so far, in the order in which they came about.
     pub fn violations(&self) -> Vec<WorldViolation> {
         self.lock().violations.clone()
+    }
+
+    /// Every dedicated CPU that two guests got, in the order in which they were made.
+    pub fn cpu_violations(&self) -> Vec<CpuViolation> {
+        self.lock().shared_cpus.clone()
+    }
+
+    pub(super) fn cpu_shared(&self, violation: CpuViolation) {
+        self.lock().shared_cpus.push(violation);
     }
 
     /// Where an instance runs now.

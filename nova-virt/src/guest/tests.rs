@@ -1,3 +1,5 @@
+use nova_core::topology::{PlacedCell, Placement};
+
 use super::*;
 use crate::ErrorKind;
 use crate::testing::guest_spec;
@@ -48,5 +50,30 @@ fn config_drive_files_stay_inside_the_drive() {
         let files = BTreeMap::from([(path.to_owned(), Vec::new())]);
         let error = ConfigDrive { files }.validate().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{path:?}");
+    }
+}
+
+#[test]
+fn placements_that_leave_a_cpu_or_memory_out_are_refused() {
+    let cell = |cpus: &[u32], memory_mb| PlacedCell {
+        cpus: cpus.iter().copied().collect(),
+        floats: [7].into(),
+        memory_mb,
+        ..PlacedCell::default()
+    };
+    let with = |cells: Vec<PlacedCell>| GuestSpec { vcpus: 2, placement: Some(Placement { cells }), ..guest_spec(1) };
+    with(vec![cell(&[0], 32), cell(&[1], 32)]).validate().unwrap();
+    let pins = PlacedCell { pins: [(0, 4)].into(), ..cell(&[0, 1], 64) };
+    let nothing = PlacedCell { floats: Default::default(), ..cell(&[0, 1], 64) };
+    for cells in [
+        vec![],
+        vec![cell(&[0], 64)],
+        vec![cell(&[0, 1], 32), cell(&[1], 32)],
+        vec![cell(&[0, 1, 2], 64)],
+        vec![cell(&[0, 1], 63)],
+        vec![pins],
+        vec![nothing],
+    ] {
+        assert_eq!(problem_field(&with(cells.clone())), "placement", "{cells:?}");
     }
 }

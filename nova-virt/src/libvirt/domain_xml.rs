@@ -11,6 +11,8 @@ use quick_xml::events::BytesText;
 use super::options::LibvirtOptions;
 use crate::{GuestSpec, InterfaceSpec};
 
+mod placement;
+
 /// Domains with an element of this namespace in their metadata are ours.
 pub(super) const NAMESPACE: &str = "urn:nova-cloud:libvirt:guest:1";
 /// The prefix of that namespace.
@@ -39,6 +41,9 @@ pub(super) fn domain(guest: &GuestSpec, files: &GuestFiles, options: &LibvirtOpt
             .with_attribute(("unit", "MiB"))
             .write_text_content(BytesText::new(&guest.memory_mb.to_string()))?;
         text(w, "vcpu", &guest.vcpus.to_string())?;
+        if let Some(placement) = &guest.placement {
+            placement::tune(w, placement)?;
+        }
         w.create_element("metadata").write_inner_content(|w| write_metadata(w, guest))?;
         machine(w, guest, options)?;
         w.create_element("devices").write_inner_content(|w| devices(w, guest, files, options))?;
@@ -103,7 +108,7 @@ fn machine(w: &mut W, guest: &GuestSpec, options: &LibvirtOptions) -> io::Result
         empty(w, "acpi", &[])?;
         empty(w, "apic", &[])
     })?;
-    processor(w, options)?;
+    processor(w, guest, options)?;
     w.create_element("clock").with_attribute(("offset", "utc")).write_inner_content(|w| {
         empty(w, "timer", &[("name", "pit"), ("tickpolicy", "delay")])?;
         empty(w, "timer", &[("name", "rtc"), ("tickpolicy", "catchup")])?;
@@ -114,15 +119,19 @@ fn machine(w: &mut W, guest: &GuestSpec, options: &LibvirtOptions) -> io::Result
     text(w, "on_crash", "destroy")
 }
 
-fn processor(w: &mut W, options: &LibvirtOptions) -> io::Result<()> {
+fn processor(w: &mut W, guest: &GuestSpec, options: &LibvirtOptions) -> io::Result<()> {
+    let custom = options.cpu_mode == "custom";
+    let cells = |w: &mut W| guest.placement.as_ref().map_or(Ok(()), |placement| placement::cells(w, placement));
     let cpu = w.create_element("cpu").with_attribute(("mode", options.cpu_mode.as_str()));
-    if options.cpu_mode == "custom" {
+    if custom {
         cpu.with_attribute(("match", "exact")).write_inner_content(|w| {
             w.create_element("model")
                 .with_attribute(("fallback", "forbid"))
                 .write_text_content(BytesText::new(&options.cpu_model))?;
-            Ok(())
+            cells(w)
         })?;
+    } else if guest.placement.is_some() {
+        cpu.write_inner_content(cells)?;
     } else {
         cpu.write_empty()?;
     }

@@ -7,7 +7,7 @@ use virt::connect::Connect;
 
 use super::errors;
 use super::options::LibvirtOptions;
-use super::{read_xml, traits};
+use super::{cells, read_xml, traits};
 use crate::{HypervisorError, NodeResources};
 
 pub(super) const HYPERVISOR_TYPE: &str = "QEMU";
@@ -20,6 +20,7 @@ pub(super) fn resources(conn: &Connect, options: &LibvirtOptions) -> Result<Node
     let capabilities = conn.capabilities().map_err(failed)?;
     let cpu_info =
         read_xml::cpu_info(&capabilities).map_err(|source| HypervisorError::Failed { during: DURING, source })?;
+    let cells = cells::cells(&capabilities).map_err(|source| HypervisorError::Failed { during: DURING, source })?;
     Ok(NodeResources {
         hypervisor_hostname: conn.hostname().map_err(failed)?,
         hypervisor_type: HYPERVISOR_TYPE.into(),
@@ -28,7 +29,8 @@ pub(super) fn resources(conn: &Connect, options: &LibvirtOptions) -> Result<Node
         memory_mb: memory_mb()?,
         disk_gb,
         disk_free_gb,
-        traits: traits::traits(conn, options, &cpu_info),
+        traits: traits::traits(conn, options, &cpu_info, &cells),
+        cells,
         cpu_info,
         host_ip: options.host_ip.clone(),
         uptime: uptime(),

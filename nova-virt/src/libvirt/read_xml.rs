@@ -86,7 +86,7 @@ pub(super) fn cpu_features(cpu: &str) -> Result<Vec<String>, BoxError> {
     Ok(features)
 }
 
-enum Node<'a> {
+pub(super) enum Node<'a> {
     /// An element begins; it is the last of the path.
     Start(&'a BytesStart<'a>),
     /// The whole text of the element that is the last of the path.
@@ -94,7 +94,7 @@ enum Node<'a> {
 }
 
 /// Calls `visit` for each element and each element's text. Names are without prefix.
-fn walk(xml: &str, mut visit: impl FnMut(&[String], Node<'_>)) -> Result<(), BoxError> {
+pub(super) fn walk(xml: &str, mut visit: impl FnMut(&[String], Node<'_>)) -> Result<(), BoxError> {
     let mut reader = Reader::from_str(xml);
     let mut path: Vec<String> = Vec::new();
     let mut texts: Vec<String> = Vec::new();
@@ -153,12 +153,12 @@ fn local(start: &BytesStart<'_>) -> String {
     start.local_name().as_ref().to_owned()
 }
 
-fn attribute(start: &BytesStart<'_>, name: &str) -> Option<String> {
+pub(super) fn attribute(start: &BytesStart<'_>, name: &str) -> Option<String> {
     let attribute = start.try_get_attribute(name).ok().flatten()?;
     attribute.normalized_value(XmlVersion::Explicit1_0).ok().map(|value| value.into_owned())
 }
 
-fn strs(path: &[String]) -> Vec<&str> {
+pub(super) fn strs(path: &[String]) -> Vec<&str> {
     path.iter().map(String::as_str).collect()
 }
 

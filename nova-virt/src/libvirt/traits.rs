@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use nova_core::topology::HostCell;
 use serde_json::Value;
 use virt::connect::Connect;
 
@@ -85,8 +86,16 @@ const SAME: [&str; 38] = [
 ];
 
 /// All of them.
-pub(super) fn traits(conn: &Connect, options: &LibvirtOptions, cpu_info: &Value) -> BTreeSet<String> {
+pub(super) fn traits(
+    conn: &Connect,
+    options: &LibvirtOptions,
+    cpu_info: &Value,
+    cells: &[HostCell],
+) -> BTreeSet<String> {
     let mut traits: BTreeSet<String> = DRIVER.map(str::to_owned).into();
+    if cells.iter().any(|cell| cell.threads_per_core() > 1) {
+        traits.insert("HW_CPU_HYPERTHREADING".to_owned());
+    }
     traits.extend(features(conn, options, cpu_info).iter().filter_map(|feature| processor_trait(feature)));
     traits
 }

@@ -84,7 +84,7 @@ fn of_live(view: &View<'_>, instance: &Instance, own: &[&Allocation]) -> Vec<Vio
     if let Some(host) = &instance.host {
         let subject = vec![("instance", instance.id.to_string()), ("host", host.to_string())];
         let repair = settled.then_some(Repair::RebuildAccounts);
-        let right = instance.flavor.resources();
+        let right = instance.booked_resources();
         let text = match there.first() {
             None => Some(format!("nothing is booked for it; it is {}", resources(right))),
             Some(one) if settled && one.resources != right => {

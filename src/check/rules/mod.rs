@@ -1,6 +1,7 @@
 //! The invariants, each a pure function over a reading.
 
 mod accounts;
+mod cells;
 mod deployment;
 mod guests;
 mod states;
@@ -17,10 +18,11 @@ use super::{Facts, GuestFacts, Violation};
 /// Everything that is wrong in one reading, by invariant.
 pub fn examine(facts: &Facts) -> Vec<Violation> {
     let view = View::new(facts);
-    let rules: [fn(&View<'_>) -> Vec<Violation>; 11] = [
+    let rules: [fn(&View<'_>) -> Vec<Violation>; 12] = [
         accounts::capacity,
         accounts::bookings,
         accounts::usage,
+        cells::given_out,
         work::busy_without_task,
         work::tasks,
         work::actions,

@@ -12,6 +12,7 @@ use nova_core::rpc::scheduler::SelectDestinations;
 use nova_core::server_group::group_of_hints;
 use nova_core::state::TaskState;
 use nova_core::task::{Failure, Work};
+use nova_core::topology::Placement;
 
 use super::{Ran, Services, Step, StepError};
 use crate::conductor::context::{StagedOrder, TaskContext};
@@ -158,7 +159,9 @@ impl Step for Spawn {
         if let (Some(action), Some(host)) = (&mut cx.action, cx.instance.host.as_ref()) {
             action.begin_event(BUILD_EVENT, Some(host.as_str()), cx.now);
         }
-        Ok(Ran::Ordered(StagedOrder::Build(Box::new(order(services, cx)))))
+        let mut order = order(services, cx);
+        order.placement = booked(services, cx).await?;
+        Ok(Ran::Ordered(StagedOrder::Build(Box::new(order))))
     }
 
     async fn undo(&self, _services: &Services, cx: &mut TaskContext) -> Result<(), StepError> {
@@ -176,6 +179,19 @@ impl Step for Spawn {
             cx.stage_removal(host);
         }
         Ok(())
+    }
+}
+
+/// The cells, CPUs and pages that were booked for it. Of a booking that waits for the next commit, that commit says them.
+async fn booked(services: &Services, cx: &TaskContext) -> Result<Option<Placement>, StepError> {
+    let (false, Some(_), Some(host)) = (cx.books(), cx.instance.topology(), &cx.instance.host) else { return Ok(None) };
+    let read = services.store.list_allocations(Some(host)).await;
+    let held = read.map_err(|error| StepError::Later(chain(&error)))?;
+    let own = held.into_iter().find(|allocation| allocation.instance_id == cx.instance.id);
+    match own.and_then(|allocation| allocation.placement) {
+        Some(placement) => Ok(Some(placement)),
+        // A guest that asked for CPUs of its own must not be made without.
+        None => Err(StepError::fatal(500, "Internal error.", format!("no CPUs are booked for it on {host}"))),
     }
 }
 
@@ -199,7 +215,7 @@ fn order(services: &Services, cx: &TaskContext) -> BuildOrder {
         root_gb: flavor.root_gb,
         ephemeral_gb: flavor.ephemeral_gb,
         swap_mb: flavor.swap_mb,
-        resources: Some(flavor.resources()),
+        resources: Some(instance.booked_resources()),
         image: instance.image.clone(),
         image_grant: instance.image.as_ref().map(|image| services.image_grants.grant(image.id, cx.task.deadline)),
         config_drive: instance.config_drive,
@@ -210,6 +226,7 @@ fn order(services: &Services, cx: &TaskContext) -> BuildOrder {
         availability_zone: instance.availability_zone.as_ref().map(ToString::to_string),
         launch_index: instance.launch_index,
         reservation_id: instance.reservation_id.to_string(),
+        placement: None,
     }
 }
 

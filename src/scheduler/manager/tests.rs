@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nova_core::entropy::SeededEntropy;
+use nova_core::instance::Instance;
 use nova_db::MemoryStore;
 use nova_queue::MemoryBus;
 use nova_queue::testing::VirtualClock;
@@ -34,6 +35,10 @@ impl Source for Slow {
         self.began.fetch_add(1, Ordering::SeqCst);
         self.may.acquire().await.unwrap().forget();
         Ok(stored)
+    }
+
+    async fn instances(&self) -> Result<Vec<Instance>, StoreError> {
+        Ok(Vec::new())
     }
 }
 

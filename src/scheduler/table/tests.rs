@@ -88,7 +88,8 @@ fn the_multiplier_of_a_wish_counts() {
         let filter = nova_sched::by_name("filter", &options).unwrap();
         let mut stored = stored(2);
         let (resources, created_at) = (Resources { vcpus: 4, memory_mb: 4_096, disk_gb: 50 }, NOW);
-        stored.allocations = vec![Allocation { instance_id: instance(1), host: host(0), resources, created_at }];
+        stored.allocations =
+            vec![Allocation { instance_id: instance(1), host: host(0), resources, created_at, placement: None }];
         let mut hosts = read(&*filter, &stored);
         let wish = in_group(spec(9..10), GroupPolicy::SoftAffinity, &[(1, 0)]);
         places(&select(&mut hosts, &*filter, &wish).unwrap())

@@ -100,6 +100,15 @@ pub struct Cloud {
 /// Every image is there; the fake fetches none.
 struct AnyImage;
 
+/// Images of some ids have a property.
+fn distribution(id: ImageId) -> Option<&'static str> {
+    match id.to_string().get(..4) {
+        Some("deb1") => Some("debian"),
+        Some("fed0") => Some("fedora"),
+        _ => None,
+    }
+}
+
 #[async_trait]
 impl ImageService for AnyImage {
     async fn bootable_image(&self, _: &RequestContext, id: ImageId) -> Result<ImageMeta, ImageServiceError> {
@@ -112,7 +121,7 @@ impl ImageService for AnyImage {
             min_ram: 0,
             min_disk: 0,
             virtual_size: 1,
-            properties: BTreeMap::new(),
+            properties: distribution(id).map(|name| ("os_distro".to_owned(), name.to_owned())).into_iter().collect(),
         })
     }
     async fn download(&self, id: ImageId, _: Option<&ImageGrant>) -> Result<Box<dyn ImageData>, ImageServiceError> {
@@ -148,7 +157,10 @@ impl Cloud {
             bus: bus.clone(),
             clock: clock.clone(),
             entropy: entropy.clone(),
-            options: ServiceOptions::default(),
+            options: ServiceOptions {
+                weighs_images: options.algorithm.filter.image_props_weight_multiplier != 0.0,
+                ..ServiceOptions::default()
+            },
         })
         .unwrap();
         let services = (conductor.start().await.unwrap(), scheduler.start().await.unwrap());

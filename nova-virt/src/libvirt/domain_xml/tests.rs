@@ -1,3 +1,5 @@
+use nova_core::topology::{PlacedCell, Placement};
+
 use super::*;
 use crate::libvirt::read_xml;
 use crate::testing::guest_spec;
@@ -67,4 +69,38 @@ fn options_show_in_the_machine() {
 fn a_path_that_xml_cant_carry_is_refused() {
     let files = GuestFiles { disks: vec!["/a\u{1}".into()], ..files() };
     assert!(domain(&guest_spec(1), &files, &options()).is_err());
+}
+
+/// Two cells: one pinned, and one that floats in huge pages.
+fn placed() -> GuestSpec {
+    let pinned = PlacedCell {
+        host_cell: 1,
+        cpus: [0, 1].into(),
+        pins: [(0, 4), (1, 12)].into(),
+        memory_mb: 40,
+        ..PlacedCell::default()
+    };
+    let floating = PlacedCell {
+        cpus: [2].into(),
+        floats: [0, 1, 3].into(),
+        memory_mb: 24,
+        page_kb: Some(2048),
+        ..PlacedCell::default()
+    };
+    GuestSpec { vcpus: 3, placement: Some(Placement { cells: vec![pinned, floating] }), ..guest_spec(1) }
+}
+
+#[test]
+fn a_placed_guest_is_pinned_to_its_cpus_cells_and_pages() {
+    placed().validate().unwrap();
+    let xml = domain(&placed(), &files(), &options()).unwrap();
+    assert!(xml.contains(include_str!("../testdata/placement.xml")), "{xml}");
+    let cells = "    <numa>\n      <cell id=\"0\" cpus=\"0-1\" memory=\"40\" unit=\"MiB\"/>\n      \
+                 <cell id=\"1\" cpus=\"2\" memory=\"24\" unit=\"MiB\"/>\n    </numa>\n  </cpu>";
+    assert!(xml.contains(cells) && xml.contains("<model fallback=\"forbid\">qemu64</model>"), "{xml}");
+    let kvm = LibvirtOptions { virt_type: "kvm".into(), cpu_mode: "host-model".into(), ..options() };
+    assert!(domain(&placed(), &files(), &kvm).unwrap().contains(cells));
+    let plain = GuestSpec { placement: None, ..placed() };
+    let plain = domain(&plain, &files(), &options()).unwrap();
+    assert!(!plain.contains("cputune") && !plain.contains("numa") && !plain.contains("hugepages"), "{plain}");
 }

@@ -1,6 +1,7 @@
 //! What only a hypervisor with files and neighbours can do.
 
 use nova_core::state::PowerState;
+use nova_core::topology::{PlacedCell, Placement};
 use nova_virt::testing::{guest_spec, instance_id};
 use nova_virt::{
     DiskFormat, DiskRole, DiskSource, DiskSpec, ErrorKind, GuestEventKind, GuestSpec, Hypervisor, LibvirtHypervisor,
@@ -127,4 +128,38 @@ async fn a_killed_process_is_a_crash() {
     hypervisor.power_on(guest.instance).await.unwrap();
     assert_eq!(hypervisor.info(guest.instance).await.unwrap().power_state, PowerState::Running);
     hypervisor.destroy(guest.instance).await.unwrap();
+}
+
+/// A guest with a CPU of its own runs on that CPU, and QEMU's other threads with it.
+#[tokio::test]
+#[ignore = "needs NOVA_TEST_LIBVIRT_URI"]
+async fn a_pinned_guest_runs_on_its_cpu() {
+    let (hypervisor, _keep) = open().await;
+    let has = hypervisor.resources().await.unwrap();
+    let cell = has.cells.last().unwrap();
+    assert!(cell.memory_mb > 0 && has.traits.contains("HW_CPU_X86_SSE2"), "{cell:?} {:?}", has.traits);
+    let cpu = *cell.shared_cpus.last().unwrap();
+    let placed = PlacedCell {
+        host_cell: cell.id,
+        cpus: [0].into(),
+        pins: [(0, cpu)].into(),
+        memory_mb: 64,
+        ..PlacedCell::default()
+    };
+    let guest = GuestSpec { placement: Some(Placement { cells: vec![placed] }), ..guest_spec(0x20a) };
+    let id = guest.instance;
+    hypervisor.destroy(id).await.unwrap();
+    hypervisor.spawn(&guest).await.unwrap();
+    assert_eq!(hypervisor.info(id).await.unwrap().power_state, PowerState::Running);
+    let threads = std::fs::read_dir(format!("/proc/{}/task", qemu_pid(id))).unwrap();
+    for thread in threads {
+        // A thread may end while it is looked at.
+        let Ok(status) = std::fs::read_to_string(thread.unwrap().path().join("status")) else { continue };
+        let allowed =
+            status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim().to_owned();
+        assert_eq!(allowed, cpu.to_string(), "{status}");
+    }
+    let xml = run("virsh", &["-c", &uri(), "dumpxml", &id.to_string()]);
+    assert!(xml.contains(&format!("<vcpupin vcpu='0' cpuset='{cpu}'/>")), "{xml}");
+    hypervisor.destroy(id).await.unwrap();
 }

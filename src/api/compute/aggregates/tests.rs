@@ -41,6 +41,7 @@ async fn occupy(bench: &Bench, host: &str) {
         host: host.into(),
         resources: instance.flavor.resources(),
         created_at: bench.now(),
+        placement: None,
     };
     let commit = nova_db::TaskCommit { book: Some(nova_db::Booking::of(allocation)), ..nova_db::TaskCommit::of(task) };
     bench.api.store.commit_task(commit).await.unwrap();

@@ -183,7 +183,7 @@ impl Intent<'_> {
             instances: ids.to_vec(),
             purpose: Purpose::Create,
             project_id: self.context.project_id.to_string(),
-            resources: flavor.resources(),
+            resources: flavor.booked_resources(&image.properties),
             availability_zone: placement.zone.clone(),
             force_host: placement.force_host.clone(),
             force_node: placement.force_node.clone(),
@@ -196,6 +196,7 @@ impl Intent<'_> {
             flavor: FlavorWish { name: flavor.name.clone(), extra_specs: flavor.extra_specs.clone() },
             image: Some(ImageWish { id: image.id, properties: image.properties.clone() }),
             group: None,
+            topology: self.resolved.topology.clone(),
         }
     }
 

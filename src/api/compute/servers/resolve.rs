@@ -8,6 +8,7 @@ use nova_core::ids::{FlavorId, HostName, ImageId, ServerGroupId, ZoneName};
 use nova_core::image::ImageMeta;
 use nova_core::keypair::Keypair;
 use nova_core::server_group::group_of_hints;
+use nova_core::topology::{self, GuestTopology};
 use nova_db::StoreError;
 
 use super::body::{CreateBody, NetworkRequest};
@@ -30,6 +31,8 @@ pub struct Resolved {
     pub placement: Placement,
     /// The server group that it joins.
     pub group: Option<ServerGroupId>,
+    /// The NUMA cells, CPUs and pages that flavor and image ask for.
+    pub topology: Option<GuestTopology>,
 }
 
 /// Where servers of a request may go.
@@ -60,7 +63,9 @@ pub async fn resolve(api: &ComputeApi, context: &RequestContext, body: &CreateBo
     check_fit(&flavor, &image)?;
     let keypair = keypair(api, context, body).await?;
     let group = group(api, context, body).await?;
-    Ok(Resolved { flavor, image, keypair, placement, group })
+    let topology = topology::asked(&flavor.extra_specs, &image.properties, flavor.vcpus, flavor.memory_mb);
+    let topology = topology.map_err(|error| ApiError::BadRequest(error.to_string()))?;
+    Ok(Resolved { flavor, image, keypair, placement, group, topology })
 }
 
 async fn flavor(api: &ComputeApi, context: &RequestContext, id: &str) -> Result<Flavor, ApiError> {
