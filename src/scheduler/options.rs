@@ -296,7 +296,6 @@ fn filter_options(
             required: config.get(&METRICS_REQUIRED),
             weight_of_unavailable: config.get(&METRICS_UNAVAILABLE),
         },
-        ..FilterOptions::default()
     })
 }
 

@@ -90,7 +90,7 @@ fn key(instance: InstanceId, host: &HostName) -> [Value; 2] {
 
 /// Books resources on a host if there is room, and zone and group allow it. The same booking again changes nothing; another
 /// amount takes the place of the first. Returns the node as it is then, if it changed.
-pub(super) async fn book(tx: &mut dyn Transaction, booking: &Booking) -> Result<Option<NodeVersion>, Fail> {
+pub(super) async fn book(tx: &mut dyn Transaction, booking: &Booking) -> Result<Option<ComputeNode>, Fail> {
     let wanted = &booking.allocation;
     let held: Option<Found<Allocation>> = find(tx, &key(wanted.instance_id, &wanted.host), Lock::ForUpdate).await?;
     if held.as_ref().is_some_and(|held| held.record.resources == wanted.resources) {
@@ -115,7 +115,7 @@ pub(super) async fn book(tx: &mut dyn Transaction, booking: &Booking) -> Result<
         Some(held) => replace_or_race(tx, wanted, held.generation).await,
         None => add(tx, wanted).await,
     }?;
-    Ok(Some(node.version()))
+    Ok(Some(node))
 }
 
 /// Gives an allocation back, if there is one. Returns the node as it is then.
