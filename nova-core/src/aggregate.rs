@@ -58,6 +58,16 @@ impl ZoneMap {
         Self(zones)
     }
 
+    /// The zone that aggregates make of a host's; none for one that is where it says itself.
+    pub fn made(&self, host: &HostName) -> Option<&ZoneName> {
+        self.0.get(host)
+    }
+
+    /// The hosts that aggregates put into a zone.
+    pub fn hosts_in<'a>(&'a self, zone: &'a ZoneName) -> impl Iterator<Item = &'a HostName> {
+        self.0.iter().filter(move |(_, made)| *made == zone).map(|(host, _)| host)
+    }
+
     /// The zone of a host: that of its aggregate, else the one that it reports itself
     /// (`DEFAULT.default_availability_zone` where it runs).
     pub fn zone<'a>(&'a self, host: &HostName, own: &'a ZoneName) -> &'a ZoneName {

@@ -10,6 +10,15 @@ use nova_core::server_group::{GroupPlacement, ServerGroup};
 
 use crate::StoreError;
 
+/// A part of a list. By default, all of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Page {
+    /// So many are passed over.
+    pub offset: usize,
+    /// At most that many.
+    pub limit: Option<usize>,
+}
+
 /// What is to become of an aggregate's name and metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AggregateChange {
@@ -51,10 +60,11 @@ pub trait AggregateStore: Send + Sync {
     /// [`StoreError::Aggregate`] while it has hosts.
     async fn delete_aggregate(&self, number: i64) -> Result<Aggregate, StoreError>;
 
-    /// Takes a host in. Whether there is such a host is the caller's to know.
+    /// Takes a host in. Its compute service is there when it is taken in, so that one that is deleted at the same time
+    /// leaves nothing behind.
     ///
     /// # Errors
-    /// [`StoreError::Aggregate`] for a host that is in it, is in another zone, or would take servers into another zone.
+    /// [`StoreError::NotFound`] for a host without a compute service; [`StoreError::Aggregate`] for a host that is in it, is in another zone, or would take servers into another zone.
     async fn add_aggregate_host(&self, number: i64, host: &HostName) -> Result<Aggregate, StoreError>;
 
     /// Lets a host go.
@@ -77,8 +87,9 @@ pub trait ServerGroupStore: Send + Sync {
     /// One group with its members.
     async fn get_server_group(&self, id: ServerGroupId) -> Result<ServerGroup, StoreError>;
 
-    /// A project's groups with their members, or all, oldest first.
-    async fn list_server_groups(&self, project: Option<&ProjectId>) -> Result<Vec<ServerGroup>, StoreError>;
+    /// A project's groups with their members, or everyone's, oldest first. What comes after the page is not read.
+    async fn list_server_groups(&self, project: Option<&ProjectId>, page: Page)
+    -> Result<Vec<ServerGroup>, StoreError>;
 
     /// How many groups a project has.
     async fn count_server_groups(&self, project: &ProjectId) -> Result<u64, StoreError>;

@@ -27,6 +27,29 @@ pub struct ServiceBeat {
     pub version: u32,
 }
 
+/// Which services. Every condition that is set must hold.
+#[derive(Debug, Clone, Default)]
+pub struct ServiceQuery {
+    /// Of this binary.
+    pub binary: Option<String>,
+    /// That say to be in this zone; aggregates may have put their hosts elsewhere.
+    pub zone: Option<ZoneName>,
+    /// On one of these hosts, at most a few hundred.
+    pub hosts: Option<Vec<HostName>>,
+    /// Only what comes after this host.
+    pub after: Option<HostName>,
+    /// At most that many.
+    pub limit: Option<usize>,
+}
+
+impl ServiceQuery {
+    /// The compute services of these hosts.
+    pub fn computes<'a>(hosts: impl IntoIterator<Item = &'a HostName>) -> Self {
+        let hosts = Some(hosts.into_iter().cloned().collect());
+        Self { binary: Some("nova-compute".to_owned()), hosts, ..Self::default() }
+    }
+}
+
 /// Services and compute nodes.
 #[async_trait]
 pub trait HostStore: Send + Sync {
@@ -36,6 +59,9 @@ pub trait HostStore: Send + Sync {
 
     /// All services, by binary and host.
     async fn list_services(&self) -> Result<Vec<Service>, StoreError>;
+
+    /// Services that fit, by binary and host.
+    async fn find_services(&self, query: &ServiceQuery) -> Result<Vec<Service>, StoreError>;
 
     /// One service.
     async fn get_service(&self, id: ServiceId) -> Result<Service, StoreError>;
@@ -55,6 +81,13 @@ pub trait HostStore: Send + Sync {
 
     /// All nodes, by host and hypervisor.
     async fn list_nodes(&self) -> Result<Vec<ComputeNode>, StoreError>;
+
+    /// The nodes of this host, of this hypervisor name, or of both, by host and hypervisor.
+    async fn find_nodes(
+        &self,
+        host: Option<&HostName>,
+        hypervisor: Option<&str>,
+    ) -> Result<Vec<ComputeNode>, StoreError>;
 
     /// One node.
     async fn get_node(&self, id: ComputeNodeId) -> Result<ComputeNode, StoreError>;

@@ -48,8 +48,8 @@ pub use compute::{
     StateFilter, TaskCommit, TaskStart,
 };
 pub use error::{Kind, StoreError};
-pub use groups::{AggregateChange, AggregateStore, ServerGroupStore};
-pub use hosts::{FlavorStore, HostStore, KeypairStore, ServiceBeat};
+pub use groups::{AggregateChange, AggregateStore, Page, ServerGroupStore};
+pub use hosts::{FlavorStore, HostStore, KeypairStore, ServiceBeat, ServiceQuery};
 pub use identity::IdentityStore;
 pub use images::ImageStore;
 pub use memory::MemoryBackend;

@@ -10,7 +10,7 @@ use nova_core::rpc::compute as orders;
 use nova_core::rpc::scheduler::AllocationNews;
 use nova_core::state::{FailurePhase, History, failed, succeeded};
 use nova_core::task::{Event, Failure, Next, Task, Work};
-use nova_db::{Kind, StoreError, TaskCommit};
+use nova_db::{Kind, ServiceQuery, StoreError, TaskCommit};
 use nova_queue::BusError;
 
 use super::context::{StagedOrder, TaskContext};
@@ -185,7 +185,11 @@ impl Conductor {
         cx.task.record("claim", Event::Failed(failure));
     }
 
-    async fn send(&self, cx: &mut TaskContext, order: StagedOrder) -> Result<(), DriveError> {
+    async fn send(&self, cx: &mut TaskContext, mut order: StagedOrder) -> Result<(), DriveError> {
+        if let StagedOrder::Build(body) = &mut order {
+            // The booking knows it better than who chose the host.
+            body.availability_zone = cx.instance.availability_zone.as_ref().map(ToString::to_string);
+        }
         let Some(host) = cx.instance.host.clone() else {
             return Err(DriveError::Later("the instance has no host".into()));
         };
@@ -281,8 +285,8 @@ impl Conductor {
     async fn host_is_up(&self, cx: &TaskContext) -> Result<bool, DriveError> {
         let Some(host) = &cx.instance.host else { return Ok(false) };
         let down_time = signed(self.services.options.get().service_down_time);
-        let services = self.store.list_services().await?;
-        Ok(services.iter().any(|s| s.binary == "nova-compute" && s.host == *host && s.is_up(cx.now, down_time)))
+        let services = self.store.find_services(&ServiceQuery::computes([host])).await?;
+        Ok(services.iter().any(|service| service.is_up(cx.now, down_time)))
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nova_core::aggregate::{Aggregate, AggregateProblem};
 use nova_core::ids::HostName;
 
-use super::fixtures::{Make, at, claim};
+use super::fixtures::{Make, active, at, claim};
 use super::races::all_at_once;
 use crate::{AggregateChange, Kind, Store, StoreError, TaskCommit};
 
@@ -19,6 +19,12 @@ fn change(number: i64, metadata: Vec<(String, Option<String>)>) -> AggregateChan
 
 async fn made(store: &dyn Store, make: &Make, name: &str, zone: Option<&str>) -> Aggregate {
     store.create_aggregate(make.aggregate(name, zone)).await.unwrap()
+}
+
+/// Hosts can be taken in once they have a compute service.
+async fn serve(store: &dyn Store, make: &Make, hosts: &[&str]) {
+    let beats: Vec<_> = hosts.iter().map(|host| make.beat(host, 1)).collect();
+    store.record_beats(&beats).await.unwrap();
 }
 
 fn problem(answer: Result<Aggregate, StoreError>) -> String {
@@ -60,6 +66,9 @@ pub async fn aggregates_have_hosts(store: &Arc<dyn Store>) {
     let make = Make::new();
     let number = made(&**store, &make, "a", None).await.number;
     let (h1, h2) = (HostName::from("h1"), HostName::from("h2"));
+    let unknown = store.add_aggregate_host(number, &h2).await.unwrap_err();
+    assert!(matches!(unknown, StoreError::NotFound { kind: Kind::Service, .. }), "{unknown:?}");
+    serve(&**store, &make, &["h1", "h2"]).await;
     store.add_aggregate_host(number, &h2).await.unwrap();
     let both = store.add_aggregate_host(number, &h1).await.unwrap();
     assert_eq!(both.hosts.iter().map(HostName::as_str).collect::<Vec<_>>(), ["h1", "h2"]);
@@ -88,6 +97,7 @@ pub async fn hosts_have_one_zone(store: &Arc<dyn Store>) {
     let plain = made(&**store, &make, "p", None).await.number;
     let again = made(&**store, &make, "w2", Some("west")).await.number;
     let host = HostName::from("h1");
+    serve(&**store, &make, &["h1"]).await;
     for number in [west, plain, again] {
         store.add_aggregate_host(number, &host).await.unwrap();
     }
@@ -107,6 +117,7 @@ pub async fn servers_do_not_change_their_zone(store: &Arc<dyn Store>) {
     let plain = made(&**store, &make, "p", None).await.number;
     let own = made(&**store, &make, "n", Some("nova")).await.number;
     let (h1, h2) = (HostName::from("h1"), HostName::from("h2"));
+    serve(&**store, &make, &["h1", "h2"]).await;
     for host in ["h1", "h2"] {
         store.put_node(make.node(host, 4096)).await.unwrap();
     }
@@ -147,6 +158,7 @@ pub async fn bookings_keep_to_their_zone(store: &Arc<dyn Store>) {
     let error = store.commit_task(booked("west")).await.unwrap_err();
     assert!(matches!(&error, StoreError::Unsuitable { host, .. } if host == "h1"), "{error:?}");
     let west = made(&**store, &make, "w", Some("west")).await.number;
+    serve(&**store, &make, &["h1"]).await;
     store.add_aggregate_host(west, &"h1".into()).await.unwrap();
     let error = store.commit_task(booked("nova")).await.unwrap_err();
     let text = "host h1 cannot be taken: it is in availability zone west, not in nova";
@@ -158,6 +170,7 @@ pub async fn bookings_keep_to_their_zone(store: &Arc<dyn Store>) {
 /// Many take a host into zones of their own at once: one succeeds. The same name many times makes one aggregate.
 pub async fn one_zone_gets_the_host(store: &Arc<dyn Store>) {
     let make = Make::new();
+    serve(&**store, &make, &["h1"]).await;
     let mut numbers = Vec::new();
     for n in 0..16 {
         let zone = format!("z{n}");
@@ -188,6 +201,7 @@ pub async fn bookings_and_zones_exclude_each_other(store: &Arc<dyn Store>) {
     let mut work = Vec::new();
     for n in 0..16 {
         let host = format!("h{n}");
+        serve(&**store, &make, &[&host]).await;
         store.put_node(make.node(&host, 4096)).await.unwrap();
         let (instance, task) = make.building(&**store).await;
         let mut commit = claim(&task, &instance, &host);
@@ -209,4 +223,48 @@ pub async fn bookings_and_zones_exclude_each_other(store: &Arc<dyn Store>) {
     let booked = store.list_allocations(None).await.unwrap();
     assert!(booked.iter().all(|allocation| !moved.contains(&allocation.host)), "{moved:?} {booked:?}");
     assert_eq!(moved.len() + booked.len(), 16, "one of the two happened to each host");
+}
+
+/// A host is taken in while its compute service is deleted: whichever came first, it is in no aggregate then.
+pub async fn no_host_without_a_service_stays(store: &Arc<dyn Store>) {
+    let make = Make::new();
+    let number = made(&**store, &make, "a", None).await.number;
+    let mut work = Vec::new();
+    for n in 0..16 {
+        let host = format!("h{n}");
+        let service = store.record_beats(&[make.beat(&host, 1)]).await.unwrap().remove(0);
+        work.push((host.clone(), Some(service.id)));
+        work.push((host, None));
+    }
+    all_at_once(work, |(host, service)| {
+        let store = Arc::clone(store);
+        async move {
+            match service {
+                Some(id) => store.delete_service(id).await.unwrap(),
+                None => drop(store.add_aggregate_host(number, &HostName::new(host)).await),
+            }
+        }
+    })
+    .await;
+    assert_eq!(store.get_aggregate(number).await.unwrap().hosts, Default::default());
+}
+
+/// An instance that asked for no zone is told in which one it is, whatever the scheduler believed.
+pub async fn a_booking_knows_the_hosts_zone(store: &Arc<dyn Store>) {
+    let make = Make::new();
+    let west = made(&**store, &make, "w", Some("west")).await.number;
+    serve(&**store, &make, &["h1"]).await;
+    store.put_node(make.node("h1", 4096)).await.unwrap();
+    store.add_aggregate_host(west, &"h1".into()).await.unwrap();
+    for (believed, commits) in [("nova", 2), ("west", 1)] {
+        let (instance, task) = make.building(&**store).await;
+        let mut booked = active(&instance, "h1");
+        booked.availability_zone = Some(believed.into());
+        let generation = instance.generation;
+        let commit = TaskCommit { instance: Some(booked), ..claim(&task, &instance, "h1") };
+        let committed = store.commit_task(commit).await.unwrap().instance.unwrap();
+        assert_eq!(committed.availability_zone, Some("west".into()), "{believed}");
+        assert_eq!(committed.generation - generation, commits);
+        assert_eq!(store.get_instance(instance.id).await.unwrap(), committed);
+    }
 }

@@ -8,7 +8,7 @@ use nova_core::host_facts::{HostFacts, HostStats};
 use nova_core::ids::HostName;
 
 use super::fixtures::{Make, at, claim};
-use crate::{Kind, ServiceBeat, Store, StoreError};
+use crate::{Kind, ServiceBeat, ServiceQuery, Store, StoreError};
 
 /// The first beat makes the service, later ones keep its id and number and move the time.
 pub async fn beats_make_services(store: &Arc<dyn Store>) {
@@ -24,6 +24,31 @@ pub async fn beats_make_services(store: &Arc<dyn Store>) {
     let all: Vec<_> = store.list_services().await.unwrap().into_iter().map(|s| s.host.to_string()).collect();
     assert_eq!(all, ["h1", "h2"]);
     assert_eq!(store.record_beats(&[]).await.unwrap(), []);
+}
+
+/// Services are found by what is asked for, in order, part by part.
+pub async fn services_are_found(store: &Arc<dyn Store>) {
+    let make = Make::new();
+    let mut beats: Vec<_> = ["h3", "h1", "h2", "h4"].map(|host| make.beat(host, 1)).into();
+    beats[0].zone = "west".into();
+    beats.push(ServiceBeat { binary: "nova-conductor".into(), ..make.beat("h1", 1) });
+    store.record_beats(&beats).await.unwrap();
+    let find = |query: ServiceQuery| async move {
+        let found = store.find_services(&query).await.unwrap();
+        found.into_iter().map(|service| service.host.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(find(ServiceQuery::default()).await.len(), 5);
+    assert_eq!(find(ServiceQuery::computes(&["h1".into(), "h9".into()])).await, ["h1"]);
+    assert_eq!(find(ServiceQuery::computes([])).await, [""; 0]);
+    let of_zone = |after: Option<&str>, limit| ServiceQuery {
+        binary: Some("nova-compute".into()),
+        zone: Some("nova".into()),
+        after: after.map(HostName::from),
+        limit: Some(limit),
+        ..ServiceQuery::default()
+    };
+    assert_eq!(find(of_zone(None, 2)).await, ["h1", "h2"]);
+    assert_eq!(find(of_zone(Some("h2"), 2)).await, ["h4"]);
 }
 
 /// A beat that was overtaken on its way moves no time back.
@@ -123,6 +148,14 @@ pub async fn nodes_are_listed_by_host(store: &Arc<dyn Store>) {
     let hosts: Vec<_> = store.list_nodes().await.unwrap().into_iter().map(|n| n.host.to_string()).collect();
     assert_eq!(hosts, ["h1", "h10", "h2"]);
     assert_eq!(store.node_of_host(&HostName::from("h2")).await.unwrap().number, 1);
+    let (h1, name) = (HostName::from("h1"), "h1.example");
+    let found = |nodes: Vec<ComputeNode>| nodes.into_iter().map(|node| node.host.to_string()).collect::<Vec<_>>();
+    assert_eq!(found(store.find_nodes(Some(&h1), None).await.unwrap()), ["h1"]);
+    let known = store.node_of_host(&h1).await.unwrap().hypervisor_hostname;
+    assert_eq!(known, name);
+    assert_eq!(found(store.find_nodes(None, Some(name)).await.unwrap()), ["h1"]);
+    assert_eq!(found(store.find_nodes(Some(&h1), Some("h2.example")).await.unwrap()), [""; 0]);
+    assert_eq!(store.find_nodes(None, None).await.unwrap().len(), 3);
     let error = store.node_of_host(&HostName::from("h3")).await.unwrap_err();
     assert!(matches!(error, StoreError::NotFound { kind: Kind::ComputeNode, .. }), "{error:?}");
 }

@@ -10,7 +10,7 @@ use nova_core::task::Task;
 
 use super::fixtures::{FREE, Make, claim, deleted};
 use super::races::all_at_once;
-use crate::{JoinGroup, Kind, NewInstances, Store, StoreError, TaskCommit};
+use crate::{JoinGroup, Kind, NewInstances, Page, Store, StoreError, TaskCommit};
 
 async fn group(store: &dyn Store, make: &Make, policy: GroupPolicy) -> ServerGroup {
     store.create_server_group(make.server_group("p", policy), None).await.unwrap()
@@ -53,8 +53,16 @@ pub async fn server_groups_live_and_die(store: &Arc<dyn Store>) {
     let third = group(&**store, &make, GroupPolicy::Affinity).await;
     assert_eq!(store.get_server_group(first.id).await.unwrap(), first);
     let project = ProjectId::from("p");
-    assert_eq!(store.list_server_groups(Some(&project)).await.unwrap(), [first.clone(), third.clone()]);
-    assert_eq!(store.list_server_groups(None).await.unwrap(), [first.clone(), second, third]);
+    assert_eq!(
+        store.list_server_groups(Some(&project), Page::default()).await.unwrap(),
+        [first.clone(), third.clone()]
+    );
+    let all = store.list_server_groups(None, Page::default()).await.unwrap();
+    assert_eq!(all, [first.clone(), second, third]);
+    for (offset, limit) in [(0, 1), (1, 1), (1, 9), (3, 1), (usize::MAX, 1)] {
+        let page = store.list_server_groups(None, Page { offset, limit: Some(limit) }).await.unwrap();
+        assert_eq!(page, all[offset.min(3)..offset.saturating_add(limit).min(3)], "{offset} {limit}");
+    }
     assert_eq!(store.count_server_groups(&project).await.unwrap(), 2);
     store.delete_server_group(first.id).await.unwrap();
     for error in
@@ -73,7 +81,7 @@ pub async fn members_join_and_leave(store: &Arc<dyn Store>) {
     let ids: Vec<_> = made.iter().map(|instance| instance.id).collect();
     assert_eq!(store.get_server_group(id).await.unwrap().members, ids);
     store.update_instance(deleted(&made[1], 5)).await.unwrap();
-    assert_eq!(store.list_server_groups(None).await.unwrap()[0].members, [ids[0], ids[2]]);
+    assert_eq!(store.list_server_groups(None, Page::default()).await.unwrap()[0].members, [ids[0], ids[2]]);
     store.delete_server_group(id).await.unwrap();
     store.update_instance(deleted(&made[0], 5)).await.expect("the group is gone, the server is deleted all the same");
     let again = joining(&make, id, 1, None);

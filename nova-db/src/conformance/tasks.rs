@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use nova_core::instance::Instance;
 use nova_core::state::TaskState;
 use nova_core::task::{Event, Task, Work};
 
@@ -75,11 +76,8 @@ pub async fn commit_writes_everything(store: &Arc<dyn Store>) {
     task.record("claim", Event::Done);
     let mut record = action(&instance, &instance.request_id, "create");
     record.begin_event("build", Some("h1"), at(1));
-    let commit = TaskCommit {
-        instance: Some(active(&instance, "h1")),
-        action: Some(record.clone()),
-        ..claim(&task, &instance, "h1")
-    };
+    let placed = Instance { availability_zone: Some("nova".into()), ..active(&instance, "h1") };
+    let commit = TaskCommit { instance: Some(placed), action: Some(record.clone()), ..claim(&task, &instance, "h1") };
     let committed = store.commit_task(commit).await.unwrap();
     assert_eq!(committed.task.generation, 2);
     assert_eq!(store.get_task(task.id).await.unwrap(), committed.task);

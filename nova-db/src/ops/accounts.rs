@@ -94,7 +94,7 @@ fn key(instance: InstanceId, host: &HostName) -> [Value; 2] {
 pub(super) async fn book(
     tx: &mut dyn Transaction,
     booking: &Booking,
-) -> Result<(Allocation, Option<NodeVersion>), Fail> {
+) -> Result<(Allocation, Option<ComputeNode>), Fail> {
     let mut wanted = booking.allocation.clone();
     let held: Option<Found<Allocation>> = find(tx, &key(wanted.instance_id, &wanted.host), Lock::ForUpdate).await?;
     if let Some(held) = held.as_ref().filter(|held| is_that(&held.record, booking)) {
@@ -123,7 +123,7 @@ pub(super) async fn book(
         Some(held) => replace_or_race(tx, &wanted, held.generation).await?,
         None => add(tx, &wanted).await?,
     }
-    Ok((wanted, Some(node.version())))
+    Ok((wanted, Some(node)))
 }
 
 /// Does the instance hold there what is to be booked?

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use nova_core::aggregate::{Aggregate, AggregateProblem, ZONE_KEY, check_single_zone};
+use nova_core::host::Service;
 use nova_core::ids::{HostName, ZoneName};
 
 use super::accounts::node_of_host;
@@ -170,6 +171,7 @@ async fn delete(tx: &mut dyn Transaction, number: i64) -> Result<Aggregate, Fail
 async fn add_host(tx: &mut dyn Transaction, number: i64, host: &HostName) -> Result<Aggregate, Fail> {
     alone(tx).await?;
     let mut aggregate = whole(tx, number, Lock::ForUpdate).await?.record;
+    check_service(tx, host).await?;
     let others = others_of(tx, &[host.clone()].into(), number).await?;
     let zone = aggregate.availability_zone();
     if let Some(zone) = &zone {
@@ -200,6 +202,16 @@ async fn remove_host(tx: &mut dyn Transaction, number: i64, host: &HostName) -> 
     Ok(aggregate)
 }
 
+/// The host's compute service is there, and is not deleted before this ends.
+async fn check_service(tx: &mut dyn Transaction, host: &HostName) -> Result<(), Fail> {
+    let of_host = [("binary_name", "nova-compute".into()), ("host", Value::text(host))];
+    let which = Condition::All(of_host.into_iter().map(|(column, value)| Condition::Is(column, value)).collect());
+    match first::<Service>(tx, Select::new(which), Lock::ForUpdate).await? {
+        Some(_) => Ok(()),
+        None => Err(StoreError::NotFound { kind: Kind::Service, id: host.to_string() }.into()),
+    }
+}
+
 fn zone_by(aggregates: &[Aggregate]) -> Option<ZoneName> {
     aggregates.iter().find_map(Aggregate::availability_zone)
 }
@@ -225,12 +237,17 @@ pub(super) async fn forget_host(tx: &mut dyn Transaction, host: &HostName) -> Re
     Ok(())
 }
 
+/// The zone of a host that says to be in `own`.
+pub(super) async fn zone_of(tx: &mut dyn Transaction, host: &HostName, own: &ZoneName) -> Result<ZoneName, Fail> {
+    let aggregates = others_of(tx, &[host.clone()].into(), 0).await?;
+    Ok(zone_by(&aggregates).unwrap_or_else(|| own.clone()))
+}
+
 /// Is the host that is being booked in the zone that is asked for? Its node is read for writing already.
 pub(super) async fn check_zone(tx: &mut dyn Transaction, booking: &Booking, own: &ZoneName) -> Result<(), Fail> {
     let Some(zone) = &booking.zone else { return Ok(()) };
     let host = &booking.allocation.host;
-    let aggregates = others_of(tx, &[host.clone()].into(), 0).await?;
-    let actual = zone_by(&aggregates).unwrap_or_else(|| own.clone());
+    let actual = zone_of(tx, host, own).await?;
     if actual == *zone {
         return Ok(());
     }

@@ -13,7 +13,7 @@ use super::{RowStore, add, aggregates, conflict, first, list, need, remove_exist
 use crate::rows::{
     Backend, Condition, Fail, Found, Lock, Record, Select, Sequence, Transaction, Value, decode, micros,
 };
-use crate::{HostStore, Kind, ServiceBeat, StoreError};
+use crate::{HostStore, Kind, ServiceBeat, ServiceQuery, StoreError};
 
 #[async_trait]
 impl<B: Backend> HostStore for RowStore<B> {
@@ -27,6 +27,11 @@ impl<B: Backend> HostStore for RowStore<B> {
     async fn list_services(&self) -> Result<Vec<Service>, StoreError> {
         let order = Select::all().by(&["binary_name", "host"]);
         self.read(&order, |tx, order| Box::pin(list(tx, order))).await
+    }
+
+    async fn find_services(&self, query: &ServiceQuery) -> Result<Vec<Service>, StoreError> {
+        let select = services_of(query);
+        self.read(&select, |tx, select| Box::pin(list(tx, select))).await
     }
 
     async fn get_service(&self, id: ServiceId) -> Result<Service, StoreError> {
@@ -64,6 +69,18 @@ impl<B: Backend> HostStore for RowStore<B> {
         self.read(&order, |tx, order| Box::pin(list(tx, order))).await
     }
 
+    async fn find_nodes(
+        &self,
+        host: Option<&HostName>,
+        hypervisor: Option<&str>,
+    ) -> Result<Vec<ComputeNode>, StoreError> {
+        let host = host.map(|host| Condition::Is("host", Value::text(host)));
+        let hypervisor = hypervisor.map(|name| Condition::Is("hypervisor_hostname", name.into()));
+        let which = Condition::All(host.into_iter().chain(hypervisor).collect());
+        let select = Select::new(which).by(&["host", "hypervisor_hostname"]);
+        self.read(&select, |tx, select| Box::pin(list(tx, select))).await
+    }
+
     async fn get_node(&self, id: ComputeNodeId) -> Result<ComputeNode, StoreError> {
         let key = [Value::text(id)];
         self.read(&key, |tx, key| Box::pin(async move { Ok(need(tx, key, Lock::None).await?.record) })).await
@@ -72,6 +89,16 @@ impl<B: Backend> HostStore for RowStore<B> {
     async fn node_of_host(&self, host: &HostName) -> Result<ComputeNode, StoreError> {
         self.read(host, |tx, host| Box::pin(existing_node_of_host(tx, host))).await
     }
+}
+
+fn services_of(query: &ServiceQuery) -> Select {
+    let binary = query.binary.as_deref().map(|binary| Condition::Is("binary_name", binary.into()));
+    let zone = query.zone.as_ref().map(|zone| Condition::Is("zone", Value::text(zone)));
+    let hosts = query.hosts.as_ref().map(|hosts| Condition::In("host", hosts.iter().map(Value::text).collect()));
+    let after = query.after.as_ref().map(|host| Condition::Above("host", Value::text(host)));
+    let which = [binary, zone, hosts, after].into_iter().flatten().collect();
+    let select = Select::new(Condition::All(which)).by(&["binary_name", "host"]);
+    Select { limit: query.limit, ..select }
 }
 
 async fn record_beats(tx: &mut dyn Transaction, beats: &[ServiceBeat]) -> Result<Vec<Service>, Fail> {

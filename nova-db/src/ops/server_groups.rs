@@ -12,7 +12,7 @@ use nova_core::server_group::{GroupPlacement, ServerGroup};
 use super::{RowStore, add, add_all, find, list, need, not_found, remove_existing, replace_or_race};
 use crate::records::GroupMember;
 use crate::rows::{Backend, Condition, Fail, Found, Lock, Record, Select, Sequence, Transaction, Value};
-use crate::{Booking, JoinGroup, ServerGroupStore, StoreError};
+use crate::{Booking, JoinGroup, Page, ServerGroupStore, StoreError};
 
 /// Ids that one question names at most: databases bound the values of a statement.
 const AT_ONCE: usize = 500;
@@ -27,8 +27,13 @@ impl<B: Backend> ServerGroupStore for RowStore<B> {
         self.read(&id, |tx, id| Box::pin(get(tx, *id))).await
     }
 
-    async fn list_server_groups(&self, project: Option<&ProjectId>) -> Result<Vec<ServerGroup>, StoreError> {
-        self.read(&project.cloned(), |tx, project| Box::pin(list_groups(tx, project.as_ref()))).await
+    async fn list_server_groups(
+        &self,
+        project: Option<&ProjectId>,
+        page: Page,
+    ) -> Result<Vec<ServerGroup>, StoreError> {
+        let input = (project.cloned(), page);
+        self.read(&input, |tx, (project, page)| Box::pin(list_groups(tx, project.as_ref(), *page))).await
     }
 
     async fn count_server_groups(&self, project: &ProjectId) -> Result<u64, StoreError> {
@@ -88,9 +93,16 @@ async fn get(tx: &mut dyn Transaction, id: ServerGroupId) -> Result<ServerGroup,
     Ok(group)
 }
 
-async fn list_groups(tx: &mut dyn Transaction, project: Option<&ProjectId>) -> Result<Vec<ServerGroup>, Fail> {
-    let which = project.map_or_else(Select::all, of_project);
-    let mut groups: Vec<ServerGroup> = list(tx, &which.by(&["number"])).await?;
+/// Members are read of the groups of the page alone.
+async fn list_groups(
+    tx: &mut dyn Transaction,
+    project: Option<&ProjectId>,
+    page: Page,
+) -> Result<Vec<ServerGroup>, Fail> {
+    let which = project.map_or_else(Select::all, of_project).by(&["number"]);
+    let limit = page.limit.map(|limit| page.offset.saturating_add(limit));
+    let mut groups: Vec<ServerGroup> = list(tx, &Select { limit, ..which }).await?;
+    groups.drain(..page.offset.min(groups.len()));
     let ids: Vec<Value> = groups.iter().map(|group| Value::text(group.id)).collect();
     let mut by_group: BTreeMap<ServerGroupId, Vec<InstanceId>> = BTreeMap::new();
     for some in ids.chunks(AT_ONCE) {

@@ -2,11 +2,13 @@
 
 use jiff::Timestamp;
 use nova_core::action::ActionRecord;
+use nova_core::host::ComputeNode;
 use nova_core::ids::{InstanceId, TaskId};
 use nova_core::instance::Instance;
 use nova_core::task::Task;
 
 use super::accounts::{book, release};
+use super::aggregates::zone_of;
 use super::instances::{Epoch, write_instance};
 use super::{add_all, conflict, find, list, need, put, replace, replace_or_race};
 use crate::rows::{Condition, Fail, Lock, Record, Select, Transaction, Value};
@@ -88,7 +90,7 @@ pub(super) async fn renew(tx: &mut dyn Transaction, lease: &Lease) -> Result<(),
 
 pub(super) async fn commit(tx: &mut dyn Transaction, commit: &TaskCommit) -> Result<Committed, Fail> {
     let task = write_task(tx, &commit.task, commit.done).await?;
-    let instance = match &commit.instance {
+    let mut instance = match &commit.instance {
         Some(instance) => Some(write_instance(tx, instance, Epoch::Keep).await?),
         None => None,
     };
@@ -100,8 +102,14 @@ pub(super) async fn commit(tx: &mut dyn Transaction, commit: &TaskCommit) -> Res
     }
     let booked = match &commit.book {
         Some(booking) => {
-            let (booked, version) = book(tx, booking).await?;
-            nodes.extend(version.map(|version| (booked.host.clone(), version)));
+            let (booked, node) = book(tx, booking).await?;
+            if let Some(node) = node {
+                nodes.push((booked.host.clone(), node.version()));
+                instance = match instance {
+                    Some(instance) if booking.zone.is_none() => Some(in_zone_of(tx, instance, &node).await?),
+                    other => other,
+                };
+            }
             Some(booked)
         }
         None => None,
@@ -110,6 +118,18 @@ pub(super) async fn commit(tx: &mut dyn Transaction, commit: &TaskCommit) -> Res
         put(tx, action).await?;
     }
     Ok(Committed { task, instance, nodes, booked })
+}
+
+/// An instance that asked for no zone is in that of its host, which whoever chose the host may not know yet.
+async fn in_zone_of(tx: &mut dyn Transaction, instance: Instance, node: &ComputeNode) -> Result<Instance, Fail> {
+    if instance.host.as_ref() != Some(&node.host) {
+        return Ok(instance);
+    }
+    let zone = zone_of(tx, &node.host, &node.zone).await?;
+    if instance.availability_zone.as_ref() == Some(&zone) {
+        return Ok(instance);
+    }
+    write_instance(tx, &Instance { availability_zone: Some(zone), ..instance }, Epoch::Keep).await
 }
 
 async fn write_task(tx: &mut dyn Transaction, task: &Task, done: bool) -> Result<Task, Fail> {

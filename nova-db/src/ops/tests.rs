@@ -154,6 +154,11 @@ async fn a_boot_and_a_delete_cost_few_statements() {
     store.cost();
     let task = store.commit_task(claim(&task, &instance, "h1")).await.unwrap().task;
     assert_eq!(store.cost(), 6, "a claim: task, allocation, node");
+    let (other, second) = make.building(&store).await;
+    store.cost();
+    let booked = Instance { availability_zone: Some("nova".into()), ..active(&other, "h1") };
+    store.commit_task(TaskCommit { instance: Some(booked), ..claim(&second, &other, "h1") }).await.unwrap();
+    assert_eq!(store.cost(), 9, "with the instance, and one question after the zone");
     let commit = TaskCommit { instance: Some(active(&instance, "h1")), done: true, ..TaskCommit::of(task) };
     let instance = store.commit_task(commit).await.unwrap().instance.unwrap();
     assert_eq!(store.cost(), 4, "a result: task, instance");

@@ -17,13 +17,12 @@ use nova_core::ids::{AggregateId, HostName};
 use nova_core::image::ImageMeta;
 use nova_core::rpc::conductor::CacheImageRequest;
 use nova_core::rpc::scheduler::{AggregateNews, HostsChangedRequest};
-use nova_db::{AggregateChange, StoreError};
+use nova_db::{AggregateChange, Kind, ServiceQuery, StoreError};
 use serde_json::{Value, json};
 
 use self::input::Action;
 use crate::api::compute::ComputeApi;
 use crate::api::compute::input::strict_query;
-use crate::api::compute::services::COMPUTE;
 use crate::api::microversion::since;
 use crate::api::policy::enforce;
 use crate::api::{ApiError, HandlerResult, Request, Resource, Response, Route, route};
@@ -133,9 +132,10 @@ impl Aggregates {
 
     async fn add_host(&self, number: i64, host: &HostName) -> Result<Aggregate, ApiError> {
         if !self.has_compute_service(host).await? {
-            return Err(ApiError::not_found(format!("Compute host {host} could not be found.")));
+            return Err(no_host(host));
         }
         self.api.store.add_aggregate_host(number, host).await.map_err(|error| match error {
+            StoreError::NotFound { kind: Kind::Service, .. } => no_host(host),
             StoreError::Aggregate(exists @ AggregateProblem::HostExists { .. }) => {
                 ApiError::conflict(exists.to_string())
             }
@@ -162,8 +162,7 @@ impl Aggregates {
     }
 
     async fn has_compute_service(&self, host: &HostName) -> Result<bool, ApiError> {
-        let services = self.api.store.list_services().await?;
-        Ok(services.iter().any(|service| service.binary == COMPUTE && service.host == *host))
+        Ok(!self.api.store.find_services(&ServiceQuery::computes([host])).await?.is_empty())
     }
 
     /// Images ahead of their first use (2.81): accepted when all of them can be booted from and a conductor will ask the
@@ -236,6 +235,10 @@ fn number(text: &str) -> Result<i64, ApiError> {
         return Err(ApiError::bad_request("Invalid input received: id must be an integer"));
     }
     text.parse().map_err(|_| not_found(&text.chars().take(64).collect::<String>()))
+}
+
+fn no_host(host: &HostName) -> ApiError {
+    ApiError::not_found(format!("Compute host {host} could not be found."))
 }
 
 fn not_found(id: &str) -> ApiError {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use http::{Method, StatusCode};
 use nova_core::ids::ServerGroupId;
 use nova_core::server_group::ServerGroup;
-use nova_db::StoreError;
+use nova_db::{Page, StoreError};
 use serde_json::{Value, json};
 
 use crate::api::compute::ComputeApi;
@@ -35,15 +35,15 @@ impl ServerGroups {
         enforce("os_compute_api:os-server-groups:index", context)?;
         strict_query(&request, 75, &["all_projects", "limit", "offset"])?;
         let page = input::page(&request.query, self.api.options.get().max_limit)?;
+        let page = Page { offset: page.offset, limit: Some(page.limit) };
         // Others who ask for all get their own, as in Nova.
         let groups = if request.query.has("all_projects") && context.is_admin() {
             enforce("os_compute_api:os-server-groups:index:all_projects", context)?;
-            self.api.store.list_server_groups(None).await?
+            self.api.store.list_server_groups(None, page).await?
         } else {
-            self.api.store.list_server_groups(Some(&context.project_id)).await?
+            self.api.store.list_server_groups(Some(&context.project_id), page).await?
         };
-        let shown = groups.iter().skip(page.offset).take(page.limit);
-        let views: Vec<Value> = shown.map(|group| view::full(request.version, group)).collect();
+        let views: Vec<Value> = groups.iter().map(|group| view::full(request.version, group)).collect();
         Ok(Response::json(StatusCode::OK, &json!({ "server_groups": views })))
     }
 

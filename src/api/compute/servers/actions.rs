@@ -8,7 +8,7 @@ use nova_core::ids::{InstanceId, RequestId};
 use nova_core::instance::Instance;
 use nova_core::state::{Action, HostRule, Refusal, decide, rule};
 use nova_core::task::Work;
-use nova_db::{StoreError, TaskStart};
+use nova_db::{ServiceQuery, StoreError, TaskStart};
 use serde_json::Value;
 
 use super::create::action_record;
@@ -149,9 +149,8 @@ impl ComputeApi {
         };
         let Some(host) = instance.host.as_ref().filter(|_| asked) else { return Ok(true) };
         let now = self.clock.now();
-        let services = self.store.list_services().await?;
-        let service = services.iter().find(|service| service.binary == "nova-compute" && service.host == *host);
-        Ok(service.is_some_and(|service| service.is_up(now, self.options.get().service_down_time)))
+        let services = self.store.find_services(&ServiceQuery::computes([host])).await?;
+        Ok(services.first().is_some_and(|service| service.is_up(now, self.options.get().service_down_time)))
     }
 }
 

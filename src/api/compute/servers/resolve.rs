@@ -4,12 +4,13 @@
 use nova_core::context::RequestContext;
 use nova_core::contracts::ImageServiceError;
 use nova_core::flavor::Flavor;
+use nova_core::host::Service;
 use nova_core::ids::{FlavorId, HostName, ImageId, ServerGroupId, ZoneName};
 use nova_core::image::ImageMeta;
 use nova_core::keypair::Keypair;
 use nova_core::server_group::group_of_hints;
 use nova_core::topology::{self, GuestTopology};
-use nova_db::StoreError;
+use nova_db::{ServiceQuery, StoreError};
 
 use super::body::{CreateBody, NetworkRequest};
 use super::mapping::Mapping;
@@ -250,26 +251,42 @@ async fn requested_host(
              exclusive.",
         ));
     }
-    let nodes = api.store.list_nodes().await?;
-    let fits = |wanted: &Option<String>, actual: &str| wanted.as_deref().is_none_or(|wanted| wanted == actual);
-    let found = nodes.into_iter().find(|node| {
-        fits(&body.host, node.host.as_str()) && fits(&body.hypervisor_hostname, &node.hypervisor_hostname)
-    });
+    let host = body.host.as_deref().map(HostName::new);
+    let found = api.store.find_nodes(host.as_ref(), body.hypervisor_hostname.as_deref()).await?.into_iter().next();
     let asked = body.host.as_ref().or(body.hypervisor_hostname.as_ref()).map_or("", String::as_str);
     let missing = || ApiError::BadRequest(format!("Compute host {asked} could not be found."));
     found.map(|node| Some(node.host)).ok_or_else(missing)
 }
 
+/// Hosts that are looked at together. In a zone of any size, one of the first is there.
+const AT_ONCE: usize = 100;
+
 /// Is there a compute service in that zone that is up and not taken out?
 async fn check_zone(api: &ComputeApi, zone: &ZoneName) -> Result<(), ApiError> {
     let now = api.clock.now();
-    let available = api.zoned_services().await?.into_iter().any(|service| {
-        service.binary == "nova-compute"
-            && service.zone == *zone
-            && !service.disabled
-            && service.is_up(now, api.options.get().service_down_time)
-    });
-    if available { Ok(()) } else { Err(ApiError::bad_request("The requested availability zone is not available")) }
+    let down_time = api.options.get().service_down_time;
+    let is_there = |service: &Service| !service.disabled && service.is_up(now, down_time);
+    let zones = api.zones().await?;
+    let made: Vec<&HostName> = zones.hosts_in(zone).collect();
+    for hosts in made.chunks(AT_ONCE) {
+        let services = api.store.find_services(&ServiceQuery::computes(hosts.iter().copied())).await?;
+        if services.iter().any(is_there) {
+            return Ok(());
+        }
+    }
+    // And those that say so themselves, where no aggregate says something else.
+    let mut query =
+        ServiceQuery { hosts: None, zone: Some(zone.clone()), limit: Some(AT_ONCE), ..ServiceQuery::computes([]) };
+    loop {
+        let services = api.store.find_services(&query).await?;
+        if services.iter().any(|service| is_there(service) && zones.made(&service.host).is_none()) {
+            return Ok(());
+        }
+        match services.last().filter(|_| services.len() == AT_ONCE) {
+            Some(last) => query.after = Some(last.host.clone()),
+            None => return Err(ApiError::bad_request("The requested availability zone is not available")),
+        }
+    }
 }
 
 type Destination = (Option<ZoneName>, Option<HostName>, Option<String>);
