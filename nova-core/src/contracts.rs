@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use crate::context::RequestContext;
 use crate::ids::ImageId;
 use crate::image::{ImageGrant, ImageMeta};
+pub use crate::network::{NetworkService, NetworkServiceError};
 
 /// Boxed cause of a failure.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

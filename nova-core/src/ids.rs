@@ -78,6 +78,20 @@ uuid_ids! {
     ReservationId = "reservation id",
     /// A message on the bus.
     MessageId = "message id",
+    /// A network.
+    NetworkId = "network id",
+    /// A range of addresses on a network.
+    SubnetId = "subnet id",
+    /// A place on a network that a server or a router is plugged into.
+    PortId = "port id",
+    /// An address of an outer network that stands for a server's.
+    FloatingIpId = "floating IP id",
+    /// A router.
+    RouterId = "router id",
+    /// A security group.
+    SecurityGroupId = "security group id",
+    /// A rule of a security group.
+    SecurityGroupRuleId = "security group rule id",
 }
 
 macro_rules! names {

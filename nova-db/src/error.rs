@@ -2,6 +2,7 @@
 
 use nova_core::aggregate::AggregateProblem;
 use nova_core::contracts::BoxError;
+use nova_core::network::NetworkProblem;
 use nova_core::quota::QuotaExceeded;
 
 /// What a row is about.
@@ -25,6 +26,15 @@ pub enum Kind {
     Secret,
     Aggregate,
     ServerGroup,
+    Network,
+    Subnet,
+    Address,
+    Port,
+    FloatingIp,
+    Router,
+    SecurityGroup,
+    SecurityGroupRule,
+    NetworkUsage,
 }
 
 impl std::fmt::Display for Kind {
@@ -47,6 +57,15 @@ impl std::fmt::Display for Kind {
             Self::Secret => "secret",
             Self::Aggregate => "aggregate",
             Self::ServerGroup => "server group",
+            Self::Network => "network",
+            Self::Subnet => "subnet",
+            Self::Address => "address",
+            Self::Port => "port",
+            Self::FloatingIp => "floating IP",
+            Self::Router => "router",
+            Self::SecurityGroup => "security group",
+            Self::SecurityGroupRule => "security group rule",
+            Self::NetworkUsage => "network usage",
         })
     }
 }
@@ -103,6 +122,9 @@ pub enum StoreError {
     /// The aggregate cannot be changed so.
     #[error(transparent)]
     Aggregate(#[from] AggregateProblem),
+    /// The network cannot be so.
+    #[error(transparent)]
+    Network(#[from] NetworkProblem),
     /// The database does not answer, or gave up on a lock: trying again may help.
     #[error("the {backend} store is unavailable")]
     Unavailable {
@@ -161,6 +183,7 @@ impl StoreError {
             | Self::NoRoom { .. }
             | Self::Unsuitable { .. }
             | Self::Aggregate(_)
+            | Self::Network(_)
             | Self::SchemaStale { .. }
             | Self::SchemaNewer { .. }
             | Self::Corrupt { .. }

@@ -1,4 +1,4 @@
-//! The store of every fact worth keeping: instances, tasks, hosts, flavors, keys, identity, images.
+//! The store of every fact worth keeping: instances, tasks, hosts, flavors, keys, identity, images, networks.
 //!
 //! Small traits by subject; services take what they use, and [`Store`] is all of them. Methods are whole operations with
 //! a stated atomicity, never "run this SQL". Every row that can be contended has a generation; of two writers that
@@ -32,6 +32,7 @@ mod hosts;
 mod identity;
 mod images;
 mod memory;
+mod network;
 mod open;
 mod ops;
 mod records;
@@ -53,6 +54,11 @@ pub use hosts::{FlavorStore, HostStore, KeypairStore, ServiceBeat, ServiceQuery}
 pub use identity::IdentityStore;
 pub use images::ImageStore;
 pub use memory::MemoryBackend;
+pub use network::{
+    FixedIpRequest, FloatingIpField, FloatingTarget, GatewayChange, InterfaceRef, ListQuery, NetworkAccount,
+    NetworkField, NetworkStore, NewFloatingIp, NewInterface, NewPort, PortChange, PortField, PortQuery, RouterField,
+    RuleField, SecurityGroupField, SubnetField,
+};
 pub use open::{OpenOptions, open};
 pub use ops::RowStore;
 pub use secrets::SecretStore;
@@ -116,6 +122,7 @@ pub trait Store:
     + KeypairStore
     + IdentityStore
     + ImageStore
+    + NetworkStore
     + Maintenance
 {
 }
@@ -129,6 +136,7 @@ impl<T> Store for T where
         + KeypairStore
         + IdentityStore
         + ImageStore
+        + NetworkStore
         + Maintenance
 {
 }

@@ -30,7 +30,7 @@ pub(crate) fn at(seconds: i64) -> Timestamp {
 }
 
 /// Makes ids; the same in every run.
-pub(crate) struct Make(SeededEntropy);
+pub(crate) struct Make(pub(super) SeededEntropy);
 
 impl Make {
     pub(crate) fn new() -> Self {

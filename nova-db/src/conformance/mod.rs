@@ -21,9 +21,14 @@ mod hosts;
 mod identity;
 mod images;
 mod instances;
+mod network_fixtures;
+mod network_races;
+mod networks;
 mod queries;
 mod races;
 mod rebuild;
+mod routers;
+mod security_groups;
 mod server_groups;
 mod tasks;
 
@@ -39,9 +44,13 @@ pub use hosts::*;
 pub use identity::*;
 pub use images::*;
 pub use instances::*;
+pub use network_races::*;
+pub use networks::*;
 pub use queries::*;
 pub use races::*;
 pub use rebuild::*;
+pub use routers::*;
+pub use security_groups::*;
 pub use server_groups::*;
 pub use tasks::*;
 
@@ -182,7 +191,37 @@ macro_rules! store_conformance {
             bookings_and_zones_exclude_each_other,
             group_limits_are_exact,
             anti_affinity_holds_under_load,
-            affinity_holds_under_load
+            affinity_holds_under_load,
+            networks_live_and_die,
+            networks_are_listed,
+            subnets_do_not_overlap,
+            ports_get_addresses,
+            addresses_on_request,
+            given_addresses_are_free_again,
+            ports_change_their_addresses,
+            dual_stack_ports_have_both,
+            huge_subnets_cost_no_more,
+            networks_in_use_stay,
+            foreign_networks_are_not_found,
+            ports_are_asked_for,
+            mac_addresses_are_unique_on_a_network,
+            network_quotas_are_exact,
+            routers_join_subnets,
+            floating_ips_stand_for_fixed_ones,
+            what_floating_ips_rely_on_stays,
+            gateways_come_and_go,
+            projects_have_one_default_group,
+            rules_are_unique_in_their_group,
+            groups_in_use_stay,
+            removed_groups_take_rules_along,
+            one_gets_the_last_address,
+            one_gets_the_asked_address,
+            ports_race_for_the_quota,
+            one_floating_ip_for_a_fixed_one,
+            one_removes_a_port,
+            addresses_add_up_under_load,
+            networks_and_ports_exclude_each_other,
+            groups_and_ports_exclude_each_other
         );
     };
     ($open:expr) => {

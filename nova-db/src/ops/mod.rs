@@ -9,6 +9,7 @@ mod identity;
 mod images;
 mod instances;
 mod keypairs;
+mod network;
 mod query;
 mod rebuild;
 mod server_groups;

@@ -10,7 +10,7 @@ use nova_core::task::Work;
 use super::*;
 use crate::conformance::fixtures::{FREE, Make, active, claim, deleted};
 use crate::rows::{Row, Sequence, Table};
-use crate::{ComputeStore, HostStore, InstanceQuery, MemoryBackend, TaskCommit};
+use crate::{ComputeStore, HostStore, InstanceQuery, MemoryBackend, NetworkStore, TaskCommit};
 
 /// Counts the calls that go to the backend inside.
 #[derive(Default)]
@@ -171,4 +171,34 @@ async fn a_boot_and_a_delete_cost_few_statements() {
     let commit = TaskCommit { instance: Some(deleted(&instance, 9)), done: true, release, ..TaskCommit::of(task) };
     store.commit_task(commit).await.unwrap();
     assert_eq!(store.cost(), 10, "an end: task, instance, usage, allocation, node");
+}
+
+/// Neither the size of the subnet nor what is taken of it shows.
+#[tokio::test]
+async fn an_address_costs_the_same_however_many_there_are() {
+    let store = RowStore::over(Counting::default());
+    let make = Make::new();
+    for cidr in ["10.0.0.0/24", "10.0.0.0/8", "fd00::/64"] {
+        let network = store.create_network(make.network("p"), None).await.unwrap();
+        store.create_subnet(make.subnet(&network, cidr), None, None).await.unwrap();
+        let mut ports = Vec::new();
+        for _ in 0..40 {
+            store.cost();
+            ports.push(store.create_ports(vec![make.port(&network, "p")]).await.unwrap().remove(0));
+            let cost = store.cost();
+            assert!(
+                cost <= 9,
+                "a port: network, subnets, range twice, address, usage twice, port; at the end of the pool one more: {cost}"
+            );
+        }
+        for port in ports {
+            store.cost();
+            store.delete_port(port.id).await.unwrap();
+            let cost = store.cost();
+            assert!(
+                cost <= 11,
+                "port twice, address twice, ranges up to three times, floating addresses, groups, usage twice: {cost}"
+            );
+        }
+    }
 }

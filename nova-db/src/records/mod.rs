@@ -9,11 +9,13 @@ mod hosts;
 mod identity;
 mod images;
 mod instance;
+mod network;
 
 pub(crate) use compute::{ProjectUsage, Request};
 pub(crate) use groups::{AggregateHost, GroupMember};
 pub(crate) use identity::{RevokedToken, Secret, folded};
 pub(crate) use instance::sort_column;
+pub(crate) use network::{Address, FreeRange, NetworkUsage, PortGroup, address_key, fixed_key, of_network};
 
 #[cfg(all(test, feature = "sqlite"))]
 use crate::rows::{Record, Table};
@@ -43,4 +45,15 @@ pub(crate) const TABLES: &[&Table] = &[
     AggregateHost::TABLE,
     nova_core::server_group::ServerGroup::TABLE,
     GroupMember::TABLE,
+    nova_core::network::Network::TABLE,
+    nova_core::network::Subnet::TABLE,
+    FreeRange::TABLE,
+    Address::TABLE,
+    nova_core::network::Port::TABLE,
+    PortGroup::TABLE,
+    nova_core::network::FloatingIp::TABLE,
+    nova_core::network::Router::TABLE,
+    nova_core::network::SecurityGroup::TABLE,
+    nova_core::network::SecurityGroupRule::TABLE,
+    NetworkUsage::TABLE,
 ];

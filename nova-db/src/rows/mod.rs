@@ -19,9 +19,7 @@ use async_trait::async_trait;
 
 pub(crate) use record::{Found, Record, decode, row_of};
 pub(crate) use select::{Condition, Select};
-#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
-pub(crate) use table::ColumnType;
-pub(crate) use table::{Column, Row, Sequence, Table, Value, micros};
+pub(crate) use table::{Column, ColumnType, Row, Sequence, Table, Value, micros};
 
 use crate::{Kind, StoreError};
 

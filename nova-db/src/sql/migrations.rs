@@ -42,8 +42,11 @@ pub(super) fn newest() -> u32 {
 }
 
 /// All steps, oldest first.
-pub(super) const MIGRATIONS: &[Migration] =
-    &[Migration { version: 1, steps: FIRST }, Migration { version: 2, steps: GROUPS }];
+pub(super) const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, steps: FIRST },
+    Migration { version: 2, steps: GROUPS },
+    Migration { version: 3, steps: NETWORKS },
+];
 
 const FIRST: &[Step] = &[
     Step::Sequences(&["instance", "service", "compute_node", "keypair", "identity"]),
@@ -246,6 +249,166 @@ const GROUPS: &[Step] = &[
         key: 2,
         unique: &[],
         indexes: &[&["instance_id"]],
+    }),
+];
+
+/// Networks and what is on them.
+const NETWORKS: &[Step] = &[
+    Step::Table(NewTable {
+        name: "networks",
+        columns: &[
+            Column::uuid("id"),
+            Column::text("project_id", 255),
+            Column::text("name", 255),
+            Column::flag("shared"),
+            Column::flag("external"),
+            Column::flag("admin_state_up"),
+            Column::time("created_at"),
+        ],
+        key: 1,
+        unique: &[],
+        indexes: &[&["project_id", "created_at", "id"], &["created_at", "id"]],
+    }),
+    Step::Table(NewTable {
+        name: "subnets",
+        columns: &[
+            Column::uuid("id"),
+            Column::uuid("network_id"),
+            Column::text("project_id", 255),
+            Column::text("name", 255),
+            Column::text("cidr", 64),
+            Column::int("ip_version"),
+            Column::text("gateway_ip", 64),
+            Column::flag("enable_dhcp"),
+            Column::flag("shared"),
+            Column::time("created_at"),
+        ],
+        key: 1,
+        unique: &[],
+        indexes: &[&["network_id"], &["project_id", "created_at", "id"], &["created_at", "id"]],
+    }),
+    Step::Table(NewTable {
+        name: "free_ranges",
+        columns: &[Column::uuid("subnet_id"), Column::text("last_address", 32), Column::text("first_address", 32)],
+        key: 2,
+        unique: &[],
+        indexes: &[&["subnet_id", "first_address"]],
+    }),
+    Step::Table(NewTable {
+        name: "addresses",
+        columns: &[Column::uuid("subnet_id"), Column::text("address", 32), Column::uuid("owner_id")],
+        key: 2,
+        unique: &[],
+        indexes: &[&["owner_id"], &["address"]],
+    }),
+    Step::Table(NewTable {
+        name: "ports",
+        columns: &[
+            Column::uuid("id"),
+            Column::uuid("network_id"),
+            Column::text("mac_address", 17),
+            Column::text("project_id", 255),
+            Column::text("name", 255),
+            Column::text("device_id", 255),
+            Column::text("device_owner", 255),
+            Column::text("host", 255),
+            Column::text("status", 16),
+            Column::flag("admin_state_up"),
+            Column::time("created_at"),
+        ],
+        key: 1,
+        unique: &[&["network_id", "mac_address"]],
+        indexes: &[
+            &["network_id", "device_owner"],
+            &["device_id"],
+            &["host"],
+            &["project_id", "created_at", "id"],
+            &["created_at", "id"],
+        ],
+    }),
+    Step::Table(NewTable {
+        name: "port_security_groups",
+        columns: &[Column::uuid("port_id"), Column::uuid("group_id")],
+        key: 2,
+        unique: &[],
+        indexes: &[&["group_id"]],
+    }),
+    Step::Table(NewTable {
+        name: "floating_ips",
+        columns: &[
+            Column::uuid("id"),
+            Column::text("project_id", 255),
+            Column::uuid("floating_network_id"),
+            Column::text("floating_ip_address", 64),
+            Column::text("fixed_ip_address", 64),
+            Column::uuid("port_id"),
+            Column::uuid("router_id"),
+            Column::text("status", 16),
+            Column::text("fixed_key", 128),
+            Column::time("created_at"),
+        ],
+        key: 1,
+        unique: &[&["fixed_key"]],
+        indexes: &[
+            &["port_id"],
+            &["router_id"],
+            &["floating_network_id"],
+            &["project_id", "created_at", "id"],
+            &["created_at", "id"],
+        ],
+    }),
+    Step::Table(NewTable {
+        name: "routers",
+        columns: &[
+            Column::uuid("id"),
+            Column::text("project_id", 255),
+            Column::text("name", 255),
+            Column::flag("admin_state_up"),
+            Column::time("created_at"),
+        ],
+        key: 1,
+        unique: &[],
+        indexes: &[&["project_id", "created_at", "id"], &["created_at", "id"]],
+    }),
+    Step::Table(NewTable {
+        name: "security_groups",
+        columns: &[
+            Column::uuid("id"),
+            Column::text("project_id", 255),
+            Column::text("name", 255),
+            Column::text("default_of", 255),
+            Column::time("created_at"),
+        ],
+        key: 1,
+        unique: &[&["default_of"]],
+        indexes: &[&["project_id", "created_at", "id"], &["created_at", "id"]],
+    }),
+    Step::Table(NewTable {
+        name: "security_group_rules",
+        columns: &[
+            Column::uuid("id"),
+            Column::uuid("security_group_id"),
+            Column::text("project_id", 255),
+            Column::text("direction", 8),
+            Column::text("ethertype", 8),
+            Column::text("protocol", 64),
+            Column::uuid("remote_group_id"),
+            Column::text("remote_ip_prefix", 64),
+            Column::int("port_range_min"),
+            Column::int("port_range_max"),
+            Column::text("fingerprint", 255),
+            Column::time("created_at"),
+        ],
+        key: 1,
+        unique: &[&["security_group_id", "fingerprint"]],
+        indexes: &[&["remote_group_id"], &["project_id", "created_at", "id"], &["created_at", "id"]],
+    }),
+    Step::Table(NewTable {
+        name: "network_usages",
+        columns: &[Column::text("project_id", 255), Column::text("resource", 32)],
+        key: 2,
+        unique: &[],
+        indexes: &[],
     }),
 ];
 

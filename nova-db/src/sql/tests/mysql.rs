@@ -83,3 +83,12 @@ async fn speed_of_mysql() {
     let opened = opened(place().await).await;
     speed::measure(std::sync::Arc::clone(&opened.store)).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs NOVA_TEST_MYSQL_URL; measures, and asserts nothing"]
+async fn speed_of_addresses() {
+    let opened = opened(place().await).await;
+    for projects in [1, 4, 32] {
+        speed::measure_addresses(std::sync::Arc::clone(&opened.store), projects).await;
+    }
+}

@@ -59,3 +59,40 @@ pub(super) async fn measure(store: Arc<dyn Store>) {
     }
     println!("create, {MANY} at once: {:.0} a second", MANY as f64 / begun.elapsed().as_secs_f64());
 }
+
+/// Callers of the books at the same time.
+const CALLERS: usize = 32;
+/// Ports that each makes and removes.
+const PORTS: usize = 150;
+
+/// How many addresses are taken and given back in a second on one subnet, each as a port with a MAC address, in a
+/// transaction that counts it: by callers of so many projects.
+pub(super) async fn measure_addresses(store: Arc<dyn Store>, projects: usize) {
+    let make = Make::seeded(projects as u64);
+    let mut network = make.network("p");
+    network.shared = true;
+    let network = store.create_network(network, None).await.unwrap();
+    let subnet = store.create_subnet(make.subnet(&network, "10.0.0.0/16"), None, None).await.unwrap();
+    let work: Vec<Vec<_>> = (0..CALLERS)
+        .map(|caller| (0..PORTS).map(|_| make.port(&network, &format!("p{}", caller % projects))).collect())
+        .collect();
+    let begun = Instant::now();
+    let running: Vec<_> = work
+        .into_iter()
+        .map(|ports| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                for port in ports {
+                    let port = store.create_ports(vec![port]).await.unwrap().remove(0);
+                    store.delete_port(port.id).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for caller in running {
+        caller.await.unwrap();
+    }
+    let rate = 2.0 * (CALLERS * PORTS) as f64 / begun.elapsed().as_secs_f64();
+    println!("ports, {CALLERS} callers, {projects} projects: {rate:.0} addresses taken or given back a second");
+    assert_eq!(store.count_addresses(subnet.id).await.unwrap(), ((1 << 16) - 2, 0));
+}

@@ -1,0 +1,174 @@
+//! Routers and floating addresses.
+
+use std::sync::Arc;
+
+use nova_core::ids::ProjectId;
+use nova_core::network::{Network, NetworkResource, Port, Router, Subnet};
+
+use super::fixtures::Make;
+use super::networks::{adds_up, asked, ip, not_found, plug, problem, wired};
+use crate::{
+    FloatingIpField, FloatingTarget, GatewayChange, InterfaceRef, Kind, ListQuery, NewInterface, NewPort, PortChange,
+    Store,
+};
+
+/// An outer network, an inner one, and a router between them.
+pub(super) struct Joined {
+    pub(super) outer: (Network, Subnet),
+    pub(super) inner: (Network, Subnet),
+    pub(super) router: Router,
+}
+
+pub(super) fn gateway(make: &Make, network: &Network) -> GatewayChange {
+    GatewayChange::Set { enable_snat: true, port: Box::new(make.port(network, "")) }
+}
+
+fn interface(make: &Make, network: &Network, subnet: &Subnet) -> NewInterface {
+    NewInterface::Subnet { subnet_id: subnet.id, port: Box::new(make.port(network, "p")) }
+}
+
+pub(super) async fn joined(store: &dyn Store, make: &Make) -> Joined {
+    let (outer, outer_subnet) = wired(store, make, "192.0.2.0/28").await;
+    let read = store.get_network(outer.id).await.unwrap();
+    let outer = store.update_network(Network { external: true, ..read }).await.unwrap();
+    let inner = wired(store, make, "10.0.0.0/24").await;
+    let router = store.create_router(make.router("p"), gateway(make, &outer), None).await.unwrap();
+    store.add_router_interface(router.id, interface(make, &inner.0, &inner.1)).await.unwrap();
+    let router = store.get_router(router.id).await.unwrap();
+    Joined { outer: (outer, outer_subnet), inner, router }
+}
+
+fn target(port: &Port) -> Option<FloatingTarget> {
+    Some(FloatingTarget { port_id: port.id, fixed_ip_address: None })
+}
+
+/// A router takes the gateway's address on each of its subnets, which do not overlap, once.
+pub async fn routers_join_subnets(store: &Arc<dyn Store>) {
+    let make = Make::new();
+    let (network, subnet) = wired(&**store, &make, "10.0.0.0/24").await;
+    let (twin, overlapping) = wired(&**store, &make, "10.0.0.0/25").await;
+    let router = store.create_router(make.router("p"), GatewayChange::Keep, Some(1)).await.unwrap();
+    assert_eq!(problem(store.create_router(make.router("p"), GatewayChange::Keep, Some(1)).await).name(), "OverQuota");
+    let port = store.add_router_interface(router.id, interface(&make, &network, &subnet)).await.unwrap();
+    assert_eq!((port.fixed_ips[0].ip_address, port.device_id.clone()), (ip("10.0.0.1"), router.id.to_string()));
+    for (network, subnet) in [(&network, &subnet), (&twin, &overlapping)] {
+        let again = store.add_router_interface(router.id, interface(&make, network, subnet)).await;
+        assert_eq!(problem(again).name(), "BadRequest");
+    }
+    assert_eq!(problem(store.delete_port(port.id).await).name(), "ServicePortInUse");
+    assert_eq!(problem(store.delete_router(router.id).await).name(), "RouterInUse");
+    assert_eq!(problem(store.delete_subnet(subnet.id).await).name(), "SubnetInUse");
+    let read = store.get_subnet(subnet.id).await.unwrap();
+    let moved = Subnet { gateway_ip: Some(ip("10.0.0.254")), ..read };
+    assert_eq!(problem(store.update_subnet(moved).await).name(), "GatewayIpInUse");
+    let wrong = InterfaceRef { subnet_id: Some(overlapping.id), port_id: None };
+    let answer = store.remove_router_interface(router.id, wrong).await;
+    assert_eq!(problem(answer).name(), "RouterInterfaceNotFoundForSubnet");
+    let right = InterfaceRef { subnet_id: Some(subnet.id), port_id: None };
+    assert_eq!(store.remove_router_interface(router.id, right).await.unwrap().id, port.id);
+    not_found(store.get_port(port.id).await, Kind::Port);
+    let own =
+        plug(&**store, NewPort { fixed_ips: Some(vec![asked("10.0.0.9")]), ..make.port(&network, "p") }).await.unwrap();
+    let adopted = store.add_router_interface(router.id, NewInterface::Port(own.id)).await.unwrap();
+    assert!(adopted.is_of_router());
+    let answer = store.add_router_interface(router.id, NewInterface::Port(own.id)).await;
+    assert_eq!(problem(answer).name(), "PortInUse");
+    store.remove_router_interface(router.id, InterfaceRef { port_id: Some(own.id), subnet_id: None }).await.unwrap();
+    store.delete_router(router.id).await.unwrap();
+    not_found(store.get_router(router.id).await, Kind::Router);
+    adds_up(&**store, &subnet, 254).await;
+}
+
+/// Chosen or asked for, for a port or for nothing, moved, and given back.
+pub async fn floating_ips_stand_for_fixed_ones(store: &Arc<dyn Store>) {
+    let make = Make::new();
+    let joined = joined(&**store, &make).await;
+    let (one, two) = (
+        plug(&**store, make.port(&joined.inner.0, "p")).await.unwrap(),
+        plug(&**store, make.port(&joined.inner.0, "p")).await.unwrap(),
+    );
+    let outer = &joined.outer.0;
+    let mut new = make.floating(outer, "p");
+    (new.target, new.limit) = (target(&one), Some(2));
+    let first = store.create_floating_ip(new).await.unwrap();
+    assert_eq!((first.port_id, first.fixed_ip_address), (Some(one.id), Some(one.fixed_ips[0].ip_address)));
+    assert_eq!((first.router_id, first.status()), (Some(joined.router.id), "ACTIVE"));
+    let mut new = make.floating(outer, "p");
+    new.address = asked("192.0.2.9");
+    let second = store.create_floating_ip(new.clone()).await.unwrap();
+    assert_eq!((second.floating_ip_address, second.status()), (ip("192.0.2.9"), "DOWN"));
+    new.id = make.floating(outer, "p").id;
+    assert_eq!(problem(store.create_floating_ip(new).await).name(), "IpAddressInUse");
+    let mut over = make.floating(outer, "p");
+    over.limit = Some(2);
+    assert_eq!(problem(store.create_floating_ip(over).await).name(), "OverQuota");
+    let inside = make.floating(&joined.inner.0, "p");
+    assert_eq!(problem(store.create_floating_ip(inside).await).name(), "BadRequest");
+    let taken = store.associate_floating_ip(second.clone(), target(&one)).await;
+    assert_eq!(problem(taken).name(), "FloatingIPPortAlreadyAssociated");
+    let moved = store.associate_floating_ip(second.clone(), target(&two)).await.unwrap();
+    assert_eq!(moved.port_id, Some(two.id));
+    let same = store.associate_floating_ip(moved, target(&two)).await.unwrap();
+    let list = store.list_floating_ips(&ListQuery::of(FloatingIpField::PortId, two.id)).await.unwrap();
+    assert_eq!(list, [same]);
+    store.delete_port(two.id).await.unwrap();
+    assert_eq!(store.get_floating_ip(second.id).await.unwrap().port_id, None, "its port is gone");
+    for floating in [first.id, second.id] {
+        store.delete_floating_ip(floating).await.unwrap();
+        not_found(store.delete_floating_ip(floating).await, Kind::FloatingIp);
+    }
+    let accounts = store.network_accounts(&ProjectId::from("p")).await.unwrap();
+    assert_eq!(accounts[&NetworkResource::FloatingIp].used, 0);
+    adds_up(&**store, &joined.outer.1, 14).await;
+}
+
+/// Interfaces, gateways and outer networks stay while floating addresses need them.
+pub async fn what_floating_ips_rely_on_stays(store: &Arc<dyn Store>) {
+    let make = Make::new();
+    let joined = joined(&**store, &make).await;
+    let (outer, inner) = (&joined.outer.0, &joined.inner);
+    let port = plug(&**store, make.port(&inner.0, "p")).await.unwrap();
+    let floating = store.create_floating_ip(make.floating(outer, "p")).await.unwrap();
+    let (alone, _) = wired(&**store, &make, "10.5.0.0/24").await;
+    let unreachable = plug(&**store, make.port(&alone, "p")).await.unwrap();
+    let answer = store.associate_floating_ip(floating.clone(), target(&unreachable)).await;
+    assert_eq!(problem(answer).name(), "ExternalGatewayForFloatingIPNotFound");
+    let floating = store.associate_floating_ip(floating, target(&port)).await.unwrap();
+    let on_subnet = InterfaceRef { subnet_id: Some(inner.1.id), port_id: None };
+    let answer = store.remove_router_interface(joined.router.id, on_subnet).await;
+    assert_eq!(problem(answer).name(), "RouterInterfaceInUseByFloatingIP");
+    let router = store.get_router(joined.router.id).await.unwrap();
+    let answer = store.update_router(router, GatewayChange::Clear).await;
+    assert_eq!(problem(answer).name(), "RouterExternalGatewayInUseByFloatingIp");
+    assert_eq!(problem(store.delete_network(outer.id).await).name(), "NetworkInUse");
+    let read = store.get_network(outer.id).await.unwrap();
+    let answer = store.update_network(Network { external: false, ..read }).await;
+    assert_eq!(problem(answer).name(), "ExternalNetworkInUse");
+    let moved =
+        PortChange { port: store.get_port(port.id).await.unwrap(), fixed_ips: Some(vec![asked("10.0.0.99")]), draw: 0 };
+    store.update_port(moved).await.unwrap();
+    assert_eq!(store.get_floating_ip(floating.id).await.unwrap().port_id, None, "its fixed address is gone");
+    store.remove_router_interface(joined.router.id, on_subnet).await.unwrap();
+    store.delete_router(joined.router.id).await.unwrap();
+    store.delete_floating_ip(floating.id).await.unwrap();
+    store.delete_network(outer.id).await.unwrap();
+}
+
+/// A way out is a port of the outer network, which goes when the way out does.
+pub async fn gateways_come_and_go(store: &Arc<dyn Store>) {
+    let make = Make::new();
+    let joined = joined(&**store, &make).await;
+    let old = joined.router.gateway.clone().unwrap();
+    let port = store.get_port(old.port_id).await.unwrap();
+    assert_eq!((port.project_id.as_str(), &port.fixed_ips), ("", &old.external_fixed_ips));
+    let quiet = GatewayChange::Set { enable_snat: false, port: Box::new(make.port(&joined.outer.0, "")) };
+    let router = store.update_router(joined.router, quiet).await.unwrap();
+    let kept = router.gateway.clone().unwrap();
+    assert_eq!((kept.port_id, kept.enable_snat), (old.port_id, false), "the same network: the same port");
+    let inside = gateway(&make, &joined.inner.0);
+    assert_eq!(problem(store.update_router(router.clone(), inside).await).name(), "BadRequest");
+    let router = store.update_router(router, GatewayChange::Clear).await.unwrap();
+    assert_eq!(router.gateway, None);
+    not_found(store.get_port(old.port_id).await, Kind::Port);
+    assert_eq!(store.count_addresses(joined.outer.1.id).await.unwrap(), (14, 0));
+}

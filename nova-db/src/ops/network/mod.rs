@@ -1,0 +1,199 @@
+//! The books of the network.
+
+mod addresses;
+mod floating;
+mod groups;
+mod networks;
+mod ports;
+mod query;
+mod routers;
+mod subnets;
+mod usage;
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use nova_core::ids::{
+    FloatingIpId, NetworkId, PortId, ProjectId, RouterId, SecurityGroupId, SecurityGroupRuleId, SubnetId,
+};
+use nova_core::network::{
+    FloatingIp, Network, NetworkProblem, NetworkResource, Port, Router, SecurityGroup, SecurityGroupRule, Subnet,
+};
+
+use super::{RowStore, conflict, need, replace};
+use crate::rows::{Backend, Fail, Lock, Record, Transaction, Value};
+use crate::{
+    FloatingIpField, FloatingTarget, GatewayChange, InterfaceRef, ListQuery, NetworkAccount, NetworkField,
+    NetworkStore, NewFloatingIp, NewInterface, NewPort, PortChange, PortQuery, RouterField, RuleField,
+    SecurityGroupField, StoreError, SubnetField,
+};
+
+type Answer<T> = Result<T, StoreError>;
+
+impl From<NetworkProblem> for Fail {
+    fn from(problem: NetworkProblem) -> Self {
+        StoreError::Network(problem).into()
+    }
+}
+
+/// The record of that id.
+async fn get<R: Record>(tx: &mut dyn Transaction, id: impl std::fmt::Display + Send) -> Result<R, Fail> {
+    Ok(need::<R>(tx, &[Value::text(id)], Lock::None).await?.record)
+}
+
+/// Writes a record over the one of the generation that the caller read, which is given.
+async fn write_over<R: Record>(tx: &mut dyn Transaction, record: &R, read: u64, key: [Value; 1]) -> Result<(), Fail> {
+    if replace(tx, record, read).await? { Ok(()) } else { Err(conflict::<R>(&key)) }
+}
+
+#[async_trait]
+impl<B: Backend> NetworkStore for RowStore<B> {
+    async fn create_network(&self, network: Network, limit: Option<u64>) -> Answer<Network> {
+        self.write((network, limit), |tx, (network, limit)| Box::pin(networks::create(tx, network, *limit))).await
+    }
+    async fn get_network(&self, id: NetworkId) -> Answer<Network> {
+        self.read(&id, |tx, id| Box::pin(get(tx, *id))).await
+    }
+    async fn list_networks(&self, query: &ListQuery<NetworkField>) -> Answer<Vec<Network>> {
+        self.read(query, |tx, query| Box::pin(query::networks(tx, query))).await
+    }
+    async fn update_network(&self, network: Network) -> Answer<Network> {
+        self.write(network, |tx, network| Box::pin(networks::update(tx, network))).await
+    }
+    async fn delete_network(&self, id: NetworkId) -> Answer<Network> {
+        self.write(id, |tx, id| Box::pin(networks::delete(tx, *id))).await
+    }
+
+    async fn create_subnet(&self, subnet: Subnet, asked_by: Option<ProjectId>, limit: Option<u64>) -> Answer<Subnet> {
+        let input = (subnet, asked_by, limit);
+        self.write(input, |tx, (subnet, by, limit)| Box::pin(subnets::create(tx, subnet, by.as_ref(), *limit))).await
+    }
+    async fn get_subnet(&self, id: SubnetId) -> Answer<Subnet> {
+        self.read(&id, |tx, id| Box::pin(get(tx, *id))).await
+    }
+    async fn list_subnets(&self, query: &ListQuery<SubnetField>) -> Answer<Vec<Subnet>> {
+        self.read(query, |tx, query| Box::pin(query::subnets(tx, query))).await
+    }
+    async fn update_subnet(&self, subnet: Subnet) -> Answer<Subnet> {
+        self.write(subnet, |tx, subnet| Box::pin(subnets::update(tx, subnet))).await
+    }
+    async fn delete_subnet(&self, id: SubnetId) -> Answer<Subnet> {
+        self.write(id, |tx, id| Box::pin(subnets::delete(tx, *id))).await
+    }
+
+    async fn create_ports(&self, new: Vec<NewPort>) -> Answer<Vec<Port>> {
+        self.write(new, |tx, new| Box::pin(ports::create_all(tx, new))).await
+    }
+    async fn get_port(&self, id: PortId) -> Answer<Port> {
+        self.read(&id, |tx, id| Box::pin(get(tx, *id))).await
+    }
+    async fn list_ports(&self, query: &PortQuery) -> Answer<Vec<Port>> {
+        self.read(query, |tx, query| Box::pin(query::ports(tx, query))).await
+    }
+    async fn update_port(&self, change: PortChange) -> Answer<Port> {
+        self.write(change, |tx, change| Box::pin(ports::update(tx, change))).await
+    }
+    async fn delete_port(&self, id: PortId) -> Answer<Port> {
+        self.write(id, |tx, id| Box::pin(ports::delete(tx, *id))).await
+    }
+
+    async fn create_floating_ip(&self, new: NewFloatingIp) -> Answer<FloatingIp> {
+        self.write(new, |tx, new| Box::pin(floating::create(tx, new))).await
+    }
+    async fn get_floating_ip(&self, id: FloatingIpId) -> Answer<FloatingIp> {
+        self.read(&id, |tx, id| Box::pin(get(tx, *id))).await
+    }
+    async fn list_floating_ips(&self, query: &ListQuery<FloatingIpField>) -> Answer<Vec<FloatingIp>> {
+        self.read(query, |tx, query| Box::pin(query::own(tx, query))).await
+    }
+    async fn associate_floating_ip(&self, floating: FloatingIp, target: Option<FloatingTarget>) -> Answer<FloatingIp> {
+        let input = (floating, target);
+        self.write(input, |tx, (floating, target)| Box::pin(floating::associate(tx, floating, *target))).await
+    }
+    async fn delete_floating_ip(&self, id: FloatingIpId) -> Answer<FloatingIp> {
+        self.write(id, |tx, id| Box::pin(floating::delete(tx, *id))).await
+    }
+
+    async fn create_router(&self, router: Router, gateway: GatewayChange, limit: Option<u64>) -> Answer<Router> {
+        let input = (router, gateway, limit);
+        self.write(input, |tx, (router, gateway, limit)| Box::pin(routers::create(tx, router, gateway, *limit))).await
+    }
+    async fn get_router(&self, id: RouterId) -> Answer<Router> {
+        self.read(&id, |tx, id| Box::pin(get(tx, *id))).await
+    }
+    async fn list_routers(&self, query: &ListQuery<RouterField>) -> Answer<Vec<Router>> {
+        self.read(query, |tx, query| Box::pin(query::own(tx, query))).await
+    }
+    async fn update_router(&self, router: Router, gateway: GatewayChange) -> Answer<Router> {
+        self.write((router, gateway), |tx, (router, gateway)| Box::pin(routers::update(tx, router, gateway))).await
+    }
+    async fn delete_router(&self, id: RouterId) -> Answer<Router> {
+        self.write(id, |tx, id| Box::pin(routers::delete(tx, *id))).await
+    }
+    async fn add_router_interface(&self, id: RouterId, interface: NewInterface) -> Answer<Port> {
+        self.write((id, interface), |tx, (id, interface)| Box::pin(routers::add_interface(tx, *id, interface))).await
+    }
+    async fn remove_router_interface(&self, id: RouterId, which: InterfaceRef) -> Answer<Port> {
+        self.write((id, which), |tx, (id, which)| Box::pin(routers::remove_interface(tx, *id, *which))).await
+    }
+
+    async fn default_security_group(&self, group: SecurityGroup) -> Answer<SecurityGroup> {
+        // Nearly always it is there.
+        if let Some(known) = self.read(&group, |tx, group| Box::pin(groups::default_of(tx, &group.project_id))).await? {
+            return Ok(known);
+        }
+        self.write(group, |tx, group| Box::pin(groups::make_default(tx, group))).await
+    }
+    async fn create_security_group(
+        &self,
+        group: SecurityGroup,
+        limit: Option<u64>,
+        rule_limit: Option<u64>,
+    ) -> Answer<SecurityGroup> {
+        let input = (group, limit, rule_limit);
+        self.write(input, |tx, (group, limit, rules)| Box::pin(groups::create(tx, group, *limit, *rules))).await
+    }
+    async fn get_security_group(&self, id: SecurityGroupId) -> Answer<SecurityGroup> {
+        self.read(&id, |tx, id| Box::pin(groups::get(tx, *id))).await
+    }
+    async fn list_security_groups(&self, query: &ListQuery<SecurityGroupField>) -> Answer<Vec<SecurityGroup>> {
+        self.read(query, |tx, query| Box::pin(groups::list_groups(tx, query))).await
+    }
+    async fn update_security_group(&self, group: SecurityGroup) -> Answer<SecurityGroup> {
+        self.write(group, |tx, group| Box::pin(groups::update(tx, group))).await
+    }
+    async fn delete_security_group(&self, id: SecurityGroupId, with_default: bool) -> Answer<SecurityGroup> {
+        self.write((id, with_default), |tx, (id, with_default)| Box::pin(groups::delete(tx, *id, *with_default))).await
+    }
+    async fn create_security_group_rules(
+        &self,
+        rules: Vec<SecurityGroupRule>,
+        limit: Option<u64>,
+    ) -> Answer<Vec<SecurityGroupRule>> {
+        self.write((rules, limit), |tx, (rules, limit)| Box::pin(groups::add_rules(tx, rules, *limit))).await
+    }
+    async fn get_security_group_rule(&self, id: SecurityGroupRuleId) -> Answer<SecurityGroupRule> {
+        self.read(&id, |tx, id| Box::pin(get(tx, *id))).await
+    }
+    async fn list_security_group_rules(&self, query: &ListQuery<RuleField>) -> Answer<Vec<SecurityGroupRule>> {
+        self.read(query, |tx, query| Box::pin(query::own(tx, query))).await
+    }
+    async fn delete_security_group_rule(&self, id: SecurityGroupRuleId) -> Answer<()> {
+        self.write(id, |tx, id| Box::pin(groups::remove_rule(tx, *id))).await
+    }
+
+    async fn network_accounts(&self, project: &ProjectId) -> Answer<BTreeMap<NetworkResource, NetworkAccount>> {
+        self.read(project, |tx, project| Box::pin(usage::accounts(tx, project))).await
+    }
+    async fn set_network_limits(
+        &self,
+        project: &ProjectId,
+        limits: BTreeMap<NetworkResource, Option<Option<u64>>>,
+    ) -> Answer<()> {
+        let input = (project.clone(), limits);
+        self.write(input, |tx, (project, limits)| Box::pin(usage::set_limits(tx, project, limits))).await
+    }
+    async fn count_addresses(&self, subnet: SubnetId) -> Answer<(u128, u64)> {
+        self.read(&subnet, |tx, subnet| Box::pin(addresses::count(tx, *subnet))).await
+    }
+}
