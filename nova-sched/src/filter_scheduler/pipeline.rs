@@ -55,7 +55,7 @@ impl<'a> Pipeline<'a> {
     /// So many of the best hosts, the best first.
     pub(super) fn ranked(&self, overlay: &Overlay, most: usize) -> Vec<Row> {
         self.weighed(overlay, |weighing, blocks| {
-            let mut all = weighing.all(self.turn, blocks);
+            let mut all = weighing.foremost(self.turn, blocks, most);
             let order = |a: &(f64, u64, Row), b: &(f64, u64, Row)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
             if most < all.len() {
                 all.select_nth_unstable_by(most, order);

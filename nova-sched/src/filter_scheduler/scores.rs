@@ -135,8 +135,30 @@ impl<'a, 's> Weighing<'a, 's> {
 
     /// The best host; of equals the first by rank.
     pub(super) fn best(&mut self, turn: Turn, blocks: usize) -> Option<Row> {
-        let plain = self.scales.iter().all(|scale| scale.key.is_none() && !scale.odd);
-        if plain { self.best_of_near(turn, blocks) } else { self.best_of_all(turn, blocks) }
+        if self.is_plain() { self.best_of_near(turn, blocks) } else { self.best_of_all(turn, blocks) }
+    }
+
+    /// Whether estimates can stand for scores: one multiplier for all hosts, and every weight a number.
+    fn is_plain(&self) -> bool {
+        self.scales.iter().all(|scale| scale.key.is_none() && !scale.odd)
+    }
+
+    /// How far apart two estimates are at most if their scores are in the other order.
+    fn slack(&self) -> f64 {
+        let size = |scale: &Scale<'_>| {
+            let weight = scale.least.abs().max((scale.least + scale.range).abs());
+            scale.multiplier.abs() * (1.0 + weight / scale.range)
+        };
+        self.scales.iter().map(size).sum::<f64>() * ROUNDING
+    }
+
+    /// The score of one survivor, where [`Weighing::is_plain`].
+    fn score_of(&self, number: usize, place: usize) -> f64 {
+        let len = self.scratch.survivors.len();
+        let part = |(which, scale): (usize, &Scale<'_>)| {
+            scale.part(self.scratch.weights[which * len + number][place], scale.multiplier)
+        };
+        self.scales.iter().enumerate().map(part).fold(0.0, |sum, part| sum + part)
     }
 
     fn best_of_all(&mut self, turn: Turn, blocks: usize) -> Option<Row> {
@@ -150,25 +172,15 @@ impl<'a, 's> Weighing<'a, 's> {
 
     /// As [`Weighing::best_of_all`], but computes the score of those hosts only that may have the highest.
     fn best_of_near(&mut self, turn: Turn, blocks: usize) -> Option<Row> {
-        let size = |scale: &Scale<'_>| {
-            let weight = scale.least.abs().max((scale.least + scale.range).abs());
-            scale.multiplier.abs() * (1.0 + weight / scale.range)
-        };
-        let slack = self.scales.iter().map(size).sum::<f64>() * ROUNDING;
-        let most = self.estimate();
-        let len = self.scratch.survivors.len();
+        let least = self.estimate() - self.slack();
         let mut best = Best::default();
         for (number, survivors) in self.scratch.survivors.iter().enumerate() {
-            if self.scratch.highest[number] < most - slack {
+            if self.scratch.highest[number] < least {
                 continue;
             }
             let estimates = &self.scratch.scores[number];
-            for place in bits(survivors.hosts).filter(|place| estimates[*place] >= most - slack) {
-                let part = |(which, scale): (usize, &Scale<'_>)| {
-                    scale.part(self.scratch.weights[which * len + number][place], scale.multiplier)
-                };
-                let score = self.scales.iter().enumerate().map(part).fold(0.0, |sum, part| sum + part);
-                best.meet(score, survivors, place, turn, blocks);
+            for place in bits(survivors.hosts).filter(|place| estimates[*place] >= least) {
+                best.meet(self.score_of(number, place), survivors, place, turn, blocks);
             }
         }
         best.row()
@@ -231,8 +243,45 @@ impl<'a, 's> Weighing<'a, 's> {
         }
     }
 
+    /// The `most` best survivors, and maybe others, with their scores and ranks.
+    pub(super) fn foremost(&mut self, turn: Turn, blocks: usize, most: usize) -> Vec<(f64, u64, Row)> {
+        if !self.is_plain() || most == 0 {
+            return self.all(turn, blocks);
+        }
+        self.estimate();
+        let len = self.scratch.survivors.len();
+        // The highest estimates, the lowest of them first.
+        let mut highest = vec![f64::NEG_INFINITY; most.min(len * BLOCK).max(1)];
+        for (number, survivors) in self.scratch.survivors.iter().enumerate() {
+            if self.scratch.highest[number] <= highest[0] {
+                continue;
+            }
+            for place in bits(survivors.hosts) {
+                let estimate = self.scratch.scores[number][place];
+                if estimate > highest[0] {
+                    let behind = highest.partition_point(|other| *other < estimate);
+                    highest[..behind].rotate_left(1);
+                    highest[behind - 1] = estimate;
+                }
+            }
+        }
+        let bound = highest[0] - self.slack();
+        let mut all = Vec::new();
+        for (number, survivors) in self.scratch.survivors.iter().enumerate() {
+            if self.scratch.highest[number] < bound {
+                continue;
+            }
+            let near = |place: &usize| self.scratch.scores[number][*place] >= bound;
+            all.extend(bits(survivors.hosts).filter(near).map(|place| {
+                let rank = turn.rank(survivors.position, place, blocks);
+                (self.score_of(number, place), rank, row_at(survivors.block, place))
+            }));
+        }
+        all
+    }
+
     /// Every survivor with its score and its rank.
-    pub(super) fn all(&mut self, turn: Turn, blocks: usize) -> Vec<(f64, u64, Row)> {
+    fn all(&mut self, turn: Turn, blocks: usize) -> Vec<(f64, u64, Row)> {
         self.score();
         let mut all = Vec::new();
         for (survivors, scores) in self.scratch.survivors.iter().zip(&self.scratch.scores) {

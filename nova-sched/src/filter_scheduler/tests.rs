@@ -167,6 +167,14 @@ proptest! {
                 prop_assert_eq!(score(&chosen[0].host), Some(naive[0].1));
                 if request.group.is_none() {
                     prop_assert_eq!(chosen[0].alternates.len(), (naive.len() - 1).min(2));
+                    // Alternates are the best of the others, in order.
+                    let mut rest = request.clone();
+                    rest.ignore_hosts.push(chosen[0].host.to_string());
+                    let rest = self::naive(&scheduler, &table, &rest);
+                    for (alternate, (_, expected)) in chosen[0].alternates.iter().zip(&rest) {
+                        let found = rest.iter().find(|(name, _)| **name == *alternate.host).map(|(_, score)| *score);
+                        prop_assert_eq!(found, Some(*expected));
+                    }
                 }
             }
             Err(no) => {
