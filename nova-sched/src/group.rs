@@ -124,6 +124,10 @@ impl Query<'_> {
         overlay: &mut Overlay,
         choose: &mut impl FnMut(&Overlay) -> Option<Row>,
     ) -> Option<Row> {
+        // The common request is of no group, and pays nothing for them.
+        if self.request.group.is_none() {
+            return choose(overlay);
+        }
         for wish in self.wishes(overlay) {
             overlay.wish = wish;
             if let Some(row) = choose(overlay) {
