@@ -6,5 +6,6 @@ pub mod conductor;
 pub mod identity;
 pub mod image;
 pub mod live;
+pub mod network;
 pub mod scheduler;
 pub mod servicegroup;

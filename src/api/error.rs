@@ -3,6 +3,7 @@
 
 use http::StatusCode;
 use nova_core::contracts::{BoxError, IdentityError, ImageServiceError};
+use nova_core::network::{NetworkProblem, ProblemClass};
 use nova_db::StoreError;
 
 /// Why a request was not served. The text is for the client; causes of [`ApiError::Internal`] are only logged.
@@ -36,6 +37,16 @@ pub enum ApiError {
     /// 409: not in this state, or someone else was faster.
     #[error("{0}")]
     Conflict(String),
+    /// Whatever status a problem of the network has, with Neutron's name for it.
+    #[error("{text}")]
+    Network {
+        /// The status.
+        status: StatusCode,
+        /// `IpAddressInUse` and its kin.
+        name: &'static str,
+        /// For the client.
+        text: String,
+    },
     /// 410: it was there once.
     #[error("{0}")]
     Gone(String),
@@ -107,6 +118,7 @@ impl ApiError {
             Self::NotAcceptable(_) => StatusCode::NOT_ACCEPTABLE,
             Self::Timeout => StatusCode::REQUEST_TIMEOUT,
             Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::Network { status, .. } => *status,
             Self::Gone(_) => StatusCode::GONE,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -133,6 +145,7 @@ impl From<StoreError> for ApiError {
         match error {
             StoreError::NotFound { .. } => Self::NotFound(format!("{error}.")),
             StoreError::Conflict { .. } | StoreError::Duplicate { .. } => Self::Conflict(format!("{error}.")),
+            StoreError::Network(problem) => problem.into(),
             StoreError::Quota(exceeded) => Self::OverQuota(exceeded.to_string()),
             StoreError::Unavailable { .. } => {
                 tracing::error!(error = &error as &dyn std::error::Error, "the store does not answer");
@@ -140,6 +153,17 @@ impl From<StoreError> for ApiError {
             }
             other => Self::Internal(Box::new(other)),
         }
+    }
+}
+
+impl From<NetworkProblem> for ApiError {
+    fn from(problem: NetworkProblem) -> Self {
+        let status = match problem.class() {
+            ProblemClass::BadRequest => StatusCode::BAD_REQUEST,
+            ProblemClass::NotFound => StatusCode::NOT_FOUND,
+            ProblemClass::Conflict => StatusCode::CONFLICT,
+        };
+        Self::Network { status, name: problem.name(), text: problem.to_string() }
     }
 }
 

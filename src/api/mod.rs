@@ -15,6 +15,7 @@ mod fault;
 pub mod filters;
 pub mod health;
 pub mod microversion;
+pub mod network;
 mod options;
 mod pipeline;
 pub mod policy;

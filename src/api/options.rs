@@ -87,6 +87,7 @@ fn default_pipelines() -> BTreeMap<String, PipelineOptions> {
     BTreeMap::from([
         pipeline(USER_FILTERS, "osapi_compute"),
         pipeline(USER_FILTERS, "identity"),
+        pipeline(USER_FILTERS, "network"),
         pipeline(&image, "image"),
         pipeline(PLAIN_FILTERS, "health"),
     ])

@@ -109,7 +109,7 @@ pub(crate) struct FreeRange {
     pub(crate) subnet_id: SubnetId,
     /// The last address. Addresses are taken from the front: the key stays.
     pub(crate) last: IpAddr,
-    /// The first address.
+    /// The first address. In no index: databases change such a column in place, and ranges change often.
     pub(crate) first: IpAddr,
 }
 
@@ -120,7 +120,7 @@ impl Record for FreeRange {
         columns: &[Column::uuid("subnet_id"), Column::text("last_address", 32), Column::text("first_address", 32)],
         key: 2,
         unique: &[],
-        indexes: &[&["subnet_id", "first_address"]],
+        indexes: &[],
     };
 
     fn values(&self) -> Vec<Value> {

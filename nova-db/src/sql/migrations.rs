@@ -292,7 +292,7 @@ const NETWORKS: &[Step] = &[
         columns: &[Column::uuid("subnet_id"), Column::text("last_address", 32), Column::text("first_address", 32)],
         key: 2,
         unique: &[],
-        indexes: &[&["subnet_id", "first_address"]],
+        indexes: &[],
     }),
     Step::Table(NewTable {
         name: "addresses",

@@ -213,19 +213,19 @@ async fn free(tx: &mut dyn Transaction, given: &Address) -> Result<(), Fail> {
     let block = |address| last_of_block(address_number(address), given.block_bits);
     let beside = |next| neighbour(address, next).filter(|other| block(*other) == block(address));
     let (before, after) = (beside(false), beside(true));
-    let ends = before.map(|end| Condition::Is("last_address", address_key(end)));
-    let begins = after.map(|begin| Condition::Is("first_address", address_key(begin)));
-    let which =
-        Condition::All(vec![of_subnet(given.subnet_id), Condition::Any(ends.into_iter().chain(begins).collect())]);
-    let rows = tx.select(FreeRange::TABLE, &Select::new(which), Lock::ForUpdate).await?;
+    // The one that ends before the address, and the next behind it: ranges are in the order of their ends.
+    let from = before.unwrap_or(address);
+    let which = Condition::All(vec![of_subnet(given.subnet_id), Condition::AtLeast("last_address", address_key(from))]);
+    let select = Select::new(which).by(&["subnet_id", "last_address"]).limit(2);
+    let rows = tx.select(FreeRange::TABLE, &select, Lock::ForUpdate).await?;
     let mut joined = FreeRange { subnet_id: given.subnet_id, last: address, first: address };
     let mut grows = None;
     for row in &rows {
         let Found { record: range, generation } = decode::<FreeRange>(row)?;
-        if Some(range.first) == after {
+        if after.is_some_and(|after| range.first == after) {
             joined.last = range.last;
             grows = Some(generation);
-        } else if Some(range.last) == before {
+        } else if before.is_some_and(|before| range.last == before) {
             joined.first = range.first;
             remove_range(tx, &range).await?;
         }

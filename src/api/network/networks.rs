@@ -1,0 +1,260 @@
+//! `/networks`.
+
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+use nova_core::clock::api_time;
+use nova_core::context::RequestContext;
+use nova_core::ids::NetworkId;
+use nova_core::network::{Network, NetworkResource};
+use nova_db::{ListQuery, NetworkField, StoreError, SubnetField};
+use serde_json::{Value, json};
+
+use super::input::{Fields, invalid, missing, named, not_found, require_admin, require_member};
+use super::list::{Collection, bad_marker, nothing, one};
+use crate::api::{ApiError, HandlerResult, Request, Resource, Route, route};
+use crate::network::{NetworkManager, may_see};
+
+const LIST: Collection<NetworkField> = Collection {
+    name: "networks",
+    attributes: &[
+        "id",
+        "name",
+        "description",
+        "admin_state_up",
+        "status",
+        "shared",
+        "router:external",
+        "tenant_id",
+        "project_id",
+        "mtu",
+        "port_security_enabled",
+        "dns_domain",
+        "created_at",
+        "updated_at",
+        "provider:network_type",
+        "provider:physical_network",
+        "provider:segmentation_id",
+        "is_default",
+    ],
+    flags: &["admin_state_up", "shared", "router:external"],
+    field: NetworkField::parse,
+};
+
+/// The resource.
+pub(super) struct Networks(pub(super) Arc<NetworkManager>);
+
+impl Resource for Networks {
+    fn name(&self) -> &'static str {
+        "networks"
+    }
+
+    fn routes(self: Arc<Self>) -> Vec<Route> {
+        vec![
+            route(Method::GET, "/networks", &self, Self::index),
+            route(Method::POST, "/networks", &self, Self::create),
+            route(Method::GET, "/networks/{id}", &self, Self::show),
+            route(Method::PUT, "/networks/{id}", &self, Self::update),
+            route(Method::DELETE, "/networks/{id}", &self, Self::delete),
+        ]
+    }
+}
+
+fn gone(id: impl std::fmt::Display) -> ApiError {
+    not_found("NetworkNotFound", "Network", id)
+}
+
+/// The network of that id, if the caller may see it. What is no id is not there either: clients look names up so.
+pub(super) async fn visible(manager: &NetworkManager, context: &RequestContext, id: &str) -> Result<Network, ApiError> {
+    let Ok(parsed) = id.parse::<NetworkId>() else { return Err(gone(short(id))) };
+    match manager.store.get_network(parsed).await {
+        Ok(network) if may_see(context, &network) => Ok(network),
+        Ok(_) | Err(StoreError::NotFound { .. }) => Err(gone(id)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A text from outside, as errors show it.
+pub(super) fn short(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
+/// The caller's own, or 403 for what they see but do not own.
+pub(super) fn require_owner(context: &RequestContext, network: &Network, rule: &str) -> Result<(), ApiError> {
+    if context.is_admin() || network.project_id == context.project_id {
+        return require_member(context, rule);
+    }
+    Err(named(403, "PolicyNotAuthorized", format!("rule:{rule} is disallowed by policy")))
+}
+
+impl Networks {
+    async fn index(self: Arc<Self>, request: Request) -> HandlerResult {
+        let context = request.context()?;
+        let listing = LIST.read(&request.query, context, &[], self.0.options.max_limit)?;
+        let networks = self.0.store.list_networks(&listing.query).await;
+        let networks = networks.map_err(|error| bad_marker(error, listing.query.after.as_deref()))?;
+        let views = self.views(context, &networks).await?;
+        LIST.answer(&request, &listing, views)
+    }
+
+    async fn views(&self, context: &RequestContext, networks: &[Network]) -> Result<Vec<Value>, ApiError> {
+        let mut views = Vec::with_capacity(networks.len());
+        for some in networks.chunks(500) {
+            let ids = some.iter().map(|network| network.id.to_string()).collect();
+            let query = ListQuery { filters: vec![(SubnetField::NetworkId, ids)], ..ListQuery::default() };
+            let subnets = self.0.store.list_subnets(&query).await?;
+            for network in some {
+                let own = subnets.iter().filter(|subnet| subnet.network_id == network.id);
+                views.push(view(context, network, own.map(|subnet| subnet.id.to_string()).collect()));
+            }
+        }
+        Ok(views)
+    }
+
+    async fn answer(&self, status: StatusCode, network: &Network, request: &Request) -> HandlerResult {
+        let views = self.views(request.context()?, std::slice::from_ref(network)).await?;
+        one(status, "network", views.into_iter().next().unwrap_or_default(), request)
+    }
+
+    async fn show(self: Arc<Self>, request: Request) -> HandlerResult {
+        let network = visible(&self.0, request.context()?, request.param("id")).await?;
+        self.answer(StatusCode::OK, &network, &request).await
+    }
+
+    async fn create(self: Arc<Self>, mut request: Request) -> HandlerResult {
+        let fields = Fields::of(&mut request, "network").await?;
+        let context = request.context()?;
+        require_member(context, "create_network")?;
+        let now = self.0.now();
+        let mut network = Network {
+            id: NetworkId::generate(&*self.0.entropy),
+            project_id: fields.project(context)?,
+            name: String::new(),
+            description: String::new(),
+            admin_state_up: true,
+            shared: false,
+            external: false,
+            mtu: self.0.options.mtu,
+            port_security_enabled: true,
+            dns_domain: String::new(),
+            network_type: None,
+            physical_network: None,
+            segmentation_id: None,
+            created_at: now,
+            updated_at: now,
+            generation: 0,
+        };
+        apply(context, &fields, &mut network, "create_network")?;
+        provider(context, &fields, &mut network)?;
+        fields.done()?;
+        let network = self.0.store.create_network(network, self.0.limit(NetworkResource::Network)).await?;
+        self.answer(StatusCode::CREATED, &network, &request).await
+    }
+
+    async fn update(self: Arc<Self>, mut request: Request) -> HandlerResult {
+        let fields = Fields::of(&mut request, "network").await?;
+        let context = request.context()?;
+        let mut tries = 1;
+        loop {
+            let mut network = visible(&self.0, context, request.param("id")).await?;
+            require_owner(context, &network, "update_network")?;
+            apply(context, &fields, &mut network, "update_network")?;
+            fields.done()?;
+            network.updated_at = self.0.now();
+            match self.0.store.update_network(network).await {
+                Err(StoreError::Conflict { .. }) if tries < crate::network::ATTEMPTS => tries += 1,
+                answer => return self.answer(StatusCode::OK, &answer?, &request).await,
+            }
+        }
+    }
+
+    async fn delete(self: Arc<Self>, request: Request) -> HandlerResult {
+        let context = request.context()?;
+        let network = visible(&self.0, context, request.param("id")).await?;
+        require_owner(context, &network, "delete_network")?;
+        match self.0.store.delete_network(network.id).await {
+            Err(StoreError::NotFound { .. }) => Err(gone(network.id)),
+            answer => answer.map(|_| nothing())?,
+        }
+    }
+}
+
+/// What can be said at any time.
+fn apply(context: &RequestContext, fields: &Fields, network: &mut Network, rule: &str) -> Result<(), ApiError> {
+    fields.text("name", 255, &mut network.name)?;
+    fields.text("description", 255, &mut network.description)?;
+    fields.text("dns_domain", 255, &mut network.dns_domain)?;
+    fields.flag("admin_state_up", &mut network.admin_state_up)?;
+    fields.flag("port_security_enabled", &mut network.port_security_enabled)?;
+    let (shared, external) = (network.shared, network.external);
+    fields.flag("shared", &mut network.shared)?;
+    fields.flag("router:external", &mut network.external)?;
+    if network.shared && !shared {
+        require_admin(context, &format!("{rule}:shared"))?;
+    }
+    if network.external && !external {
+        require_admin(context, &format!("{rule}:router:external"))?;
+    }
+    if let Some(mtu) = fields.number("mtu", 68, 65535)? {
+        network.mtu = u32::try_from(mtu).map_err(|_| invalid("mtu", "it is out of range"))?;
+    }
+    // Whether the network is offered to projects without one is not kept.
+    fields.optional_flag("is_default")?;
+    Ok(())
+}
+
+/// How it is carried is for administrators to say.
+fn provider(context: &RequestContext, fields: &Fields, network: &mut Network) -> Result<(), ApiError> {
+    const TYPES: [&str; 5] = ["flat", "vlan", "vxlan", "geneve", "local"];
+    let kind: Option<String> = fields.parsed("provider:network_type", "string")?;
+    let physical: Option<String> = fields.parsed("provider:physical_network", "string")?;
+    let segment = fields.number("provider:segmentation_id", 1, (1 << 24) - 1)?;
+    if kind.is_none() && physical.is_none() && segment.is_none() {
+        return Ok(());
+    }
+    require_admin(context, "create_network:provider:network_type")?;
+    let Some(kind) = kind else { return Err(missing("provider:network_type")) };
+    if !TYPES.contains(&kind.as_str()) {
+        return Err(invalid("provider:network_type", format_args!("'{}' is not supported", short(&kind))));
+    }
+    if kind == "vlan" && segment.is_some_and(|tag| tag > 4094) {
+        return Err(invalid("provider:segmentation_id", "a VLAN tag is 1 through 4094"));
+    }
+    network.network_type = Some(kind);
+    network.physical_network = physical.map(|name| name.chars().take(64).collect());
+    network.segmentation_id = segment.and_then(|segment| u32::try_from(segment).ok());
+    Ok(())
+}
+
+fn view(context: &RequestContext, network: &Network, subnets: Vec<String>) -> Value {
+    let mut view = json!({
+        "id": network.id,
+        "name": network.name,
+        "description": network.description,
+        "admin_state_up": network.admin_state_up,
+        "status": "ACTIVE",
+        "shared": network.shared,
+        "router:external": network.external,
+        "tenant_id": network.project_id,
+        "project_id": network.project_id,
+        "subnets": subnets,
+        "mtu": network.mtu,
+        "port_security_enabled": network.port_security_enabled,
+        "dns_domain": network.dns_domain,
+        "is_default": false,
+        "availability_zone_hints": [],
+        "availability_zones": ["nova"],
+        "ipv4_address_scope": null,
+        "ipv6_address_scope": null,
+        "tags": [],
+        "revision_number": network.generation,
+        "created_at": api_time(network.created_at),
+        "updated_at": api_time(network.updated_at),
+    });
+    if context.is_admin() {
+        view["provider:network_type"] = json!(network.network_type);
+        view["provider:physical_network"] = json!(network.physical_network);
+        view["provider:segmentation_id"] = json!(network.segmentation_id);
+    }
+    view
+}
