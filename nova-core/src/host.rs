@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::flavor::Resources;
 use crate::host_facts::{HostFacts, HostStats};
 use crate::ids::{ComputeNodeId, HostName, InstanceId, ServiceId, ZoneName};
-use crate::topology::Placement;
+use crate::topology::{HostCells, Placement};
 
 /// One binary on one host (nova/objects/service.py): made by its first heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,6 +108,12 @@ impl ComputeNode {
     /// How new this is.
     pub fn version(&self) -> NodeVersion {
         NodeVersion { number: self.number, generation: self.generation }
+    }
+
+    /// Its NUMA cells, and how often what guests share of them may be sold.
+    pub fn cells(&self) -> HostCells<'_> {
+        let Inventory { cpu_ratio, ram_ratio, .. } = self.inventory;
+        HostCells { cells: &self.facts.cells, cpu_ratio, ram_ratio }
     }
 }
 

@@ -133,6 +133,7 @@ pub(crate) struct Query<'a> {
     pub(crate) request: &'a Request,
     pub(crate) scope: Scope,
     wants: Wants,
+    /// In the order of rows: there may be as many as there are hosts.
     ignored: Vec<Row>,
     architecture: Marks,
     traits: Marks,
@@ -162,12 +163,14 @@ impl<'a> Query<'a> {
             required: required.into_iter().flatten().collect(),
             forbidden: request.forbidden_traits.iter().filter_map(|name| table.traits.id(name)).collect(),
         };
+        let mut ignored: Vec<Row> = request.ignore_hosts.iter().filter_map(|name| table.row(name)).collect();
+        ignored.sort_unstable();
         Self {
             table,
             request,
             scope,
             wants: Wants::new(&request.resources),
-            ignored: request.ignore_hosts.iter().filter_map(|name| table.row(name)).collect(),
+            ignored,
             architecture,
             traits,
             limit,
@@ -247,7 +250,7 @@ impl<'a> Query<'a> {
         if outside && stop(Reason::Zone) {
             return Some(Reason::Zone);
         }
-        if self.ignored.contains(&row) && stop(Reason::Ignored) {
+        if self.ignored.binary_search(&row).is_ok() && stop(Reason::Ignored) {
             return Some(Reason::Ignored);
         }
         if lacks(block.up) && stop(Reason::Down) {
@@ -287,11 +290,22 @@ impl<'a> Query<'a> {
         if self.exceeds_limit(row, times) { Err(Reason::Limit) } else { Ok(()) }
     }
 
+    /// The hosts of a block that the request names as not to be chosen, as bits.
+    fn ignored_in(&self, index: usize) -> u64 {
+        if self.ignored.is_empty() {
+            return 0;
+        }
+        let from = self.ignored.partition_point(|row| block_of(*row) < index);
+        let here = self.ignored[from..].iter().take_while(|row| block_of(**row) == index);
+        here.fold(0, |mask, row| mask | 1 << bit_of(*row))
+    }
+
     /// Those of the hosts `within` a block that may be chosen, those excluded left out.
     pub(crate) fn candidates(&self, index: usize, within: u64, overlay: &Overlay) -> u64 {
         let Some(block) = self.table.blocks.get(index) else { return 0 };
         let mut mask = within & block.eligible() & self.marked_both(index) & !self.not_admitted(index, overlay);
-        for row in self.ignored.iter().chain(&overlay.excluded) {
+        mask &= !self.ignored_in(index);
+        for row in &overlay.excluded {
             if block_of(*row) == index {
                 mask &= !(1 << bit_of(*row));
             }
@@ -371,11 +385,11 @@ impl<'a> Query<'a> {
 
     /// The hosts of a block that the request must not go to, whatever room they have.
     pub(crate) fn barred(&self, index: usize, overlay: &Overlay) -> u64 {
-        let named = self.ignored.iter().chain(&overlay.excluded).copied();
+        let named = overlay.excluded.iter().copied();
         let first = row_at(index, 0);
         let placed = overlay.placed.range(first..first + BLOCK as Row).map(|(row, _)| *row);
         let barred = named.chain(placed).filter(|row| block_of(*row) == index);
-        barred.fold(self.not_admitted(index, overlay), |mask, row| mask | 1 << bit_of(row))
+        barred.fold(self.not_admitted(index, overlay) | self.ignored_in(index), |mask, row| mask | 1 << bit_of(row))
     }
 
     /// The zones to look in, by number.

@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use nova_core::fault::Fault;
-use nova_core::host::NodeVersion;
 use nova_core::ids::HostName;
 use nova_core::rpc::compute as orders;
 use nova_core::rpc::scheduler::AllocationNews;
 use nova_core::state::{FailurePhase, History, failed, succeeded};
 use nova_core::task::{Event, Failure, Next, Task, Work};
-use nova_db::{Kind, ServiceQuery, StoreError, TaskCommit};
+use nova_db::{Committed, Kind, ServiceQuery, StoreError, TaskCommit};
 use nova_queue::BusError;
 
 use super::context::{StagedOrder, TaskContext};
@@ -131,7 +130,7 @@ impl Conductor {
         let commit = cx.commit(false);
         match self.store.commit_task(commit.clone()).await {
             Ok(committed) => {
-                self.tell_allocations(&commit, &committed.nodes);
+                self.tell_allocations(&commit, &committed);
                 if commit.book.is_some() {
                     metrics::counter!("nova_bookings_total").increment(1);
                 }
@@ -239,7 +238,7 @@ impl Conductor {
         }
         let commit = cx.commit(true);
         let committed = self.store.commit_task(commit.clone()).await?;
-        self.tell_allocations(&commit, &committed.nodes);
+        self.tell_allocations(&commit, &committed);
         self.send_removals(&mut cx).await;
         let took = cx.now.duration_since(cx.task.created_at);
         tracing::info!(task = %cx.task.id, instance = %cx.instance.id, kind = cx.task.work.kind(),
@@ -258,15 +257,17 @@ impl Conductor {
     }
 
     /// Schedulers follow what was written. Only news: they read the store anyway.
-    fn tell_allocations(&self, commit: &TaskCommit, nodes: &[(HostName, NodeVersion)]) {
-        let booked = commit.book.as_ref().map(|booking| &booking.allocation);
+    fn tell_allocations(&self, commit: &TaskCommit, committed: &Committed) {
+        let nodes = &committed.nodes;
         for (place, (host, version)) in nodes.iter().enumerate() {
             // What is booked comes last.
+            let booked = committed.booked.as_ref();
             let booked = booked.filter(|booked| booked.host == *host && place + 1 == nodes.len());
             self.news.add(AllocationNews {
                 instance_id: commit.task.instance_id,
                 host: host.clone(),
                 resources: booked.map(|booked| booked.resources),
+                placement: booked.and_then(|booked| booked.placement.clone()),
                 version: Some(*version),
             });
         }
@@ -278,6 +279,7 @@ impl Conductor {
             instance_id: cx.instance.id,
             host: host.clone(),
             resources: None,
+            placement: None,
             version: None,
         });
     }

@@ -99,6 +99,7 @@ mod tests {
             instance_id: InstanceId::from_uuid(uuid::Uuid::from_u128(instance)),
             host: "h1".into(),
             resources: vcpus.map(|vcpus| Resources { vcpus, memory_mb: 1, disk_gb: 1 }),
+            placement: None,
             version: generation.map(|generation| NodeVersion { number: 1, generation }),
         }
     }

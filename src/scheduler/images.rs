@@ -20,7 +20,7 @@ pub(super) fn weighed_by_aggregates(aggregates: &[Aggregate]) -> bool {
 
 impl Hosts {
     /// Notes the images' properties of all servers that hold something.
-    pub(super) fn note_images(&mut self, instances: &[Instance]) {
+    pub fn note_images(&mut self, instances: &[Instance]) {
         self.weighs_images = true;
         let mut kept: BTreeMap<&BTreeMap<String, String>, Arc<BTreeMap<String, String>>> = BTreeMap::new();
         for instance in instances {

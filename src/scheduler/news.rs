@@ -106,6 +106,9 @@ impl Hosts {
                     self.release(instance, &other);
                 }
                 self.allocate(instance, host, &vector(resources));
+                if let Some(placement) = &news.placement {
+                    self.topologies.hold(instance, host, placement.clone());
+                }
             }
             None => {
                 self.promised.remove(instance, host);

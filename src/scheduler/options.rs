@@ -8,6 +8,7 @@ use nova_core::options::{Config, Opt, OptionDecl, common};
 use nova_sched::{FilterOptions, MetricsOptions, SchedulerError, SchedulerOptions, TieBreak, ZoneDistances};
 
 use super::ServiceOptions;
+use super::request::DIMENSIONS;
 
 const SCHEDULER: &[&str] = &["nova-scheduler"];
 const FILTER: &str = "filter_scheduler";
@@ -241,11 +242,24 @@ pub fn algorithm_options(config: &Config) -> Result<SchedulerOptions, SchedulerE
     let mut options = SchedulerOptions::default();
     options.default_zone = default_zone(config)?;
     options.tie_break = if config.get(&TIE_BREAK) == "name" { TieBreak::Name } else { TieBreak::Random };
-    options.load_source = Some(config.get(&LOAD_SOURCE));
+    options.load_source = Some(load_source(config)?);
     options.max_cores = u64::try_from(config.get(&MAX_CORES)).ok().filter(|cores| *cores > 0);
     options.filter = filter_options(config, zone_distances.clone())?;
     options.zone_distances = zone_distances;
     Ok(options)
+}
+
+/// One of nova-sched's sources, or something that hosts report an amount of.
+fn load_source(config: &Config) -> Result<String, SchedulerError> {
+    const KNOWN: [&str; 7] = ["cores", "memory", "disk", "io", "cpu", "reported", "pack"];
+    let source = config.get(&LOAD_SOURCE);
+    match KNOWN.iter().chain(&DIMENSIONS).any(|known| *known == source) {
+        true => Ok(source),
+        false => Err(SchedulerError::InvalidOption {
+            option: "least_load.load_source",
+            reason: format!("`{source}` is none of {}", KNOWN.join(", ")),
+        }),
+    }
 }
 
 /// A zone alone: a host is named by a request, not by a configuration.
@@ -335,6 +349,14 @@ mod tests {
         for name in nova_sched::SCHEDULERS {
             nova_sched::by_name(name, &algorithm_options(&config("")).unwrap()).unwrap();
         }
+    }
+
+    #[test]
+    fn a_load_that_nobody_measures_is_named() {
+        let options = |source: &str| algorithm_options(&config(&format!("[least_load]\nload_source = {source}\n")));
+        assert_eq!(options("memory_mb").unwrap().load_source.as_deref(), Some("memory_mb"));
+        let wrong = options("moon").unwrap_err().to_string();
+        assert!(wrong.contains("least_load.load_source") && wrong.contains("`moon`"), "{wrong}");
     }
 
     /// Whatever the algorithms have an option for can be set, and does what it says.

@@ -140,7 +140,10 @@ impl Hosts {
     /// What the store has is true even where this table thinks that there is no room.
     pub(super) fn allocate(&mut self, instance: InstanceId, host: &HostName, resources: &ResourceVector) {
         match self.table.record_allocation(host.as_str(), instance.as_u128(), resources) {
-            Ok(Applied::Now) => self.changes += 1,
+            Ok(Applied::Now) => {
+                self.changes += 1;
+                self.topologies.touched(instance, host);
+            }
             Ok(Applied::Before) => {}
             Err(error) => tracing::debug!(%host, %instance, "not in the table: {error}"),
         }
@@ -148,10 +151,12 @@ impl Hosts {
 
     pub(super) fn release(&mut self, instance: InstanceId, host: &HostName) {
         self.changes += u64::from(self.table.release_on(instance.as_u128(), host.as_str()));
+        self.topologies.touched(instance, host);
     }
 
     pub(super) fn remove_host(&mut self, host: &HostName) {
         self.known.remove(host);
+        self.topologies.forget(host);
         self.changes += u64::from(self.table.remove_host(host.as_str()));
     }
 
@@ -359,7 +364,7 @@ fn selections(spec: &RequestSpec, chosen: &[nova_sched::Selection]) -> Vec<Selec
 }
 
 /// A "no" that no algorithm was asked for.
-fn refused(spec: &RequestSpec, why: String, reasons: BTreeMap<String, u64>) -> NoValidHost {
+pub(super) fn refused(spec: &RequestSpec, why: String, reasons: BTreeMap<String, u64>) -> NoValidHost {
     NoValidHost {
         summary: "No valid host was found. There are not enough hosts available.".to_owned(),
         details: format!("no valid host for {} instance(s): {why}", spec.instances.len()),

@@ -99,7 +99,8 @@ impl Stored {
         let held = self.allocations.iter().find(|held| held.instance_id == instance(number) && held.host == host(at));
         let version = Some(NodeVersion { number: self.nodes[at].number, generation: self.nodes[at].generation });
         let resources = held.map(|held| held.resources);
-        let news = AllocationNews { instance_id: instance(number), host: host(at), resources, version };
+        let news =
+            AllocationNews { instance_id: instance(number), host: host(at), resources, placement: None, version };
         HostsChangedRequest { allocations: vec![news], ..HostsChangedRequest::default() }
     }
 }

@@ -15,7 +15,7 @@ use nova_core::options::{Config, common};
 use nova_core::request::{FlavorWish, ImageWish, NoValidHost, RequestSpec, Selection};
 use nova_core::server_group::group_of_hints;
 use nova_core::topology;
-use nova_db::Store;
+use nova_db::{InstanceQuery, Store};
 use nova_sched::{HostExplanation, SchedulerRng};
 use serde_json::{Value, json};
 
@@ -79,6 +79,8 @@ pub(super) async fn explain(config: &Config, asked: &ExplainArgs, out: &mut (dyn
     let down = SignedDuration::try_from(config.get(&common::SERVICE_DOWN_TIME)).unwrap_or(SignedDuration::MAX);
     let mut hosts = Hosts::new(&*algorithm).map_err(|e| StartError::new("the scheduler cannot be used", &e))?;
     hosts.read_from(&stored, SystemClock.now(), down);
+    let servers = store.list_instances(&InstanceQuery::default()).await;
+    hosts.note_images(&servers.map_err(|e| StartError::new("the servers cannot be read", &e))?);
     let explained = hosts.explain(&*algorithm, &spec);
     let mut rng = SchedulerRng::from_seed(OsEntropy.next_u64());
     let outcome = hosts.select(&*algorithm, &spec, &mut rng, SystemClock.now()).map(|selections| places(&selections));

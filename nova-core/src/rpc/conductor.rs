@@ -43,7 +43,7 @@ rpc_method! {
 
 rpc_method! {
     /// These hosts should fetch an image ahead of its first use. One that can't is logged, and fetches it when it builds.
-    CacheImage = "conductor"."cache_image": Cast from [Api], CacheImageRequest => ()
+    CacheImage = "conductor"."cache_image": Cast from [Api, Conductor], CacheImageRequest => ()
 }
 
 rpc_method! {

@@ -9,6 +9,7 @@ use crate::host::{ComputeNode, NodeVersion};
 use crate::ids::{HostName, InstanceId};
 use crate::request::{RequestSpec, Selection};
 use crate::rpc_method;
+use crate::topology::Placement;
 
 rpc_method! {
     /// Picks a host for each instance of a request, or says why none fits.
@@ -81,6 +82,9 @@ pub struct AllocationNews {
     pub host: HostName,
     /// How much now.
     pub resources: Option<Resources>,
+    /// The cells, CPUs and pages that were given out with it.
+    #[serde(default)]
+    pub placement: Option<Placement>,
     /// The host's node right after that was written. None: nothing was written, the instance has no use any more for the
     /// place that it was promised.
     #[serde(default)]

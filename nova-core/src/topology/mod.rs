@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use asked::{AskedError, asked, asks_dedicated};
 pub use cpu_set::{CpuSetError, format_cpu_set, parse_cpu_set};
-pub use place::{conflicts, place};
+pub use place::{HostCells, conflicts, place};
 
 /// A NUMA cell of a host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

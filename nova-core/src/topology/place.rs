@@ -1,5 +1,6 @@
 //! Finding a place for a guest's cells on a host's (nova/virt/hardware.py, `numa_fit_instance_to_host`).
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{CpuPolicy, GuestCell, GuestTopology, HostCell, HugePages, PageSize, PlacedCell, Placement, ThreadPolicy};
@@ -7,9 +8,33 @@ use super::{CpuPolicy, GuestCell, GuestTopology, HostCell, HugePages, PageSize, 
 /// So many ways to lay a guest's cells over a host's are tried.
 const MOST_TRIES: u32 = 10_000;
 
+/// A host's cells, and how often what guests share of them may be sold. CPUs and pages of their own are sold once.
+#[derive(Debug, Clone, Copy)]
+pub struct HostCells<'a> {
+    /// The cells.
+    pub cells: &'a [HostCell],
+    /// How often a shared CPU may be sold.
+    pub cpu_ratio: f64,
+    /// How often a MiB of usual pages may be sold.
+    pub ram_ratio: f64,
+}
+
+impl HostCells<'_> {
+    fn shared_cpus(&self, cell: &HostCell) -> u64 {
+        (cell.shared_cpus.len() as f64 * self.cpu_ratio.max(0.0)).floor() as u64
+    }
+
+    /// MiB in usual pages that may be sold of a cell.
+    pub fn memory_mb(&self, cell: &HostCell) -> u64 {
+        (cell.memory_mb as f64 * self.ram_ratio.max(0.0)).floor() as u64
+    }
+}
+
 /// What is free of a cell.
 struct Free<'a> {
     cell: &'a HostCell,
+    /// Shared CPUs that may still be sold.
+    shared: u64,
     dedicated: BTreeSet<u32>,
     memory_mb: u64,
     huge_pages: Vec<HugePages>,
@@ -20,20 +45,28 @@ struct Free<'a> {
 /// # Errors
 /// What the host has not enough of.
 pub fn place<'a>(
-    cells: &[HostCell],
+    host: HostCells<'_>,
     held: impl IntoIterator<Item = &'a Placement>,
     guest: &GuestTopology,
 ) -> Result<Placement, &'static str> {
-    let mut free: Vec<Free<'_>> = cells.iter().map(Free::all).collect();
+    if guest.cells.len() > host.cells.len() {
+        return Err("NUMA cells");
+    }
+    let mut free: Vec<Free<'_>> = host.cells.iter().map(|cell| Free::all(&host, cell)).collect();
     for placed in held.into_iter().flat_map(|placement| &placement.cells) {
         // What is held of a cell that the host no longer has takes nothing of the others.
         if let Some(free) = free.iter_mut().find(|free| free.cell.id == placed.host_cell) {
             free.take(placed);
         }
     }
-    // The fullest first, so that large guests find empty cells later.
-    free.sort_by_key(|free| (free.dedicated.len(), free.memory_mb, free.cell.id));
-    let mut search = Search { free: &free, guest, missing: "NUMA cells", tries: MOST_TRIES, placed: Vec::new() };
+    match guest.cpu_policy {
+        // Who shares CPUs shares them with the fewest.
+        CpuPolicy::Shared => free.sort_by_key(|free| (Reverse(free.shared), free.cell.id)),
+        // The fullest first, so that large guests find empty cells later.
+        CpuPolicy::Dedicated => free.sort_by_key(|free| (free.dedicated.len(), free.memory_mb, free.cell.id)),
+    }
+    let (tries, placed) = (MOST_TRIES, Vec::new());
+    let mut search = Search { free: &free, guest, missing: "NUMA cells", tries, placed, last: Vec::new() };
     match search.lay(&mut vec![false; free.len()]) {
         true => Ok(Placement { cells: search.placed }),
         false => Err(search.missing),
@@ -46,13 +79,22 @@ struct Search<'a> {
     missing: &'static str,
     tries: u32,
     placed: Vec<PlacedCell>,
+    /// Which of the host's cells each of these is on.
+    last: Vec<usize>,
 }
 
 impl Search<'_> {
     /// Lays what is left of the guest's cells over cells of the host that it does not use yet.
     fn lay(&mut self, taken: &mut [bool]) -> bool {
-        let Some(cell) = self.guest.cells.get(self.placed.len()) else { return true };
-        for (index, free) in self.free.iter().enumerate() {
+        let number = self.placed.len();
+        let Some(cell) = self.guest.cells.get(number) else { return true };
+        // Equal cells of the guest are laid in the order of the host's: another order of them is no other way.
+        let before = number.checked_sub(1).and_then(|before| self.guest.cells.get(before));
+        let from = match (before, self.last.last()) {
+            (Some(before), Some(last)) if alike(before, cell) => last + 1,
+            _ => 0,
+        };
+        for (index, free) in self.free.iter().enumerate().skip(from) {
             if self.tries == 0 {
                 return false;
             }
@@ -64,10 +106,12 @@ impl Search<'_> {
                 Ok(fitted) => {
                     taken[index] = true;
                     self.placed.push(fitted);
+                    self.last.push(index);
                     if self.lay(taken) {
                         return true;
                     }
                     self.placed.pop();
+                    self.last.pop();
                     taken[index] = false;
                 }
                 Err(missing) => self.missing = missing,
@@ -77,12 +121,18 @@ impl Search<'_> {
     }
 }
 
+/// Do they ask for the same, whichever of the guest's CPUs they hold?
+fn alike(one: &GuestCell, other: &GuestCell) -> bool {
+    one.cpus.len() == other.cpus.len() && one.memory_mb == other.memory_mb
+}
+
 impl<'a> Free<'a> {
-    fn all(cell: &'a HostCell) -> Self {
+    fn all(host: &HostCells<'_>, cell: &'a HostCell) -> Self {
         Self {
             cell,
+            shared: host.shared_cpus(cell),
             dedicated: cell.dedicated_cpus.clone(),
-            memory_mb: cell.memory_mb,
+            memory_mb: host.memory_mb(cell),
             huge_pages: cell.huge_pages.clone(),
         }
     }
@@ -90,6 +140,9 @@ impl<'a> Free<'a> {
     fn take(&mut self, placed: &PlacedCell) {
         for cpu in placed.pins.values().chain(&placed.idle) {
             self.dedicated.remove(cpu);
+        }
+        if placed.pins.is_empty() {
+            self.shared = self.shared.saturating_sub(placed.cpus.len() as u64);
         }
         let Some(page_kb) = placed.page_kb else {
             self.memory_mb = self.memory_mb.saturating_sub(placed.memory_mb);
@@ -110,6 +163,7 @@ impl<'a> Free<'a> {
         };
         match guest.cpu_policy {
             CpuPolicy::Shared if cell.cpus.len() > self.cell.shared_cpus.len() => return Err("CPUs of a NUMA cell"),
+            CpuPolicy::Shared if cell.cpus.len() as u64 > self.shared => return Err("CPUs of a NUMA cell"),
             CpuPolicy::Shared => placed.floats = self.cell.shared_cpus.clone(),
             CpuPolicy::Dedicated => {
                 let policy = guest.thread_policy.unwrap_or(ThreadPolicy::Prefer);

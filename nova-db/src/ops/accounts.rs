@@ -143,7 +143,7 @@ async fn give_out(
     let others = booked.iter().filter(|other| other.instance_id != booking.allocation.instance_id);
     let held = others.filter_map(|other| other.placement.as_ref());
     let no_room = |resource| StoreError::NoRoom { host: node.host.to_string(), resource };
-    place(&node.facts.cells, held, asked).map_err(|resource| no_room(resource).into())
+    place(node.cells(), held, asked).map_err(|resource| no_room(resource).into())
 }
 
 /// Gives an allocation back, if there is one. Returns the node as it is then.

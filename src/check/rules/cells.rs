@@ -42,7 +42,7 @@ fn of_node(node: &ComputeNode, held: &[&Allocation]) -> Vec<Violation> {
     for ((cell, page_kb), booked_mb) in memory(placed()) {
         let there = cells.iter().find(|known| known.id == cell);
         let has_mb = there.map_or(0, |known| match page_kb {
-            None => known.memory_mb,
+            None => node.cells().memory_mb(known),
             Some(size) => known.huge_pages.iter().filter(|p| p.size_kb == size).map(|p| p.count * size / 1024).sum(),
         });
         if booked_mb > has_mb {

@@ -51,7 +51,13 @@ fn who_lost_a_place_gives_its_promise_back_and_nothing_else() {
     let spec = RequestSpec { instances: vec![instance(2)], resources: small(), ..RequestSpec::default() };
     hosts.select(&*algorithm, &spec, &mut rng, NOW).unwrap();
     for number in [1, 2] {
-        let lost = AllocationNews { instance_id: instance(number), host: host(0), resources: None, version: None };
+        let lost = AllocationNews {
+            instance_id: instance(number),
+            host: host(0),
+            resources: None,
+            placement: None,
+            version: None,
+        };
         hosts.apply(&HostsChangedRequest { allocations: vec![lost], ..HostsChangedRequest::default() });
     }
     assert_eq!(on(&hosts, 0), [1], "what is booked is not given back by that");

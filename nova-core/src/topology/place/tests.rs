@@ -1,5 +1,17 @@
 use super::*;
 
+fn sold_once(cells: &[HostCell]) -> HostCells<'_> {
+    HostCells { cells, cpu_ratio: 1.0, ram_ratio: 1.0 }
+}
+
+fn place<'a>(
+    cells: &[HostCell],
+    held: impl IntoIterator<Item = &'a Placement>,
+    guest: &GuestTopology,
+) -> Result<Placement, &'static str> {
+    super::place(sold_once(cells), held, guest)
+}
+
 /// Two threads per core: 0 and 4, 1 and 5, …; the first cell of two.
 fn cell(id: u32) -> HostCell {
     let base = id * 8;
@@ -122,4 +134,51 @@ fn a_cpu_of_two_guests_or_of_nobody_is_found() {
     let pinned = |cpu| Placement { cells: vec![PlacedCell { pins: [(0, cpu)].into(), ..PlacedCell::default() }] };
     let (a, b, c) = (pinned(1), pinned(1), pinned(99));
     assert_eq!(conflicts(&[cell(0)], [('a', &a), ('b', &b), ('c', &c)]), [(1, vec!['a', 'b']), (99, vec!['c'])]);
+}
+
+fn sharing(cpus: u32, memory_mb: u64) -> GuestTopology {
+    GuestTopology { cells: vec![GuestCell { cpus: (0..cpus).collect(), memory_mb }], ..GuestTopology::default() }
+}
+
+/// nova/virt/hardware.py, `_numa_fit_instance_cell`: per cell as often as the ratios say.
+#[test]
+fn guests_that_share_are_spread_over_cells_and_none_is_oversold() {
+    let shared =
+        |id| HostCell { shared_cpus: (id * 8..id * 8 + 8).collect(), dedicated_cpus: BTreeSet::new(), ..cell(id) };
+    let cells = [shared(0), shared(1)];
+    let fill = |cpu_ratio, ram_ratio, guest: &GuestTopology| {
+        let mut held: Vec<Placement> = Vec::new();
+        let no = loop {
+            match super::place(HostCells { cells: &cells, cpu_ratio, ram_ratio }, &held, guest) {
+                Ok(placed) => held.push(placed),
+                Err(no) => break no,
+            }
+        };
+        let on = |id| held.iter().filter(|placed| placed.cells[0].host_cell == id).count();
+        ((on(0), on(1)), no)
+    };
+    assert_eq!(fill(1.0, 1.0, &sharing(4, 64)), ((2, 2), "CPUs of a NUMA cell"));
+    assert_eq!(fill(2.5, 1.0, &sharing(4, 64)), ((5, 5), "CPUs of a NUMA cell"));
+    assert_eq!(fill(9.0, 1.0, &sharing(1, 1024)), ((4, 4), "memory of a NUMA cell"));
+    assert_eq!(fill(9.0, 1.5, &sharing(1, 1024)), ((6, 6), "memory of a NUMA cell"));
+}
+
+/// Equal cells in another order are no other way, so that a guest with many is answered at once.
+#[test]
+fn many_cells_are_laid_without_trying_every_order() {
+    let host: Vec<HostCell> = (0..8).map(cell).collect();
+    let equal = |count: u32| {
+        let cell = |n: u32| GuestCell { cpus: [n].into(), memory_mb: 64 };
+        GuestTopology { cells: (0..count).map(cell).collect(), cpu_policy: CpuPolicy::Dedicated, ..sharing(1, 1) }
+    };
+    assert_eq!(place(&host, [], &equal(9)), Err("NUMA cells"));
+    assert_eq!(place(&host, [], &equal(8)).unwrap().cells.len(), 8);
+    let full = place(&host[..1], [], &dedicated(8, None)).unwrap();
+    assert_eq!(place(&host, [&full], &equal(8)), Err("dedicated CPUs"));
+    let free: Vec<Free<'_>> = host.iter().skip(1).map(|cell| Free::all(&sold_once(&host), cell)).collect();
+    let guest = equal(8);
+    let (tries, placed) = (MOST_TRIES, Vec::new());
+    let mut search = Search { free: &free, guest: &guest, missing: "", tries, placed, last: Vec::new() };
+    assert!(!search.lay(&mut vec![false; free.len()]));
+    assert!(MOST_TRIES - search.tries < 200, "{} ways were tried", MOST_TRIES - search.tries);
 }
