@@ -220,8 +220,8 @@ fn of_mysql(number: u16) -> Trouble {
     match number {
         // ER_NO_SUCH_TABLE.
         1146 => Trouble::MissingTable,
-        // ER_LOCK_DEADLOCK, ER_CHECKREAD, ER_XA_RBDEADLOCK.
-        1213 | 1020 | 1614 => Trouble::Busy,
+        // ER_LOCK_DEADLOCK, ER_LOCK_WAIT_TIMEOUT, ER_CHECKREAD, ER_XA_RBDEADLOCK.
+        1213 | 1205 | 1020 | 1614 => Trouble::Busy,
         // ER_CON_COUNT_ERROR, ER_SERVER_SHUTDOWN, ER_ABORTING_CONNECTION, ER_NEW_ABORTING_CONNECTION,
         // ER_TOO_MANY_USER_CONNECTIONS, ER_CONNECTION_KILLED of both, ER_CLIENT_INTERACTION_TIMEOUT.
         1040 | 1053 | 1152 | 1184 | 1203 | 1927 | 3169 | 4031 => Trouble::Lost,

@@ -377,6 +377,21 @@ async fn a_server_that_cannot_receive_says_so() {
     server.ping().await.unwrap();
 }
 
+/// Waits until every thread of the process has been stopped: until then it may still answer.
+async fn frozen(pid: &str) {
+    let stopped = |task: std::io::Result<std::fs::DirEntry>| {
+        let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();
+        // The state follows the name, which stands in brackets.
+        stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('T'))
+    };
+    let all = async {
+        while !std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().all(stopped) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, all).await.expect("it goes on");
+}
+
 /// A connection that looks healthy and carries nothing: only signs of life and pings tell.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs NOVA_TEST_AMQP_RESTART"]
@@ -393,6 +408,7 @@ async fn a_frozen_broker_is_noticed_and_found_again() {
         assert!(done.success());
     };
     signal("-STOP").await;
+    frozen(pid.trim()).await;
     let error = client.ping().await.unwrap_err();
     assert!(matches!(error, BusError::Unavailable { .. }), "{error:?}");
     // Longer than the broker's silence may last: both sides have given their connections up by now.
