@@ -9,6 +9,8 @@ use nova_sched::{
 };
 
 const ZONES: [&str; 3] = ["zone-0", "zone-1", "zone-2"];
+/// The filter scheduler among those of a cloud.
+const FILTER: usize = 5;
 const TRAITS: [&str; 3] = ["ssd", "gpu", "avx"];
 const FLAVORS: [[u64; 2]; 8] =
     [[1, 1_000], [1, 2_000], [2, 2_000], [2, 8_000], [4, 4_000], [4, 16_000], [8, 16_000], [16, 16_000]];
@@ -93,6 +95,7 @@ impl Cloud {
             by_name("least_load", &by_names).unwrap(),
             by_name("random", &SchedulerOptions::default()).unwrap(),
             by_name("availability_zone", &SchedulerOptions::default()).unwrap(),
+            by_name("filter", &SchedulerOptions::default()).unwrap(),
         ];
         let mut table = HostTable::new(Dimensions::new(["vcpus", "memory_mb"]).unwrap());
         schedulers.iter().for_each(|scheduler| scheduler.register(&mut table).unwrap());
@@ -125,8 +128,7 @@ impl Cloud {
     /// One decision, checked and booked. Returns whether there was a host.
     fn decide(&mut self) -> bool {
         let request = self.request();
-        // The first three are of one kind; as often as the others together.
-        let which = [0, 0, 1, 2, 3, 4][self.rng.index(6)];
+        let which = [0, 0, 1, 2, 3, 4, FILTER, FILTER][self.rng.index(8)];
         let answer = self.schedulers[which].select_destinations(&self.table, &request, &mut self.rng);
         match answer {
             Ok(chosen) => {
@@ -146,7 +148,10 @@ impl Cloud {
         for selection in chosen {
             let number = number_of(&selection.host);
             assert!(self.hosts[number].suits(number, request), "{request:?} was given {selection:?}");
-            if which < 3 {
+            if which == FILTER {
+                let (worth, best) = self.weighed(request, number);
+                assert!(worth > best - 1e-9, "{request:?} was given {selection:?}: {worth}, not {best}");
+            } else if which < 3 {
                 assert_eq!(self.worth(which, request, number), self.best(which, request, &[]).unwrap(), "{request:?}");
             }
             let amounts = [request.resources.get(0), request.resources.get(1)];
@@ -179,6 +184,43 @@ impl Cloud {
         (host.used[0], distance, by_name)
     }
 
+    /// What Nova's weighers make of a host, and of the best one (nova/weights.py): free cores and free memory, each as a part
+    /// of the most that a host has which passed.
+    fn weighed(&self, request: &Request, number: usize) -> (f64, f64) {
+        let passed = self.hosts.iter().enumerate().filter(|(number, host)| host.suits(*number, request));
+        let free = |host: &Plain| [0, 1].map(|index| (host.total[index] - host.used[index]) as f64);
+        let all: Vec<(usize, [f64; 2])> = passed.map(|(number, host)| (number, free(host))).collect();
+        let most = |index: usize| all.iter().map(|(_, free)| free[index]).fold(0.0, f64::max);
+        let most = [most(0), most(1)];
+        let part = |free: f64, most: f64| if most > 0.0 { free / most } else { 0.0 };
+        let score = |free: &[f64; 2]| part(free[0], most[0]) + part(free[1], most[1]);
+        let own = all.iter().find(|(other, _)| *other == number).map_or(f64::NAN, |(_, free)| score(free));
+        (own, all.iter().map(|(_, free)| score(free)).fold(f64::NEG_INFINITY, f64::max))
+    }
+
+    /// All hosts work, and each core but a few is in use, by servers of one core.
+    fn fill(&mut self, left: u64) {
+        let mut left = left;
+        for number in 0..self.hosts.len() {
+            let plain = &mut self.hosts[number];
+            *plain = Plain { total: [plain.total[0], 1 << 30], up: true, enabled: true, arm: false, ..plain.clone() };
+            self.table.upsert_host(plain.inventory(number)).unwrap();
+            let spared = left.min(plain.total[0] / 2);
+            left -= spared;
+            for _ in spared..plain.total[0] {
+                self.table.allocate(&name(number), self.next, &[1, 1].into()).unwrap();
+                (0..2).for_each(|index| self.hosts[number].used[index] += 1);
+                self.live.push((self.next, number, [1, 1]));
+                self.next += 1;
+            }
+        }
+    }
+
+    /// Cores in use, and all.
+    fn cores(&self) -> (u64, u64) {
+        self.hosts.iter().fold((0, 0), |(used, total), host| (used + host.used[0], total + host.total[0]))
+    }
+
     fn best(&self, which: usize, request: &Request, but: &[usize]) -> Option<(u64, u32, String)> {
         (self.hosts.iter().enumerate())
             .filter(|(number, host)| !but.contains(number) && host.suits(*number, request))
@@ -203,7 +245,12 @@ impl Cloud {
         if self.live.is_empty() {
             return;
         }
-        let (consumer, number, amounts) = self.live.swap_remove(self.rng.index(self.live.len()));
+        let at = self.rng.index(self.live.len());
+        self.release_at(at);
+    }
+
+    fn release_at(&mut self, at: usize) {
+        let (consumer, number, amounts) = self.live.swap_remove(at);
         assert!(self.table.release(consumer));
         (0..2).for_each(|index| self.hosts[number].used[index] -= amounts[index]);
     }
@@ -244,8 +291,7 @@ fn churn(hosts: usize, decisions: usize, fill: u64, seed: u64) {
             cloud.disturb();
         }
         if step % 64 == 0 {
-            let sum = |count: fn(&Plain) -> u64| cloud.hosts.iter().map(count).sum::<u64>();
-            let (used, total) = (sum(|host| host.used[0]), sum(|host| host.total[0]));
+            let (used, total) = cloud.cores();
             let surplus = (used * 100).saturating_sub(total * fill) / 100 / 3;
             (0..surplus).for_each(|_| cloud.release());
         }
@@ -266,6 +312,27 @@ fn brim(hosts: usize, decisions: usize, seed: u64) {
     assert!(cloud.refused > decisions / 10, "only {} of {decisions} were refused", cloud.refused);
 }
 
+/// Never less than 99.9 % of the cores are in use.
+fn nearly_full(hosts: usize, decisions: usize, seed: u64) {
+    let mut cloud = Cloud::new(hosts, seed);
+    let total = cloud.cores().1;
+    cloud.fill(total / 1_000);
+    let (mut placed, mut refused) = (0, 0);
+    for _ in 0..decisions {
+        let (used, total) = cloud.cores();
+        assert!(used * 1_000 >= total * 999, "{used} of {total}");
+        match cloud.decide() {
+            true => placed += 1,
+            false => refused += 1,
+        }
+        while (cloud.cores().0 - 1) * 1_000 >= total * 999 && cloud.rng.below(3) > 0 {
+            let smallest = cloud.live.iter().enumerate().min_by_key(|(_, (.., amounts))| amounts[0]).unwrap().0;
+            cloud.release_at(smallest);
+        }
+    }
+    assert!(placed > decisions / 20 && refused > decisions / 20, "{placed} were placed, {refused} refused");
+}
+
 #[test]
 fn every_decision_is_the_naive_one_under_churn() {
     for seed in 0..5 {
@@ -277,6 +344,13 @@ fn every_decision_is_the_naive_one_under_churn() {
 fn every_decision_is_the_naive_one_on_a_full_fleet() {
     for seed in 0..5 {
         brim(60, 2_000, seed);
+    }
+}
+
+#[test]
+fn every_decision_is_the_naive_one_with_a_thousandth_left() {
+    for seed in 0..3 {
+        nearly_full(400, 400, seed);
     }
 }
 
@@ -293,5 +367,6 @@ fn soak_a_million_decisions_are_the_naive_ones() {
         churn(150 + 60 * seed as usize, 50_000, 70, seed);
         brim(100 + 10 * seed as usize, 49_000, seed);
         churn(9_000, 1_000, 70, seed);
+        nearly_full(400, 5_000, seed);
     }
 }
