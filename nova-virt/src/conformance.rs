@@ -362,7 +362,7 @@ pub async fn what_it_cannot_do_it_says(hypervisor: &dyn Hypervisor) {
     };
     let nic = InterfaceSpec {
         mac_address: "fa:16:3e:00:00:00".into(),
-        bridge: "none".into(),
+        bridge: Some("none".into()),
         tap_name: "none".into(),
         mtu: None,
     };

@@ -116,8 +116,8 @@ pub struct ConfigDrive {
 pub struct InterfaceSpec {
     /// Hardware address, `fa:16:3e:…`.
     pub mac_address: String,
-    /// The host's bridge that the interface is plugged into.
-    pub bridge: String,
+    /// The host's bridge that the interface is plugged into; `None`: the interface leads nowhere.
+    pub bridge: Option<String>,
     /// The name of the host's end of the interface, at most 15 bytes.
     pub tap_name: String,
     /// Largest packet in bytes; `None`: the bridge's own.

@@ -5,6 +5,7 @@
 //! ones; *security groups* say what may pass a port.
 
 mod cidr;
+mod host;
 mod mac;
 mod model;
 mod pool;
@@ -14,6 +15,10 @@ mod security;
 mod service;
 
 pub use cidr::{Cidr, InvalidCidr, address_number, address_of};
+pub use host::{
+    Carrier, Group, GroupRule, HostNetwork, HostPort, HostRouter, HostSubnet, ItemKey, Outside, PortSecurity, Remote,
+    RemotePort, RouterLeg, Segment, SourceNat, bridge_name, device_name, tap_name,
+};
 pub use mac::{InvalidMac, MacAddress};
 pub use model::{
     AddressPair, FixedIp, FloatingIp, Gateway, HostRoute, IpVersion, Network, Port, PortStatus, ROUTER_GATEWAY,

@@ -8,7 +8,7 @@ use crate::entropy::Entropy;
 use crate::ids::{ProjectId, SecurityGroupId, SecurityGroupRuleId};
 
 /// Into the guest or out of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "each variant is the thing that it names")]
 pub enum Direction {
@@ -32,7 +32,7 @@ impl Direction {
 }
 
 /// Which packets: of version 4 or 6.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "each variant is the thing that it names")]
 pub enum EtherType {
     #[serde(rename = "IPv4")]

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::flavor::Resources;
 use crate::ids::{InstanceId, TaskId};
 use crate::image::{ImageGrant, ImageMeta};
+use crate::network::Vif;
 use crate::rpc_method;
 use crate::topology::Placement;
 
@@ -40,6 +41,10 @@ rpc_method! {
 rpc_method! {
     /// Fetch this image ahead of its first use.
     CacheImage = "compute"."cache_image": Call from [Conductor], CacheImageRequest => CacheImageReply
+}
+rpc_method! {
+    /// The host's network is to be otherwise: it asks how. Only shortens the wait.
+    NetworkChanged = "compute"."network_changed": Cast from [Network], () => ()
 }
 rpc_method! {
     /// Are you there?
@@ -138,6 +143,9 @@ pub struct BuildOrder {
     /// Which cells, CPUs and pages of the host it has, where it asked for some.
     #[serde(default)]
     pub placement: Option<Placement>,
+    /// Its interfaces, in order.
+    #[serde(default)]
+    pub vifs: Vec<Vif>,
 }
 
 impl std::fmt::Debug for BuildOrder {

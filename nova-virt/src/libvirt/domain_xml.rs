@@ -194,9 +194,13 @@ fn config_drive(w: &mut W, path: &Path) -> io::Result<()> {
 }
 
 fn interface(w: &mut W, nic: &InterfaceSpec) -> io::Result<()> {
-    w.create_element("interface").with_attribute(("type", "bridge")).write_inner_content(|w| {
+    // Of type ethernet: a tap that is on no bridge.
+    let kind = if nic.bridge.is_some() { "bridge" } else { "ethernet" };
+    w.create_element("interface").with_attribute(("type", kind)).write_inner_content(|w| {
         empty(w, "mac", &[("address", nic.mac_address.as_str())])?;
-        empty(w, "source", &[("bridge", nic.bridge.as_str())])?;
+        if let Some(bridge) = &nic.bridge {
+            empty(w, "source", &[("bridge", bridge.as_str())])?;
+        }
         empty(w, "target", &[("dev", nic.tap_name.as_str())])?;
         empty(w, "model", &[("type", "virtio")])?;
         if let Some(mtu) = nic.mtu {

@@ -227,6 +227,7 @@ fn order(services: &Services, cx: &TaskContext) -> BuildOrder {
         launch_index: instance.launch_index,
         reservation_id: instance.reservation_id.to_string(),
         placement: None,
+        vifs: Vec::new(),
     }
 }
 

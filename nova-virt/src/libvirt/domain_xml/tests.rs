@@ -30,7 +30,7 @@ fn without_interfaces_there_is_no_network_card() {
     assert!(!xml.contains("<interface"));
     let nic = InterfaceSpec {
         mac_address: "fa:16:3e:00:00:01".into(),
-        bridge: "br0".into(),
+        bridge: Some("br0".into()),
         tap_name: "tap1".into(),
         mtu: Some(1450),
     };
