@@ -8,10 +8,12 @@
 
 mod instance;
 mod manager;
+mod notify;
 mod options;
 #[cfg(test)]
 mod tests;
 
 pub use manager::NetworkManager;
 pub(crate) use manager::{ATTEMPTS, may_see};
+pub use notify::Notifier;
 pub use options::{NETWORK_OPTIONS, NetworkOptions};
