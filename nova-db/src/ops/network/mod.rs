@@ -1,13 +1,17 @@
 //! The books of the network.
 
 mod addresses;
+mod books;
+mod concerned;
 mod floating;
 mod groups;
 mod join;
+pub(in crate::ops) mod hosts;
 mod networks;
 mod ports;
 mod query;
 mod routers;
+mod segments;
 mod subnets;
 mod usage;
 
@@ -28,7 +32,7 @@ use crate::rows::{Backend, Fail, Lock, Record, Transaction, Value};
 use crate::{
     FloatingIpField, FloatingTarget, GatewayChange, InterfaceRef, ListQuery, NetworkAccount, NetworkField,
     NetworkStore, NewFloatingIp, NewInterface, NewPort, PortChange, PortQuery, RouterField, RuleField,
-    SecurityGroupField, StoreError, SubnetField,
+    SecurityGroupField, SegmentRange, StoreError, SubnetField,
 };
 
 type Answer<T> = Result<T, StoreError>;
@@ -53,6 +57,19 @@ async fn write_over<R: Record>(tx: &mut dyn Transaction, record: &R, read: u64, 
 impl<B: Backend> NetworkStore for RowStore<B> {
     async fn create_network(&self, network: Network, limit: Option<u64>) -> Answer<Network> {
         self.write((network, limit), |tx, (network, limit)| Box::pin(networks::create(tx, network, *limit))).await
+    }
+    async fn create_network_in(
+        &self,
+        network: Network,
+        ranges: Vec<SegmentRange>,
+        draw: u64,
+        limit: Option<u64>,
+    ) -> Answer<Network> {
+        let input = (network, ranges, draw, limit);
+        self.write(input, |tx, (network, ranges, draw, limit)| {
+            Box::pin(networks::create_in(tx, network, ranges, *draw, *limit))
+        })
+        .await
     }
     async fn get_network(&self, id: NetworkId) -> Answer<Network> {
         self.read(&id, |tx, id| Box::pin(get(tx, *id))).await
