@@ -426,6 +426,7 @@ fn vif(port: &Port, network: Option<&Network>, subnets: &BTreeMap<SubnetId, Subn
             dns: subnet.dns_nameservers.clone(),
             routes: subnet.host_routes.clone(),
             dhcp: subnet.enable_dhcp,
+            ipv6_address_mode: subnet.ipv6_address_mode.clone(),
             floating: floating.iter().filter(stands).map(|one| one.floating_ip_address).collect(),
         })
     });

@@ -150,6 +150,9 @@ pub struct VifAddress {
     pub routes: Vec<HostRoute>,
     /// The guest learns it by DHCP.
     pub dhcp: bool,
+    /// How the guest learns it, of version 6: `slaac`, `dhcpv6-stateful`, `dhcpv6-stateless`.
+    #[serde(default)]
+    pub ipv6_address_mode: Option<String>,
     /// Addresses outside that stand for it.
     pub floating: Vec<IpAddr>,
 }
