@@ -53,6 +53,12 @@ pub enum NetworkServiceError {
     /// No network was named, and there are several.
     #[error("Multiple possible networks found, use a Network ID to be more specific.")]
     Ambiguous,
+    /// `auto`, and the cloud lacks what that takes.
+    #[error("Unable to automatically allocate a network for project {project}")]
+    CannotAutoAllocate {
+        /// The project.
+        project: ProjectId,
+    },
     /// No such group.
     #[error("Unable to find security_group with name or id '{name}'")]
     NoSecurityGroup {
