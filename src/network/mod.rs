@@ -9,6 +9,7 @@
 mod auto;
 mod instance;
 mod manager;
+mod notify;
 mod options;
 #[cfg(test)]
 mod tests;
@@ -16,4 +17,5 @@ mod tests;
 pub(crate) use auto::AutoError;
 pub use manager::NetworkManager;
 pub(crate) use manager::{ATTEMPTS, may_see};
+pub use notify::Notifier;
 pub use options::{NETWORK_OPTIONS, NetworkOptions, ranges_fit};

@@ -103,6 +103,10 @@ pub struct RequestedInterface {
     pub fixed_ip: Option<IpAddr>,
     /// What the guest knows it by.
     pub tag: Option<String>,
+    /// The id that a port gets which is made for it, so that the same call again makes no second one. A service whose
+    /// callers do not choose ids must know it by something else.
+    #[serde(default)]
+    pub new_port_id: Option<PortId>,
 }
 
 /// The interfaces that a server asks for.
