@@ -64,7 +64,7 @@ impl Default for ApiOptions {
         Self {
             listen: "127.0.0.1:8774".to_owned(),
             public_url: None,
-            enabled_apis: ["identity", "osapi_compute", "image"].map(named).to_vec(),
+            enabled_apis: ["identity", "osapi_compute", "image", "network"].map(named).to_vec(),
             pipelines: default_pipelines(),
             max_body: MAX_BODY,
             body_timeout: Duration::from_secs(60),

@@ -227,7 +227,7 @@ async fn interfaces_and_keys_are_in_the_document() {
     let manager = MetadataManager::new(bench.api.store.clone(), network, entropy, options);
     let about = manager.get(instance.id).await.unwrap().unwrap();
     assert_eq!((&about.vifs, about.hostname.as_str(), about.keys.len()), (&vifs, "server", 1));
-    assert_eq!(about.vifs[0].addresses[0].address, std::net::IpAddr::from([10, 0, 0, 9]));
+    assert_eq!(about.vifs[0].addresses.len(), 1);
     let nobody = nova_core::ids::InstanceId::from_uuid(uuid::Uuid::nil());
     assert!(manager.get(nobody).await.unwrap().is_none());
 }

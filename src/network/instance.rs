@@ -69,6 +69,7 @@ impl NetworkService for NetworkManager {
             return self.vifs(made).await;
         }
         let interfaces = self.plan(context, &wanted.project_id, &wanted.requested).await?;
+        self.prepare_auto(wanted, &interfaces).await?;
         let ports = self.make(context, wanted, &interfaces).await?;
         self.vifs(ports).await
     }
@@ -178,6 +179,7 @@ impl NetworkManager {
             RequestedNetworks::Unsaid | RequestedNetworks::Auto => {
                 let mut networks = self.networks_of(project).await?;
                 match (networks.len(), requested) {
+                    (0, RequestedNetworks::Auto) => Ok(vec![self.auto_interface(project).await?]),
                     (0 | 1, _) => Ok(networks.pop().iter().map(of).collect()),
                     _ => Err(NetworkServiceError::Ambiguous),
                 }

@@ -61,6 +61,16 @@ pub trait Plumbing: Send + Sync {
     async fn metadata_doors(&self) -> Vec<MetadataDoor>;
 }
 
+/// What a guest's build and end need of the host's network.
+#[async_trait]
+pub trait HostNetworkAgent: Send + Sync {
+    /// The host's network has these ports, in force: how each is plugged in, in the same order. Safe to repeat.
+    async fn ready(&self, vifs: &[Vif]) -> Result<Vec<InterfaceSpec>, PlumbingError>;
+
+    /// A guest was removed: what the host has for it may go, soon.
+    async fn gone(&self, instance: InstanceId);
+}
+
 /// A listening socket for the metadata of guests, with the guest behind each address that can ask there. Nobody else
 /// can: the rules of the ports drop what is sent from a foreign address.
 pub struct MetadataDoor {

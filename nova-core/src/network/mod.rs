@@ -5,6 +5,7 @@
 //! ones; *security groups* say what may pass a port.
 
 mod cidr;
+mod digest;
 mod host;
 mod mac;
 mod model;
@@ -15,6 +16,7 @@ mod security;
 mod service;
 
 pub use cidr::{Cidr, InvalidCidr, address_number, address_of};
+pub use digest::{InvalidItemKey, item_digest};
 pub use host::{
     Carrier, Group, GroupRule, HostNetwork, HostPort, HostRouter, HostSubnet, ItemKey, Outside, PortSecurity, Remote,
     RemotePort, RouterLeg, Segment, SourceNat, bridge_name, device_name, tap_name,

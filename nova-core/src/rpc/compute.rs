@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::flavor::Resources;
-use crate::ids::{InstanceId, TaskId};
+use crate::ids::{InstanceId, PortId, TaskId};
 use crate::image::{ImageGrant, ImageMeta};
-use crate::network::Vif;
+use crate::network::{MacAddress, Vif};
 use crate::rpc_method;
 use crate::topology::Placement;
 
@@ -34,6 +34,14 @@ rpc_method! {
 rpc_method! {
     /// Restart it.
     RebootInstance = "compute"."reboot_instance": Cast from [Conductor], Order<RebootOrder> => ()
+}
+rpc_method! {
+    /// Plug one more interface into it, which may run or not.
+    AttachInterface = "compute"."attach_interface": Cast from [Conductor], Order<AttachInterfaceOrder> => ()
+}
+rpc_method! {
+    /// Unplug an interface.
+    DetachInterface = "compute"."detach_interface": Cast from [Conductor], Order<DetachInterfaceOrder> => ()
 }
 rpc_method! {
     /// What the guest wrote to its serial console.
@@ -179,6 +187,22 @@ pub struct StopOrder {
 pub struct RebootOrder {
     /// Pull the plug and start anew; otherwise ask the guest.
     pub hard: bool,
+}
+
+/// Which interface to plug in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AttachInterfaceOrder {
+    /// The interface.
+    pub vif: Vif,
+}
+
+/// Which interface to unplug.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DetachInterfaceOrder {
+    /// Its port.
+    pub port_id: PortId,
+    /// Its MAC address, by which hypervisors know it.
+    pub mac_address: MacAddress,
 }
 
 /// Whose console.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::flavor::Resources;
 use crate::host::Inventory;
 use crate::host_facts::{HostFacts, HostStats};
-use crate::ids::{HostName, InstanceId, TaskId, ZoneName};
+use crate::ids::{HostName, InstanceId, PortId, TaskId, ZoneName};
 use crate::image::ImageMeta;
 use crate::metadata::InstanceMetadata;
 use crate::rpc_method;
@@ -101,6 +101,9 @@ pub enum StepOutcome {
     Done {
         /// Read from the hypervisor; `None` where there is no guest any more.
         power_state: Option<PowerState>,
+        /// Interfaces that work since then. Empty where the host's own network agent says so.
+        #[serde(default)]
+        plugged: Vec<PortId>,
     },
     /// Not done, and nothing of it is left on the host.
     Failed {
