@@ -24,6 +24,8 @@ mod tracker;
 pub use agent::{Agent, AgentError, Parts};
 pub use image_cache::{ImageCache, ImageCacheError};
 pub use image_client::{EndpointError, GLANCE_ENDPOINT_OVERRIDE, HttpImageOptions, HttpImageService};
+#[cfg(target_os = "linux")]
+pub use network::linux;
 pub use network::{BooksPlumbing, Converged, MetadataDoor, Plumbing, PlumbingError};
 pub use options::{COMPUTE_OPTIONS, ComputeOptions};
 pub use stats::Monitors;

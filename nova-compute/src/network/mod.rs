@@ -3,6 +3,8 @@
 //! Implementations: [`BooksPlumbing`] plugs nothing in (simulations, machines without the rights).
 
 mod books;
+#[cfg(target_os = "linux")]
+pub mod linux;
 
 use std::collections::BTreeMap;
 

@@ -1,0 +1,3 @@
+//! The plumbing of a Linux host: bridges, tunnels and the firewall.
+
+pub mod links;
