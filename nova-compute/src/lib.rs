@@ -26,7 +26,10 @@ pub use image_cache::{ImageCache, ImageCacheError};
 pub use image_client::{EndpointError, GLANCE_ENDPOINT_OVERRIDE, HttpImageOptions, HttpImageService};
 #[cfg(target_os = "linux")]
 pub use network::linux;
-pub use network::{BooksPlumbing, Converged, MetadataDoor, Plumbing, PlumbingError};
+pub use network::{
+    BooksPlumbing, Converged, MetadataDoor, NETWORK_HOST_OPTIONS, PLUMBING, Plumbing, PlumbingError, PlumbingOptions,
+    network_options_fit,
+};
 pub use options::{COMPUTE_OPTIONS, ComputeOptions};
 pub use stats::Monitors;
 pub use tracker::{Claim, ClaimError, ResourceTracker};
