@@ -13,6 +13,7 @@ mod heartbeat;
 mod image_cache;
 mod image_client;
 mod instances;
+mod interfaces;
 mod network;
 mod options;
 mod orders;

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, broadcast};
 
 use crate::{
     Capabilities, ErrorKind, GuestEvent, GuestEventKind, GuestInfo, GuestSpec, Hypervisor, HypervisorError,
-    NodeResources, Operation, RebootKind, VncEndpoint,
+    InterfaceSpec, NodeResources, Operation, RebootKind, VncEndpoint,
 };
 
 mod faults;
@@ -407,7 +407,7 @@ impl Hypervisor for FakeHypervisor {
             snapshot: false,
             vnc: true,
             attach_disk: false,
-            attach_interface: false,
+            attach_interface: true,
         }
     }
 
@@ -528,6 +528,16 @@ impl Hypervisor for FakeHypervisor {
             move_between(guests, id, Operation::Resume, &from, to, GuestEventKind::Started)
         })
         .await
+    }
+
+    async fn attach_interface(&self, id: InstanceId, interface: &InterfaceSpec) -> Result<(), HypervisorError> {
+        let operation = Operation::AttachInterface;
+        self.change(operation, id, None, |guests| guests::attach_interface(guests, id, interface)).await
+    }
+
+    async fn detach_interface(&self, id: InstanceId, mac_address: &str) -> Result<(), HypervisorError> {
+        let operation = Operation::DetachInterface;
+        self.change(operation, id, None, |guests| guests::detach_interface(guests, id, mac_address)).await
     }
 
     async fn console_log(&self, id: InstanceId) -> Result<Vec<u8>, HypervisorError> {
