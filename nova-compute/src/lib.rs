@@ -13,6 +13,7 @@ mod heartbeat;
 mod image_cache;
 mod image_client;
 mod instances;
+mod interfaces;
 mod metadata;
 mod network;
 mod options;

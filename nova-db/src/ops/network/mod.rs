@@ -24,7 +24,8 @@ use nova_core::ids::{
     FloatingIpId, NetworkId, PortId, ProjectId, RouterId, SecurityGroupId, SecurityGroupRuleId, SubnetId,
 };
 use nova_core::network::{
-    FloatingIp, Network, NetworkProblem, NetworkResource, Port, Router, SecurityGroup, SecurityGroupRule, Subnet,
+    FloatingIp, Network, NetworkProblem, NetworkResource, Port, PortStatus, Router, SecurityGroup, SecurityGroupRule,
+    Subnet,
 };
 
 use super::{RowStore, conflict, need, replace};
@@ -121,6 +122,12 @@ impl<B: Backend> NetworkStore for RowStore<B> {
             return self.joiner.delete(&self.backend, id).await;
         }
         self.write(id, |tx, id| Box::pin(ports::delete(tx, *id))).await
+    }
+    async fn set_port_statuses(&self, statuses: &BTreeMap<PortId, PortStatus>) -> Answer<Vec<Port>> {
+        if statuses.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.write(statuses.clone(), |tx, statuses| Box::pin(ports::set_statuses(tx, statuses))).await
     }
 
     async fn create_floating_ip(&self, new: NewFloatingIp) -> Answer<FloatingIp> {
