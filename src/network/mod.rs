@@ -11,7 +11,9 @@ mod manager;
 mod options;
 #[cfg(test)]
 mod tests;
+mod view;
 
 pub use manager::NetworkManager;
 pub(crate) use manager::{ATTEMPTS, may_see};
 pub use options::{NETWORK_OPTIONS, NetworkOptions};
+pub use view::{Gateways, host_network};
