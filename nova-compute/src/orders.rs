@@ -205,7 +205,7 @@ impl Agent {
             Ok(()) => {
                 self.tracker.release(order.instance_id);
                 self.instances.removed(order.instance_id, self.clock.now());
-                StepOutcome::Done { power_state: None }
+                StepOutcome::Done { power_state: None, plugged: Vec::new() }
             }
             Err(error) => StepOutcome::Failed {
                 message: "The server could not be removed from its host.".into(),
@@ -229,7 +229,7 @@ impl Agent {
 
     async fn done<T>(&self, order: &Order<T>) -> StepOutcome {
         let power_state = self.hypervisor.info(order.instance_id).await.ok().map(|guest| guest.power_state);
-        StepOutcome::Done { power_state }
+        StepOutcome::Done { power_state, plugged: Vec::new() }
     }
 
     async fn console_output(&self, request: &ConsoleOutputRequest) -> Result<ConsoleOutput, HandlerError> {

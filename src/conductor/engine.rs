@@ -316,7 +316,11 @@ fn success(cx: &mut TaskContext) {
                 cx.stage_release(host);
             }
         }
-        Work::Start | Work::Stop | Work::Reboot { .. } => {}
+        Work::Start
+        | Work::Stop
+        | Work::Reboot { .. }
+        | Work::AttachInterface { .. }
+        | Work::DetachInterface { .. } => {}
     }
     if let Some(action) = &mut cx.action {
         action.finish(None, cx.now);
@@ -326,7 +330,12 @@ fn success(cx: &mut TaskContext) {
 fn give_fault(cx: &mut TaskContext, failure: &Failure) {
     let phase = match cx.task.work {
         Work::Build { .. } => FailurePhase::BeforeHost,
-        Work::Delete | Work::Start | Work::Stop | Work::Reboot { .. } => FailurePhase::BeforeDiskMove,
+        Work::Delete
+        | Work::Start
+        | Work::Stop
+        | Work::Reboot { .. }
+        | Work::AttachInterface { .. }
+        | Work::DetachInterface { .. } => FailurePhase::BeforeDiskMove,
     };
     let states = failed(cx.task.work.action(), phase, &cx.instance.states());
     cx.instance.set_states(states);

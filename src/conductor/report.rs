@@ -50,7 +50,7 @@ impl Conductor {
             return Ok(Verdict::Stale);
         }
         match &request.outcome {
-            StepOutcome::Done { power_state } => {
+            StepOutcome::Done { power_state, .. } => {
                 cx.reported_power = *power_state;
                 cx.task.record(step, Event::Done);
             }

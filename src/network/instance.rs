@@ -69,6 +69,7 @@ impl NetworkService for NetworkManager {
             return self.vifs(made).await;
         }
         let interfaces = self.plan(context, &wanted.project_id, &wanted.requested).await?;
+        self.prepare_auto(wanted, &interfaces).await?;
         let ports = self.make(context, wanted, &interfaces).await?;
         self.vifs(ports).await
     }
@@ -178,6 +179,7 @@ impl NetworkManager {
             RequestedNetworks::Unsaid | RequestedNetworks::Auto => {
                 let mut networks = self.networks_of(project).await?;
                 match (networks.len(), requested) {
+                    (0, RequestedNetworks::Auto) => Ok(vec![self.auto_interface(project).await?]),
                     (0 | 1, _) => Ok(networks.pop().iter().map(of).collect()),
                     _ => Err(NetworkServiceError::Ambiguous),
                 }
@@ -426,6 +428,7 @@ fn vif(port: &Port, network: Option<&Network>, subnets: &BTreeMap<SubnetId, Subn
             dns: subnet.dns_nameservers.clone(),
             routes: subnet.host_routes.clone(),
             dhcp: subnet.enable_dhcp,
+            ipv6_address_mode: subnet.ipv6_address_mode.clone(),
             floating: floating.iter().filter(stands).map(|one| one.floating_ip_address).collect(),
         })
     });

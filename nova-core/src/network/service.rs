@@ -53,6 +53,12 @@ pub enum NetworkServiceError {
     /// No network was named, and there are several.
     #[error("Multiple possible networks found, use a Network ID to be more specific.")]
     Ambiguous,
+    /// `auto`, and the cloud lacks what that takes.
+    #[error("Unable to automatically allocate a network for project {project}")]
+    CannotAutoAllocate {
+        /// The project.
+        project: ProjectId,
+    },
     /// No such group.
     #[error("Unable to find security_group with name or id '{name}'")]
     NoSecurityGroup {
@@ -97,6 +103,10 @@ pub struct RequestedInterface {
     pub fixed_ip: Option<IpAddr>,
     /// What the guest knows it by.
     pub tag: Option<String>,
+    /// The id that a port gets which is made for it, so that the same call again makes no second one. A service whose
+    /// callers do not choose ids must know it by something else.
+    #[serde(default)]
+    pub new_port_id: Option<PortId>,
 }
 
 /// The interfaces that a server asks for.
@@ -150,6 +160,9 @@ pub struct VifAddress {
     pub routes: Vec<HostRoute>,
     /// The guest learns it by DHCP.
     pub dhcp: bool,
+    /// How the guest learns it, of version 6: `slaac`, `dhcpv6-stateful`, `dhcpv6-stateless`.
+    #[serde(default)]
+    pub ipv6_address_mode: Option<String>,
     /// Addresses outside that stand for it.
     pub floating: Vec<IpAddr>,
 }

@@ -210,6 +210,7 @@ pub async fn tasks_are_read_back_equal(store: &Arc<dyn Store>) {
         selection: None,
         admin_password: Some("p'\"\\\u{1f512}".into()),
         keys: [("k".to_owned(), "v".to_owned())].into(),
+        networks: Default::default(),
     };
     task.owner = Some("conductor-1".into());
     task.lease_until = at(77);

@@ -102,6 +102,7 @@ mod tests {
             selection: None,
             admin_password: None,
             keys: std::collections::BTreeMap::new(),
+            networks: nova_core::task::BuildNetworks::default(),
         };
         for work in [build, Work::Delete, Work::Start, Work::Stop, Work::Reboot { hard: true }] {
             for step in work.plan().steps {

@@ -5,6 +5,7 @@ mod books;
 mod concerned;
 mod floating;
 mod groups;
+mod join;
 pub(in crate::ops) mod hosts;
 mod networks;
 mod ports;
@@ -13,6 +14,8 @@ mod routers;
 mod segments;
 mod subnets;
 mod usage;
+
+pub(super) use join::Joiner;
 
 use std::collections::BTreeMap;
 
@@ -99,6 +102,9 @@ impl<B: Backend> NetworkStore for RowStore<B> {
     }
 
     async fn create_ports(&self, new: Vec<NewPort>) -> Answer<Vec<Port>> {
+        if self.backend.joins() {
+            return self.joiner.create(&self.backend, new).await;
+        }
         self.write(new, |tx, new| Box::pin(ports::create_all(tx, new))).await
     }
     async fn get_port(&self, id: PortId) -> Answer<Port> {
@@ -111,6 +117,9 @@ impl<B: Backend> NetworkStore for RowStore<B> {
         self.write(change, |tx, change| Box::pin(ports::update(tx, change))).await
     }
     async fn delete_port(&self, id: PortId) -> Answer<Port> {
+        if self.backend.joins() {
+            return self.joiner.delete(&self.backend, id).await;
+        }
         self.write(id, |tx, id| Box::pin(ports::delete(tx, *id))).await
     }
 

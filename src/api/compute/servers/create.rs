@@ -13,7 +13,7 @@ use nova_core::instance::{Instance, sanitize_hostname};
 use nova_core::quota::QuotaExceeded;
 use nova_core::request::{FlavorWish, ImageWish, Purpose, RequestSpec};
 use nova_core::state::{Action, PowerState, States};
-use nova_core::task::{Task, Work};
+use nova_core::task::{BuildNetworks, Task, Work};
 use nova_db::{JoinGroup, Kind, NewInstance, NewInstances, StoreError};
 use serde_json::json;
 
@@ -207,6 +207,7 @@ impl Intent<'_> {
             selection: None,
             admin_password: Some(self.password.to_owned()),
             keys: key.into_iter().collect(),
+            networks: BuildNetworks::default(),
         };
         self.api.new_task(context, instance.id, work, self.api.options.get().instance_build_timeout, now)
     }
