@@ -36,8 +36,15 @@ impl SegmentRange {
 pub struct HostScope {
     /// The host.
     pub host: HostName,
-    /// It is the one network node: every network with a port anywhere or with a router is its business.
-    pub is_network_node: bool,
+    /// The one network node, if there is one: every network with a port anywhere or with a router is its business.
+    pub network_node: Option<HostName>,
+}
+
+impl HostScope {
+    /// Is the host the network node?
+    pub fn is_node(&self) -> bool {
+        self.network_node.as_ref() == Some(&self.host)
+    }
 }
 
 /// The rows from which a host's network is made. Each is there once; what they refer to is there, too, unless it was

@@ -159,7 +159,7 @@ pub async fn hosts_report_their_own_ports(store: &Arc<dyn Store>) {
 /// Everything that a host's network is made of, and no more.
 pub async fn books_of_a_host_are_complete(store: &Arc<dyn Store>) {
     let make = Make::new();
-    let scope = HostScope { host: "h1".into(), is_network_node: false };
+    let scope = HostScope { host: "h1".into(), network_node: None };
     assert_eq!(store.host_books(&scope).await.unwrap(), Default::default());
     let net = joined(&**store, &make).await;
     let (other, other_subnet) = wired(&**store, &make, "10.1.0.0/24").await;
@@ -191,7 +191,7 @@ pub async fn books_of_a_host_are_complete(store: &Arc<dyn Store>) {
     assert_eq!(books.routers.keys().copied().collect::<Vec<_>>(), [net.router.id]);
     let tunnels: Vec<_> = books.tunnels.keys().map(HostName::as_str).collect();
     assert_eq!(tunnels, ["h2", "h3"]);
-    let node = HostScope { host: "h1".into(), is_network_node: true };
+    let node = HostScope { host: "h1".into(), network_node: Some("h1".into()) };
     assert!(store.host_books(&node).await.unwrap().networks.contains_key(&apart.id), "it is everybody's node");
 }
 

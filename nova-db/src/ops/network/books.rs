@@ -58,7 +58,8 @@ pub(super) async fn of_host(tx: &mut dyn Transaction, scope: &HostScope) -> Resu
     let own = here.iter().filter(|port| port.host.as_ref() == Some(&scope.host));
     let ids: BTreeSet<SecurityGroupId> = own.flat_map(|port| &port.security_groups).copied().collect();
     read_groups(tx, &mut books, ids).await?;
-    let others: BTreeSet<&HostName> = books.ports.values().filter_map(|port| port.host.as_ref()).collect();
+    let others: BTreeSet<&HostName> =
+        books.ports.values().filter_map(|port| port.host.as_ref()).chain(&scope.network_node).collect();
     let others: Vec<HostName> = others.into_iter().cloned().collect();
     for agent in hosts::agents(tx, Some(&others)).await? {
         books.tunnels.extend(agent.tunnel_ip.map(|address| (agent.host, address)));
@@ -73,7 +74,7 @@ fn by<K: Ord, R>(records: Vec<R>, key: impl Fn(&R) -> K) -> BTreeMap<K, R> {
 /// The ports that make networks the host's business.
 async fn first_ports(tx: &mut dyn Transaction, scope: &HostScope) -> Result<Vec<Port>, Fail> {
     let host = Value::text(&scope.host);
-    if !scope.is_network_node {
+    if !scope.is_node() {
         return list(tx, &Select::new(Condition::Is("host", host))).await;
     }
     let which = Condition::Any(vec![Condition::Above("host", "".into()), is_interface()]);
