@@ -349,6 +349,11 @@ pub trait NetworkStore: NetworkHostStore + Send + Sync {
         &self,
         query: &ListQuery<SecurityGroupField>,
     ) -> Result<Vec<SecurityGroup>, StoreError>;
+    /// Groups without their rules, for those who want to know names: a group may have thousands.
+    async fn list_bare_security_groups(
+        &self,
+        query: &ListQuery<SecurityGroupField>,
+    ) -> Result<Vec<SecurityGroup>, StoreError>;
     /// Writes a group, if the generation still stands; its rules stay.
     async fn update_security_group(&self, group: SecurityGroup) -> Result<SecurityGroup, StoreError>;
     /// Removes a group that no port has, with its rules and those that name it. A project's default group only

@@ -11,6 +11,7 @@ mod instance;
 mod manager;
 mod notify;
 mod options;
+mod servers;
 #[cfg(test)]
 mod tests;
 mod view;

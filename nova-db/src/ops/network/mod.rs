@@ -192,6 +192,9 @@ impl<B: Backend> NetworkStore for RowStore<B> {
     async fn list_security_groups(&self, query: &ListQuery<SecurityGroupField>) -> Answer<Vec<SecurityGroup>> {
         self.read(query, |tx, query| Box::pin(groups::list_groups(tx, query))).await
     }
+    async fn list_bare_security_groups(&self, query: &ListQuery<SecurityGroupField>) -> Answer<Vec<SecurityGroup>> {
+        self.read(query, |tx, query| Box::pin(query::own(tx, query))).await
+    }
     async fn update_security_group(&self, group: SecurityGroup) -> Answer<SecurityGroup> {
         self.write(group, |tx, group| Box::pin(groups::update(tx, group))).await
     }
