@@ -2,4 +2,5 @@
 #![cfg(target_os = "linux")]
 
 mod links;
+mod services;
 mod support;
