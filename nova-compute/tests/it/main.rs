@@ -4,4 +4,5 @@
 
 mod firewall;
 mod links;
+mod measure;
 mod support;
