@@ -13,6 +13,7 @@ mod heartbeat;
 mod image_cache;
 mod image_client;
 mod instances;
+mod interfaces;
 mod metadata;
 mod network;
 mod options;
@@ -26,7 +27,12 @@ pub use agent::{Agent, AgentError, Parts};
 pub use image_cache::{ImageCache, ImageCacheError};
 pub use image_client::{EndpointError, GLANCE_ENDPOINT_OVERRIDE, HttpImageOptions, HttpImageService};
 pub use metadata::{MetadataLimits, MetadataServer, MetadataSource, RpcMetadataSource};
-pub use network::{BooksPlumbing, Converged, HostNetworkAgent, MetadataDoor, Plumbing, PlumbingError};
+#[cfg(target_os = "linux")]
+pub use network::linux;
+pub use network::{
+    BooksPlumbing, Converged, HostNetworkAgent, MetadataDoor, NETWORK_HOST_OPTIONS, PLUMBING, Plumbing, PlumbingError,
+    PlumbingOptions, network_options_fit,
+};
 pub use options::{COMPUTE_OPTIONS, ComputeOptions};
 pub use stats::Monitors;
 pub use tracker::{Claim, ClaimError, ResourceTracker};

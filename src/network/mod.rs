@@ -12,8 +12,10 @@ mod manager;
 mod neutron;
 mod notify;
 mod options;
+mod servers;
 #[cfg(test)]
 mod tests;
+mod view;
 
 pub(crate) use auto::AutoError;
 pub use manager::NetworkManager;
@@ -21,3 +23,4 @@ pub(crate) use manager::{ATTEMPTS, may_see};
 pub use neutron::{NETWORK_SERVICE, NEUTRON_OPTIONS, NeutronClient, NeutronError, NeutronOptions, neutron_fits};
 pub use notify::Notifier;
 pub use options::{NETWORK_OPTIONS, NetworkOptions, ranges_fit};
+pub use view::{Gateways, host_network};
