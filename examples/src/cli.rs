@@ -49,6 +49,7 @@ pub fn registry() -> Registry {
         .with(nova::image::IMAGE_OPTIONS)
         .with(nova::network::NETWORK_OPTIONS)
         .with(nova::conductor::CONDUCTOR_OPTIONS)
+        .with(nova::metadata::METADATA_OPTIONS)
         .with(nova::scheduler::SCHEDULER_OPTIONS)
         .with(nova_compute::COMPUTE_OPTIONS)
         .with(nova_core::options::hosts::OPTIONS)

@@ -14,9 +14,11 @@ mod options;
 mod servers;
 #[cfg(test)]
 mod tests;
+mod view;
 
 pub(crate) use auto::AutoError;
 pub use manager::NetworkManager;
 pub(crate) use manager::{ATTEMPTS, may_see};
 pub use notify::Notifier;
 pub use options::{NETWORK_OPTIONS, NetworkOptions, ranges_fit};
+pub use view::{Gateways, host_network};

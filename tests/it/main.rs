@@ -9,6 +9,7 @@ mod foreign_host;
 mod groups;
 mod host_facts;
 mod images;
+mod interfaces;
 mod no_valid_host;
 mod simulation;
 mod support;

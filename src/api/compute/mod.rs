@@ -18,7 +18,7 @@ mod server_groups;
 pub mod servers;
 mod services;
 #[cfg(test)]
-mod test_support;
+pub(crate) mod test_support;
 mod versions;
 mod zones;
 

@@ -1,6 +1,7 @@
 //! A cloud in one process, in virtual time, from a seed.
 
 mod images;
+pub mod networks;
 mod recorder;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -152,6 +153,7 @@ impl Cloud {
             entropy: entropy.clone(),
             options: Live::new(ConductorOptions::default()),
         });
+        let conductor = conductor.with_network(networks::manager(&store, &clock, &entropy));
         let scheduler = SchedulerService::new(nova::scheduler::Parts {
             algorithm: nova_sched::by_name(options.scheduler, &options.algorithm).unwrap(),
             store: store.clone(),
@@ -388,6 +390,7 @@ impl Cloud {
             let host = &self.hosts[instance.host.as_ref().unwrap()];
             assert_eq!(host.info(instance.id).await.unwrap().power_state, PowerState::Running, "{instance:?}");
         }
+        self.check_ports().await;
     }
 
     pub async fn stop(mut self) {
