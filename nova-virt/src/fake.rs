@@ -530,16 +530,6 @@ impl Hypervisor for FakeHypervisor {
         .await
     }
 
-    async fn attach_interface(&self, id: InstanceId, interface: &InterfaceSpec) -> Result<(), HypervisorError> {
-        let operation = Operation::AttachInterface;
-        self.change(operation, id, None, |guests| guests::attach_interface(guests, id, interface)).await
-    }
-
-    async fn detach_interface(&self, id: InstanceId, mac_address: &str) -> Result<(), HypervisorError> {
-        let operation = Operation::DetachInterface;
-        self.change(operation, id, None, |guests| guests::detach_interface(guests, id, mac_address)).await
-    }
-
     async fn console_log(&self, id: InstanceId) -> Result<Vec<u8>, HypervisorError> {
         self.read(Operation::ConsoleLog, Some(id), |guests| {
             let guest = guests.get(&id).filter(|guest| guest.spec.is_some());

@@ -144,22 +144,6 @@ pub(super) fn spawn(guests: &mut Guests, spec: &GuestSpec) -> Effect<()> {
     Ok(((), events))
 }
 
-/// One with that hardware address stays as it is.
-pub(super) fn attach_interface(guests: &mut Guests, instance: InstanceId, interface: &InterfaceSpec) -> Effect<()> {
-    let Some(spec) = &mut find(guests, instance)?.spec else { return Err(HypervisorError::NotFound { instance }) };
-    if !spec.interfaces.iter().any(|has| has.mac_address == interface.mac_address) {
-        spec.interfaces.push(interface.clone());
-    }
-    Ok(((), Vec::new()))
-}
-
-/// One that is absent stays so.
-pub(super) fn detach_interface(guests: &mut Guests, instance: InstanceId, mac_address: &str) -> Effect<()> {
-    let Some(spec) = &mut find(guests, instance)?.spec else { return Err(HypervisorError::NotFound { instance }) };
-    spec.interfaces.retain(|has| has.mac_address != mac_address);
-    Ok(((), Vec::new()))
-}
-
 /// Reads the guests that an earlier process left; none when there is no file.
 pub(super) fn load(path: &Path) -> Result<Guests, BoxError> {
     match std::fs::read(path) {
