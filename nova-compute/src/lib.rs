@@ -26,7 +26,10 @@ pub use agent::{Agent, AgentError, Parts};
 pub use image_cache::{ImageCache, ImageCacheError};
 pub use image_client::{EndpointError, GLANCE_ENDPOINT_OVERRIDE, HttpImageOptions, HttpImageService};
 pub use metadata::{MetadataLimits, MetadataServer, MetadataSource, RpcMetadataSource};
-pub use network::{BooksPlumbing, Converged, HostNetworkAgent, MetadataDoor, Plumbing, PlumbingError};
+pub use network::{
+    BooksPlumbing, Converged, HostNetworkAgent, MetadataDoor, NetworkAgent, NetworkAgentOptions, NetworkAgentParts,
+    Plumbing, PlumbingError,
+};
 pub use options::{COMPUTE_OPTIONS, ComputeOptions};
 pub use stats::Monitors;
 pub use tracker::{Claim, ClaimError, ResourceTracker};

@@ -2,7 +2,9 @@
 //!
 //! Implementations: [`BooksPlumbing`] plugs nothing in (simulations, machines without the rights).
 
+mod agent;
 mod books;
+mod state;
 
 use std::collections::BTreeMap;
 
@@ -12,6 +14,7 @@ use nova_core::ids::{InstanceId, PortId};
 use nova_core::network::{HostNetwork, PortStatus, Vif};
 use nova_virt::InterfaceSpec;
 
+pub use agent::{NetworkAgent, NetworkAgentOptions, NetworkAgentParts};
 pub use books::BooksPlumbing;
 
 /// Why a host's network could not be made so.
@@ -69,6 +72,9 @@ pub trait HostNetworkAgent: Send + Sync {
 
     /// A guest was removed: what the host has for it may go, soon.
     async fn gone(&self, instance: InstanceId);
+
+    /// The network service says that the host's network is to be otherwise.
+    fn changed(&self) {}
 }
 
 /// A listening socket for the metadata of guests, with the guest behind each address that can ask there. Nobody else
