@@ -55,6 +55,7 @@ macro_rules! hypervisor_conformance {
             what_it_cannot_do_it_says,
             resources_are_plausible,
             guests_are_independent,
+            interfaces_come_and_go,
         );
     };
     (@each $ignore:tt $open:expr => $($check:ident),+ $(,)?) => {
@@ -413,6 +414,43 @@ pub async fn guests_are_independent(hypervisor: &dyn Hypervisor) {
     assert_state(hypervisor, two.instance, PowerState::Running).await;
     assert_eq!(listed(hypervisor, one.instance).await, None);
     hypervisor.destroy(two.instance).await.unwrap();
+}
+
+/// Interfaces are plugged in and out, of a guest that runs and of one that is off, as far as the driver has it.
+pub async fn interfaces_come_and_go(hypervisor: &dyn Hypervisor) {
+    if !hypervisor.capabilities().attach_interface {
+        return;
+    }
+    let nic = |number: u8| InterfaceSpec {
+        mac_address: format!("fa:16:3e:00:01:{number:02x}"),
+        bridge: None,
+        tap_name: format!("tapconform{number:02x}"),
+        mtu: Some(1450),
+    };
+    let guest = GuestSpec { interfaces: vec![nic(1)], ..fresh(hypervisor, 0x114).await };
+    hypervisor.spawn(&guest).await.unwrap();
+    for running in [true, false] {
+        if !running {
+            hypervisor.power_off(guest.instance, None).await.unwrap();
+        }
+        for _ in 0..2 {
+            hypervisor.attach_interface(guest.instance, &nic(2)).await.unwrap();
+        }
+        for _ in 0..2 {
+            hypervisor.detach_interface(guest.instance, &nic(2).mac_address).await.unwrap();
+        }
+    }
+    // The one that it was made with goes as well.
+    hypervisor.detach_interface(guest.instance, &nic(1).mac_address).await.unwrap();
+    hypervisor.power_on(guest.instance).await.unwrap();
+    assert_state(hypervisor, guest.instance, PowerState::Running).await;
+    hypervisor.destroy(guest.instance).await.unwrap();
+    for gone in [
+        hypervisor.attach_interface(guest.instance, &nic(2)).await,
+        hypervisor.detach_interface(guest.instance, &nic(2).mac_address).await,
+    ] {
+        assert_eq!(gone.unwrap_err().kind(), ErrorKind::NotFound);
+    }
 }
 
 /// A guest of that number, of which an earlier, broken run left nothing.

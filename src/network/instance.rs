@@ -157,8 +157,13 @@ impl NetworkService for NetworkManager {
         }
     }
 
-    async fn set_statuses(&self, _context: &RequestContext, ports: &BTreeMap<PortId, PortStatus>) -> Answer<()> {
-        self.store.set_port_statuses(ports).await.map(drop).map_err(failed)
+    async fn set_statuses(
+        &self,
+        _context: &RequestContext,
+        host: &HostName,
+        ports: &BTreeMap<PortId, PortStatus>,
+    ) -> Answer<()> {
+        self.store.set_port_statuses(host, ports).await.map(drop).map_err(failed)
     }
 
     async fn interfaces(&self, _context: &RequestContext, instances: &[InstanceId]) -> Answer<Vec<(InstanceId, Vif)>> {
