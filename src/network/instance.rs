@@ -227,6 +227,10 @@ impl NetworkManager {
                 }
             }
             RequestedNetworks::These(interfaces) => {
+                let mut named = BTreeSet::new();
+                if let Some(id) = interfaces.iter().filter_map(|i| i.port_id).find(|id| !named.insert(*id)) {
+                    return Err(NetworkServiceError::PortTwice { id });
+                }
                 for id in interfaces.iter().filter(|i| i.port_id.is_none()).filter_map(|i| i.network_id) {
                     self.bootable_network(context, project, id).await?;
                 }
