@@ -48,6 +48,7 @@ pub fn registry() -> Registry {
         .with(nova::identity::IDENTITY_OPTIONS)
         .with(nova::image::IMAGE_OPTIONS)
         .with(nova::network::NETWORK_OPTIONS)
+        .with(nova::network::NEUTRON_OPTIONS)
         .with(nova::conductor::CONDUCTOR_OPTIONS)
         .with(nova::metadata::METADATA_OPTIONS)
         .with(nova::scheduler::SCHEDULER_OPTIONS)
@@ -56,6 +57,7 @@ pub fn registry() -> Registry {
         .check(nova_core::options::hosts::names_fit)
         .check(nova_core::options::hosts::cpu_sets_fit)
         .check(nova::network::ranges_fit)
+        .check(nova::network::neutron_fits)
 }
 
 /// The machine's name.

@@ -12,7 +12,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use nova_core::error::chain;
 use nova_core::ids::{InstanceId, PortId};
 use nova_core::instance::Instance;
@@ -63,7 +63,8 @@ impl Event {
         let mut fields = Fields::of("events", value, lenient)?;
         let name = fields.required_text("name", Text::new(0, usize::MAX))?;
         if !NAMES.iter().any(|(known, since)| *known == name && !version.before(*since)) {
-            let known: Vec<_> = NAMES.iter().filter(|(_, since)| !version.before(*since)).map(|(name, _)| *name).collect();
+            let known: Vec<_> =
+                NAMES.iter().filter(|(_, since)| !version.before(*since)).map(|(name, _)| *name).collect();
             return Err(invalid("name", &json!(name), format_args!("'{name}' is not one of {known:?}")));
         }
         let server = fields.required_text("server_uuid", Text::new(0, usize::MAX))?;
@@ -189,6 +190,11 @@ impl ServerExternalEvents {
     /// Has the interface unplugged, on behalf of whoever told that its port goes.
     async fn unplug(&self, request: &mut Request, server: InstanceId, port: PortId) -> Result<(), ApiError> {
         request.params.insert("id".to_owned(), server.to_string());
+        // Several ports of a server may go with one request: the second action gets a request id of its own.
+        let id = HeaderValue::from_str(request.request_id.as_str());
+        if let Ok(id) = id {
+            request.headers.entry("x-openstack-request-id").or_insert(id);
+        }
         let whole = request.context.clone();
         if let Some(context) = &mut request.context {
             // The rule of this resource has let them: services speak of everybody's servers.

@@ -95,7 +95,9 @@ impl NetworkService for NeutronClient {
 
     async fn detach(&self, _context: &RequestContext, instance: InstanceId, id: PortId) -> Answer<()> {
         let ports = self.ports_of(instance).await?;
-        let port = ports.iter().find(|port| port.id == id).ok_or(NetworkServiceError::PortNotFound { id })?;
+        // Who asked for a port under an id knows it by that; Neutron has given it another.
+        let is_it = |port: &&PortView| port.id == id || port.request() == Some(id);
+        let port = ports.iter().find(is_it).ok_or(NetworkServiceError::PortNotFound { id })?;
         self.let_go(port).await
     }
 
