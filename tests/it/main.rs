@@ -10,6 +10,7 @@ mod groups;
 mod host_facts;
 mod images;
 mod interfaces;
+mod mortal;
 mod no_valid_host;
 mod simulation;
 mod support;
