@@ -1,4 +1,5 @@
-//! The control services, each a part by itself: the API with identity and images, the conductor, the scheduler.
+//! The control services, each a part by itself: the API with identity and images, the conductor, the scheduler,
+//! the network service.
 
 mod api;
 mod workers;
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use api::ApiPart;
-pub use workers::{ConductorPart, SchedulerPart, algorithm, tell_life};
+pub use workers::{ConductorPart, NetworkPart, SchedulerPart, algorithm, tell_life};
 
 /// What the control services of a process are built on.
 #[derive(Clone)]

@@ -1,4 +1,5 @@
-//! The host's own part of a build, as steps: the image into the cache, the guest onto the hypervisor.
+//! The host's own part of a build, as steps: the image into the cache, the ports into the host's network, the guest onto the
+//! hypervisor.
 
 use std::path::PathBuf;
 
@@ -7,11 +8,12 @@ use nova_core::contracts::ImageServiceError;
 use nova_core::entropy::Entropy;
 use nova_core::flavor::Resources;
 use nova_core::rpc::compute::{BuildOrder, Order};
-use nova_virt::{DiskFormat, DiskRole, DiskSource, DiskSpec, ErrorKind, GuestSpec, HypervisorError};
+use nova_virt::{DiskFormat, DiskRole, DiskSource, DiskSpec, ErrorKind, GuestSpec, HypervisorError, InterfaceSpec};
 
 use crate::agent::Agent;
 use crate::config_drive;
 use crate::image_cache::ImageCacheError;
+use crate::network::PlumbingError;
 use crate::tracker::{Claim, ClaimError};
 
 /// Why this host could not make a guest.
@@ -23,6 +25,9 @@ pub(crate) enum BuildError {
     /// No image.
     #[error(transparent)]
     Image(#[from] ImageCacheError),
+    /// The host's network does not have its ports.
+    #[error("the host's network does not have the ports")]
+    Network(#[source] PlumbingError),
     /// The hypervisor.
     #[error(transparent)]
     Hypervisor(#[from] HypervisorError),
@@ -35,7 +40,7 @@ impl BuildError {
     /// May another host do better?
     pub(crate) fn retryable(&self) -> bool {
         match self {
-            Self::Claim(_) => true,
+            Self::Claim(_) | Self::Network(_) => true,
             // An image that is gone or damaged is so for every host; the service that does not answer may be this host's
             // own trouble, and so may its disk.
             Self::Image(ImageCacheError::Fetch(error)) => matches!(error, ImageServiceError::Unavailable { .. }),
@@ -61,6 +66,8 @@ impl BuildError {
                 error @ (ImageServiceError::NotFound { .. } | ImageServiceError::NotActive { .. }),
             )) => error.to_string(),
             Self::Image(_) => "The image could not be fetched.".into(),
+            // As Nova says it.
+            Self::Network(_) => "Virtual Interface creation failed".into(),
             Self::Hypervisor(_) => "Build of the instance aborted: the hypervisor could not make the guest.".into(),
             Self::Overtaken => "The build was overtaken by a later request.".into(),
         }
@@ -73,6 +80,8 @@ pub(crate) struct BuildContext<'a> {
     pub(crate) order: &'a Order<BuildOrder>,
     pub(crate) claim: Option<Claim>,
     pub(crate) base: Option<PathBuf>,
+    /// How its interfaces are plugged in.
+    pub(crate) interfaces: Vec<InterfaceSpec>,
     /// What was here before this build; only a guest that it made itself is its own to remove.
     pub(crate) guest: Found,
 }
@@ -96,7 +105,7 @@ pub(crate) trait Step: Send + Sync {
 }
 
 /// All of them, in order.
-pub(crate) const STEPS: [&dyn Step; 3] = [&HoldResources, &FetchImage, &Spawn];
+pub(crate) const STEPS: [&dyn Step; 4] = [&HoldResources, &FetchImage, &ReadyNetwork, &Spawn];
 
 struct HoldResources;
 
@@ -140,6 +149,28 @@ impl Step for FetchImage {
     }
 }
 
+/// The host's network has the guest's ports, with their rules in force, before the guest is there.
+struct ReadyNetwork;
+
+#[async_trait]
+impl Step for ReadyNetwork {
+    async fn run(&self, cx: &mut BuildContext<'_>) -> Result<(), BuildError> {
+        let vifs = &cx.order.body.vifs;
+        if !vifs.is_empty() {
+            cx.interfaces = cx.agent.network.ready(vifs).await.map_err(BuildError::Network)?;
+        }
+        Ok(())
+    }
+
+    async fn undo(&self, cx: &mut BuildContext<'_>) -> Result<(), BuildError> {
+        // A guest that was here before keeps its network.
+        if cx.guest != Found::Guest && !cx.order.body.vifs.is_empty() {
+            cx.agent.network.gone(cx.order.instance_id).await;
+        }
+        Ok(())
+    }
+}
+
 struct Spawn;
 
 #[async_trait]
@@ -154,6 +185,7 @@ impl Step for Spawn {
             Err(error) => return Err(error.into()),
         };
         let guest = guest(cx.order, cx.base.clone(), &*cx.agent.entropy);
+        let guest = GuestSpec { interfaces: cx.interfaces.clone(), ..guest };
         Ok(cx.agent.hypervisor.spawn(&guest).await?)
     }
 

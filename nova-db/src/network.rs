@@ -9,7 +9,7 @@ use nova_core::ids::{
     FloatingIpId, NetworkId, PortId, ProjectId, RouterId, SecurityGroupId, SecurityGroupRuleId, SubnetId,
 };
 use nova_core::network::{
-    FloatingIp, Network, NetworkResource, Port, Router, SecurityGroup, SecurityGroupRule, Subnet,
+    FloatingIp, Network, NetworkResource, Port, PortStatus, Router, SecurityGroup, SecurityGroupRule, Subnet,
 };
 
 use crate::{Direction, NetworkHostStore, SegmentRange, StoreError};
@@ -295,6 +295,8 @@ pub trait NetworkStore: NetworkHostStore + Send + Sync {
     /// Removes a port: its addresses are free, floating ones stand for nothing. Of two that do it, one is told
     /// [`StoreError::NotFound`]. Ports of routers go with what the router does.
     async fn delete_port(&self, id: PortId) -> Result<Port, StoreError>;
+    /// Writes how ports work, in one transaction; absent ones are passed over. Returns those that it changed.
+    async fn set_port_statuses(&self, statuses: &BTreeMap<PortId, PortStatus>) -> Result<Vec<Port>, StoreError>;
 
     /// A new floating address.
     async fn create_floating_ip(&self, new: NewFloatingIp) -> Result<FloatingIp, StoreError>;
@@ -344,6 +346,11 @@ pub trait NetworkStore: NetworkHostStore + Send + Sync {
     async fn get_security_group(&self, id: SecurityGroupId) -> Result<SecurityGroup, StoreError>;
     /// Groups with their rules.
     async fn list_security_groups(
+        &self,
+        query: &ListQuery<SecurityGroupField>,
+    ) -> Result<Vec<SecurityGroup>, StoreError>;
+    /// Groups without their rules, for those who want to know names: a group may have thousands.
+    async fn list_bare_security_groups(
         &self,
         query: &ListQuery<SecurityGroupField>,
     ) -> Result<Vec<SecurityGroup>, StoreError>;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use nova_core::clock::Clock;
 use nova_core::entropy::Entropy;
 use nova_core::error::chain;
+use nova_core::network::NetworkService;
 use nova_core::request::RequestSpec;
 use nova_core::rpc::conductor::{
     CacheImage, ConfirmStrays, Heartbeat, ListAssigned, Ping, ReportPowerStates, ReportStep, StartTask,
@@ -21,6 +22,7 @@ use super::ConductorOptions;
 use super::context::TaskContext;
 use super::engine::DriveError;
 use super::news::AllocationsNews;
+use super::ports::Plugged;
 use super::steps::{self, Services, StepError};
 use crate::image::GrantKey;
 use crate::live::Live;
@@ -62,6 +64,7 @@ pub struct Conductor {
     pub(super) entropy: Arc<dyn Entropy>,
     pub(super) services: Services,
     pub(super) news: Arc<AllocationsNews>,
+    pub(super) plugged: Arc<Plugged>,
 }
 
 impl Conductor {
@@ -75,8 +78,23 @@ impl Conductor {
             rpc: parts.rpc,
             options: parts.options,
             image_grants: GrantKey::new(&key),
+            network: None,
         };
-        Self { store: parts.store, clock: parts.clock, entropy: parts.entropy, services, news: Arc::default() }
+        Self {
+            store: parts.store,
+            clock: parts.clock,
+            entropy: parts.entropy,
+            services,
+            news: Arc::default(),
+            plugged: Arc::default(),
+        }
+    }
+
+    /// The same, with interfaces for servers.
+    #[must_use]
+    pub fn with_network(mut self, network: Arc<dyn NetworkService>) -> Self {
+        self.services.network = Some(network);
+        self
     }
 
     /// Reads the key of image grants, listens on the bus and looks for tasks that nobody works on.
@@ -92,6 +110,8 @@ impl Conductor {
         let running = RunningService::new(serving, &CancellationToken::new());
         let teller = self.clone();
         let running = running.with(|stop| async move { teller.tell_until(stop).await });
+        let writer = self.clone();
+        let running = running.with(|stop| async move { writer.write_plugged_until(stop).await });
         Ok(running.with(|stop| async move { self.sweep_until(stop).await }))
     }
 

@@ -24,7 +24,12 @@ impl Conductor {
     ) -> Result<Verdict, HandlerError> {
         for _ in 0..TRIES {
             match self.record_step(&incoming, &request).await {
-                Ok(verdict) => return Ok(verdict),
+                Ok(verdict) => {
+                    if let (Verdict::Recorded, StepOutcome::Done { plugged, .. }) = (verdict, &request.outcome) {
+                        self.plugged.add(plugged);
+                    }
+                    return Ok(verdict);
+                }
                 Err(DriveError::Overtaken) => {}
                 Err(DriveError::Later(why)) => return Err(Refusal::new(RefusalKind::Unavailable, why).into()),
             }
@@ -61,6 +66,7 @@ impl Conductor {
                     details: format!("{}: {details}", incoming.sender.host),
                     retryable: *retryable,
                 };
+                cx.reported = true;
                 cx.task.record(step, Event::Failed(failure));
             }
         }

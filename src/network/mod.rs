@@ -14,6 +14,7 @@ mod manager;
 mod notify;
 mod options;
 mod segments;
+mod servers;
 pub mod service;
 #[cfg(test)]
 mod tests;

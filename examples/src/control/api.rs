@@ -75,6 +75,8 @@ impl ApiPart {
             store: on.store.clone(),
             images: images.clone(),
             identity: identity.clone(),
+            network: network.clone(),
+            books: Some(network.clone()),
             orders: Arc::new(BusOrders::new(on.client(config, Role::Api))),
             clock: on.clock.clone(),
             entropy: on.entropy.clone(),
@@ -91,7 +93,7 @@ impl ApiPart {
             .application(compute_application(Arc::new(compute_api)))
             .application(nova::identity::application(identity.clone()))
             .application(nova::image::application(images.clone()))
-            .application(nova::api::network::application(network))
+            .application(nova::api::network::application(network.clone()))
             .application(health(on));
         let listeners = bind_all(&options, main, registry).await?;
         let closing = watch::Sender::new(false);

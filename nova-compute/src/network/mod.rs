@@ -4,6 +4,9 @@
 
 mod agent;
 mod books;
+#[cfg(target_os = "linux")]
+pub mod linux;
+mod options;
 mod state;
 
 use std::collections::BTreeMap;
@@ -16,6 +19,7 @@ use nova_virt::InterfaceSpec;
 
 pub use agent::{NetworkAgent, NetworkAgentOptions, NetworkAgentParts};
 pub use books::BooksPlumbing;
+pub use options::{NETWORK_HOST_OPTIONS, PLUMBING, PlumbingOptions, network_options_fit};
 
 /// Why a host's network could not be made so.
 #[derive(Debug, thiserror::Error)]

@@ -1,5 +1,6 @@
 //! What compute needs of a network service.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use async_trait::async_trait;
@@ -76,6 +77,12 @@ pub enum NetworkServiceError {
     AddressInUse {
         /// The address.
         address: IpAddr,
+    },
+    /// The network has no address left.
+    #[error("No fixed IP addresses available for network: {network}")]
+    NoMoreAddresses {
+        /// The network.
+        network: NetworkId,
     },
     /// The network cannot give it.
     #[error("{0}")]
@@ -205,7 +212,7 @@ pub trait NetworkService: Send + Sync {
     ) -> Result<(), NetworkServiceError>;
 
     /// Makes a server's interfaces, all or none, in the order in which they were asked for. The same call again finds them
-    /// made.
+    /// made, where they were; one that was cut off half way makes the rest.
     async fn allocate(
         &self,
         context: &RequestContext,
@@ -216,7 +223,7 @@ pub trait NetworkService: Send + Sync {
     /// that has none is no error.
     async fn deallocate(&self, context: &RequestContext, instance: InstanceId) -> Result<(), NetworkServiceError>;
 
-    /// One more interface for a server.
+    /// One more interface for a server. By the same `port_id` or `new_port_id` again, it finds it made.
     async fn attach(
         &self,
         context: &RequestContext,
@@ -250,6 +257,21 @@ pub trait NetworkService: Send + Sync {
         port: PortId,
         status: PortStatus,
     ) -> Result<(), NetworkServiceError>;
+
+    /// The same of several, in one go where that is possible. Ports that are gone are passed over.
+    async fn set_statuses(
+        &self,
+        context: &RequestContext,
+        ports: &BTreeMap<PortId, PortStatus>,
+    ) -> Result<(), NetworkServiceError> {
+        for (port, status) in ports {
+            match self.set_status(context, *port, *status).await {
+                Ok(()) | Err(NetworkServiceError::PortNotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
 
     /// The interfaces of servers, each server's in order.
     async fn interfaces(

@@ -149,9 +149,9 @@ impl Work {
     /// The steps that it takes.
     pub const fn plan(&self) -> Plan {
         match self {
-            // A build that fails on a host goes back to the claim and takes the next one.
-            Self::Build { .. } => Plan { steps: &["schedule", "claim", "spawn"], retry_from: Some(1) },
-            Self::Delete => Plan { steps: &["terminate"], retry_from: None },
+            // A build that fails on a host goes back to the claim and takes the next one; its interfaces go with it.
+            Self::Build { .. } => Plan { steps: &["schedule", "network", "claim", "spawn"], retry_from: Some(2) },
+            Self::Delete => Plan { steps: &["terminate", "release_network"], retry_from: None },
             Self::Start => Plan { steps: &["power_on"], retry_from: None },
             Self::Stop => Plan { steps: &["power_off"], retry_from: None },
             Self::Reboot { .. } => Plan { steps: &["reboot"], retry_from: None },

@@ -14,6 +14,7 @@ use nova_core::state::TaskState;
 use nova_core::task::{Failure, Work};
 use nova_core::topology::Placement;
 
+use super::network::vifs_here;
 use super::{Ran, Services, Step, StepError};
 use crate::conductor::context::{StagedOrder, TaskContext};
 
@@ -159,7 +160,8 @@ impl Step for Spawn {
         if let (Some(action), Some(host)) = (&mut cx.action, cx.instance.host.as_ref()) {
             action.begin_event(BUILD_EVENT, Some(host.as_str()), cx.now);
         }
-        let mut order = order(services, cx);
+        let vifs = vifs_here(services, cx).await?;
+        let mut order = BuildOrder { vifs, ..order(services, cx) };
         order.placement = booked(services, cx).await?;
         Ok(Ran::Ordered(StagedOrder::Build(Box::new(order))))
     }

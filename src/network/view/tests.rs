@@ -36,6 +36,7 @@ impl Draft {
             admin_state_up: true,
             shared: false,
             external: false,
+            is_default: false,
             mtu: 1450,
             port_security_enabled: true,
             dns_domain: "example.org.".into(),

@@ -1,6 +1,7 @@
 //! A cloud in one process, in virtual time, from a seed.
 
 mod images;
+pub mod networks;
 mod recorder;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,7 @@ use nova::conductor::{BusOrders, Conductor, ConductorOptions};
 use nova::identity::{Catalog, IdentityManager, IdentityOptions, PasswordOptions};
 use nova::image::ImageManager;
 use nova::live::Live;
+use nova::network::{NetworkManager, NetworkOptions};
 use nova::scheduler::{SchedulerService, ServiceOptions};
 use nova_compute::{Agent, ComputeOptions};
 use nova_core::clock::Clock;
@@ -151,6 +153,7 @@ impl Cloud {
             entropy: entropy.clone(),
             options: Live::new(ConductorOptions::default()),
         });
+        let conductor = conductor.with_network(networks::manager(&store, &clock, &entropy));
         let scheduler = SchedulerService::new(nova::scheduler::Parts {
             algorithm: nova_sched::by_name(options.scheduler, &options.algorithm).unwrap(),
             store: store.clone(),
@@ -387,6 +390,7 @@ impl Cloud {
             let host = &self.hosts[instance.host.as_ref().unwrap()];
             assert_eq!(host.info(instance.id).await.unwrap().power_state, PowerState::Running, "{instance:?}");
         }
+        self.check_ports().await;
     }
 
     pub async fn stop(mut self) {
@@ -428,6 +432,8 @@ async fn door(
     let admin = store.list_users(Some("admin")).await.unwrap().remove(0).id;
     let admin_project = store.list_projects(Some("admin")).await.unwrap().remove(0).id;
     let (admin_token, _) = identity.issue_token(&admin, Some(&admin_project)).await.unwrap();
+    let network = NetworkManager::new(store.clone(), clock.clone(), entropy.clone(), NetworkOptions::default());
+    let network = Arc::new(network);
     let compute = ComputeApi {
         store: store.clone(),
         images: match &images {
@@ -435,6 +441,8 @@ async fn door(
             None => Arc::new(AnyImage),
         },
         identity: identity.clone(),
+        network: network.clone(),
+        books: Some(network),
         orders: Arc::new(orders),
         clock: clock.clone(),
         entropy: entropy.clone(),

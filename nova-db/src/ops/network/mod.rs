@@ -24,7 +24,8 @@ use nova_core::ids::{
     FloatingIpId, NetworkId, PortId, ProjectId, RouterId, SecurityGroupId, SecurityGroupRuleId, SubnetId,
 };
 use nova_core::network::{
-    FloatingIp, Network, NetworkProblem, NetworkResource, Port, Router, SecurityGroup, SecurityGroupRule, Subnet,
+    FloatingIp, Network, NetworkProblem, NetworkResource, Port, PortStatus, Router, SecurityGroup, SecurityGroupRule,
+    Subnet,
 };
 
 use super::{RowStore, conflict, need, replace};
@@ -122,6 +123,12 @@ impl<B: Backend> NetworkStore for RowStore<B> {
         }
         self.write(id, |tx, id| Box::pin(ports::delete(tx, *id))).await
     }
+    async fn set_port_statuses(&self, statuses: &BTreeMap<PortId, PortStatus>) -> Answer<Vec<Port>> {
+        if statuses.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.write(statuses.clone(), |tx, statuses| Box::pin(ports::set_statuses(tx, statuses))).await
+    }
 
     async fn create_floating_ip(&self, new: NewFloatingIp) -> Answer<FloatingIp> {
         self.write(new, |tx, new| Box::pin(floating::create(tx, new))).await
@@ -184,6 +191,9 @@ impl<B: Backend> NetworkStore for RowStore<B> {
     }
     async fn list_security_groups(&self, query: &ListQuery<SecurityGroupField>) -> Answer<Vec<SecurityGroup>> {
         self.read(query, |tx, query| Box::pin(groups::list_groups(tx, query))).await
+    }
+    async fn list_bare_security_groups(&self, query: &ListQuery<SecurityGroupField>) -> Answer<Vec<SecurityGroup>> {
+        self.read(query, |tx, query| Box::pin(query::own(tx, query))).await
     }
     async fn update_security_group(&self, group: SecurityGroup) -> Answer<SecurityGroup> {
         self.write(group, |tx, group| Box::pin(groups::update(tx, group))).await

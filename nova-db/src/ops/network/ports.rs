@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use nova_core::ids::{NetworkId, PortId, ProjectId, SecurityGroupId, SubnetId};
-use nova_core::network::{FixedIp, IpVersion, Network, NetworkProblem, NetworkResource, Port, SecurityGroup, Subnet};
+use nova_core::network::{
+    FixedIp, IpVersion, Network, NetworkProblem, NetworkResource, Port, PortStatus, SecurityGroup, Subnet,
+};
 
 use super::super::{add, add_all, conflict, find, list, need, remove_existing};
 use super::{addresses, floating, networks, usage, write_over};
@@ -229,6 +231,25 @@ pub(super) async fn update(tx: &mut dyn Transaction, change: &PortChange) -> Res
         other => other,
     })?;
     Ok(next)
+}
+
+/// In the order of their ids, so that two such calls wait for each other in one order.
+pub(super) async fn set_statuses(
+    tx: &mut dyn Transaction,
+    statuses: &BTreeMap<PortId, PortStatus>,
+) -> Result<Vec<Port>, Fail> {
+    let mut changed = Vec::new();
+    for (id, status) in statuses {
+        let key = [Value::text(id)];
+        let Some(found) = find::<Port>(tx, &key, Lock::ForUpdate).await? else { continue };
+        if found.record.status == *status {
+            continue;
+        }
+        let port = Port { status: *status, generation: found.generation + 1, ..found.record };
+        write_over(tx, &port, found.generation, key).await?;
+        changed.push(port);
+    }
+    Ok(changed)
 }
 
 async fn hold_project(tx: &mut dyn Transaction, project: &ProjectId) -> Result<(), Fail> {

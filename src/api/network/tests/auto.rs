@@ -2,7 +2,6 @@
 
 use nova_core::ids::ProjectId;
 use nova_core::network::{Cidr, NetworkResource};
-use nova_db::NetworkStore;
 
 use super::*;
 

@@ -1,0 +1,100 @@
+//! Interfaces of guests that are there: plugged in and out by order, each order as often as it comes (nova/compute/manager.py,
+//! `attach_interface`, `detach_interface`).
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use nova_core::error::chain;
+use nova_core::ids::InstanceId;
+use nova_core::network::{HostNetwork, Vif};
+use nova_core::rpc::compute::{AttachInterfaceOrder, DetachInterfaceOrder, Order};
+use nova_core::rpc::conductor::StepOutcome;
+use nova_virt::{ErrorKind, HypervisorError, InterfaceSpec};
+
+use crate::agent::Agent;
+use crate::network::{BooksPlumbing, HostNetworkAgent, Plumbing, PlumbingError};
+
+/// Tries to take back an interface that was not plugged in whole.
+const UNDO_TRIES: u32 = 4;
+
+/// The network of a host that has none: interfaces lead nowhere, and are there at once.
+pub(crate) struct NoNetwork;
+
+#[async_trait]
+impl HostNetworkAgent for NoNetwork {
+    async fn ready(&self, vifs: &[Vif]) -> Result<Vec<InterfaceSpec>, PlumbingError> {
+        let nothing = HostNetwork::default();
+        vifs.iter().map(|vif| BooksPlumbing.interface(&nothing, vif)).collect()
+    }
+
+    async fn gone(&self, _instance: InstanceId) {}
+}
+
+/// Why an interface was not plugged in.
+#[derive(Debug, thiserror::Error)]
+enum AttachError {
+    #[error("the host's network does not have the port")]
+    Network(#[source] PlumbingError),
+    #[error(transparent)]
+    Hypervisor(#[from] HypervisorError),
+}
+
+impl Agent {
+    /// Which of these ports the host has to tell of: with a network agent, that one does.
+    pub(crate) fn plugged(&self, vifs: &[Vif]) -> Vec<nova_core::ids::PortId> {
+        if self.has_network_agent { Vec::new() } else { vifs.iter().map(|vif| vif.port_id).collect() }
+    }
+
+    pub(crate) async fn attach_interface(&self, order: &Order<AttachInterfaceOrder>) -> StepOutcome {
+        let (id, vif) = (order.instance_id, &order.body.vif);
+        match self.plug(id, vif).await {
+            Ok(()) => self.done(order, self.plugged(std::slice::from_ref(vif))).await,
+            Err(error) => {
+                self.unplug_surely(id, &vif.mac_address.to_string()).await;
+                StepOutcome::Failed {
+                    message: format!("Failed to attach network adapter device to {id}"),
+                    details: chain(&error),
+                    retryable: false,
+                }
+            }
+        }
+    }
+
+    async fn plug(&self, id: InstanceId, vif: &Vif) -> Result<(), AttachError> {
+        let ready = self.network.ready(std::slice::from_ref(vif)).await.map_err(AttachError::Network)?;
+        for interface in &ready {
+            self.hypervisor.attach_interface(id, interface).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes back what may be there of an interface that was not plugged in.
+    async fn unplug_surely(&self, id: InstanceId, mac_address: &str) {
+        let mut wait = Duration::from_millis(500);
+        for attempt in 1..=UNDO_TRIES {
+            match self.hypervisor.detach_interface(id, mac_address).await {
+                Ok(()) => return,
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Unsupported) => return,
+                Err(error) if attempt == UNDO_TRIES => {
+                    tracing::warn!(instance = %id, mac_address, "the interface was not taken back: {}", chain(&error));
+                }
+                Err(_) => tokio::time::sleep(wait).await,
+            }
+            wait *= 2;
+        }
+    }
+
+    pub(crate) async fn detach_interface(&self, order: &Order<DetachInterfaceOrder>) -> StepOutcome {
+        let id = order.instance_id;
+        match self.hypervisor.detach_interface(id, &order.body.mac_address.to_string()).await {
+            Ok(()) => self.done(order, Vec::new()).await,
+            // Without the guest there is no interface of it either.
+            Err(error) if error.kind() == ErrorKind::NotFound => self.done(order, Vec::new()).await,
+            Err(error) => StepOutcome::Failed {
+                message: format!("Failed to detach network adapter device from {id}"),
+                details: chain(&error),
+                retryable: false,
+            },
+        }
+    }
+}
