@@ -50,6 +50,7 @@ pub fn registry() -> Registry {
         .with(nova::network::NETWORK_OPTIONS)
         .with(nova::network::SEGMENT_OPTIONS)
         .with(nova::network::service::HOSTS_OPTIONS)
+        .with(nova::network::NEUTRON_OPTIONS)
         .with(nova::conductor::CONDUCTOR_OPTIONS)
         .with(nova::metadata::METADATA_OPTIONS)
         .with(nova::scheduler::SCHEDULER_OPTIONS)
@@ -62,6 +63,7 @@ pub fn registry() -> Registry {
         .check(nova::network::segments_fit)
         .check(nova::network::service::gateways_fit)
         .check(nova_compute::network_options_fit)
+        .check(nova::network::neutron_fits)
 }
 
 /// The machine's name.

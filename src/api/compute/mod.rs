@@ -14,6 +14,7 @@ mod limits;
 mod links;
 mod options;
 mod orders;
+mod server_external_events;
 mod server_groups;
 pub mod servers;
 mod services;
@@ -126,5 +127,6 @@ pub fn compute_application(deps: Arc<ComputeApi>) -> Application {
         .resource(Arc::new(extensions::Extensions))
         .resource(Arc::new(aggregates::Aggregates::new(Arc::clone(&deps))))
         .resource(Arc::new(server_groups::ServerGroups::new(Arc::clone(&deps))))
+        .resource(Arc::new(server_external_events::ServerExternalEvents::new(Arc::clone(&deps))))
         .resource(Arc::new(availability_zones::AvailabilityZones::new(deps)))
 }

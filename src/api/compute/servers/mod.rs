@@ -29,6 +29,7 @@ pub mod view;
 
 use std::sync::Arc;
 
+pub(super) use actions::Start;
 pub use networks::ServerNetworks;
 
 use http::Method;
