@@ -63,6 +63,7 @@ pub fn registry() -> Registry {
         .check(nova::network::segments_fit)
         .check(nova::network::service::gateways_fit)
         .check(nova_compute::network_options_fit)
+        .check(crate::hosts::plumbing_fits)
         .check(nova::network::neutron_fits)
 }
 
