@@ -1,5 +1,7 @@
 //! Conductor, scheduler and network service: control services that only the bus reaches.
 
+use std::sync::Arc;
+
 use nova::conductor::{Conductor, ConductorOptions};
 use nova::live::Live;
 use nova::network::service::{HostsOptions, NetworkHosts};
@@ -32,6 +34,11 @@ impl ConductorPart {
             entropy: on.entropy.clone(),
             options: options.clone(),
         });
+        let network = match on.outside_network(config)? {
+            Some(outside) => outside,
+            None => Arc::new(on.books(config, Role::Conductor)),
+        };
+        let conductor = conductor.with_network(network);
         let running = conductor.start().await.map_err(|e| StartError::new("the conductor cannot start", &e))?;
         Ok(Self { options, running })
     }
