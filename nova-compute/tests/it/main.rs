@@ -5,4 +5,5 @@
 mod firewall;
 mod links;
 mod measure;
+mod segments;
 mod support;
