@@ -53,3 +53,20 @@ impl Host {
         self.plumbing = LinuxPlumbing::open(self.options.clone()).await.unwrap();
     }
 }
+
+/// Joins hosts with a wire of their own: each has its tunnel address on it.
+pub fn underlay(hosts: &[&Host]) -> Namespace {
+    let switch = Namespace::new("underlay");
+    switch.output("ip", &["link", "add", "switch", "type", "bridge"]);
+    switch.output("ip", &["link", "set", "switch", "up"]);
+    for (number, host) in hosts.iter().enumerate() {
+        let (port, there) = (format!("port{number}"), host.namespace.name());
+        switch.output("ip", &["link", "add", &port, "type", "veth", "peer", "name", "underlay", "netns", there]);
+        switch.output("ip", &["link", "set", &port, "master", "switch", "up"]);
+        let length = if host.options.tunnel_ip.is_ipv4() { 24 } else { 64 };
+        let address = format!("{}/{length}", host.options.tunnel_ip);
+        host.namespace.output("ip", &["addr", "add", &address, "dev", "underlay"]);
+        host.namespace.output("ip", &["link", "set", "underlay", "up"]);
+    }
+    switch
+}
