@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use nova_core::contracts::ImageServiceError;
+use nova_core::entropy::Entropy;
 use nova_core::flavor::Resources;
 use nova_core::rpc::compute::{BuildOrder, Order};
 use nova_virt::{DiskFormat, DiskRole, DiskSource, DiskSpec, ErrorKind, GuestSpec, HypervisorError, InterfaceSpec};
@@ -183,7 +184,8 @@ impl Step for Spawn {
             Err(error) if error.kind() == ErrorKind::NotFound => Found::Nothing,
             Err(error) => return Err(error.into()),
         };
-        let guest = GuestSpec { interfaces: cx.interfaces.clone(), ..guest(cx.order, cx.base.clone()) };
+        let guest = guest(cx.order, cx.base.clone(), &*cx.agent.entropy);
+        let guest = GuestSpec { interfaces: cx.interfaces.clone(), ..guest };
         Ok(cx.agent.hypervisor.spawn(&guest).await?)
     }
 
@@ -195,7 +197,7 @@ impl Step for Spawn {
     }
 }
 
-fn guest(order: &Order<BuildOrder>, base: Option<PathBuf>) -> GuestSpec {
+fn guest(order: &Order<BuildOrder>, base: Option<PathBuf>, entropy: &dyn Entropy) -> GuestSpec {
     let body = &order.body;
     let raw = body.image.as_ref().is_none_or(|image| image.disk_format != "qcow2");
     let format = if raw { DiskFormat::Raw } else { DiskFormat::Qcow2 };
@@ -227,7 +229,7 @@ fn guest(order: &Order<BuildOrder>, base: Option<PathBuf>) -> GuestSpec {
         vcpus: body.vcpus,
         memory_mb: body.memory_mb,
         disks,
-        config_drive: body.config_drive.then(|| config_drive::contents(order.instance_id, body)),
+        config_drive: body.config_drive.then(|| config_drive::contents(order.instance_id, body, entropy)),
         interfaces: Vec::new(),
         running: true,
         placement: body.placement.clone(),

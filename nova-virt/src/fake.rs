@@ -530,16 +530,6 @@ impl Hypervisor for FakeHypervisor {
         .await
     }
 
-    async fn attach_interface(&self, id: InstanceId, interface: &InterfaceSpec) -> Result<(), HypervisorError> {
-        let operation = Operation::AttachInterface;
-        self.change(operation, id, None, |guests| guests::attach_interface(guests, id, interface)).await
-    }
-
-    async fn detach_interface(&self, id: InstanceId, mac_address: &str) -> Result<(), HypervisorError> {
-        let operation = Operation::DetachInterface;
-        self.change(operation, id, None, |guests| guests::detach_interface(guests, id, mac_address)).await
-    }
-
     async fn console_log(&self, id: InstanceId) -> Result<Vec<u8>, HypervisorError> {
         self.read(Operation::ConsoleLog, Some(id), |guests| {
             let guest = guests.get(&id).filter(|guest| guest.spec.is_some());
@@ -563,6 +553,26 @@ impl Hypervisor for FakeHypervisor {
             Ok(VncEndpoint { host: self.options.host_ip.clone(), port })
         })
         .await
+    }
+
+    async fn interfaces(&self, id: InstanceId) -> Result<Vec<String>, HypervisorError> {
+        self.read(Operation::Interfaces, Some(id), |guests| {
+            let spec = guests.get(&id).and_then(|guest| guest.spec.as_ref());
+            let spec = spec.ok_or(HypervisorError::NotFound { instance: id })?;
+            Ok(spec.interfaces.iter().map(|nic| nic.mac_address.to_ascii_lowercase()).collect())
+        })
+        .await
+    }
+
+    async fn attach_interface(&self, id: InstanceId, interface: &InterfaceSpec) -> Result<(), HypervisorError> {
+        interface.validate()?;
+        self.change(Operation::AttachInterface, id, None, |guests| guests::attach_interface(guests, id, interface))
+            .await
+    }
+
+    async fn detach_interface(&self, id: InstanceId, mac_address: &str) -> Result<(), HypervisorError> {
+        self.change(Operation::DetachInterface, id, None, |guests| guests::detach_interface(guests, id, mac_address))
+            .await
     }
 
     fn events(&self) -> broadcast::Receiver<GuestEvent> {

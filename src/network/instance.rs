@@ -20,6 +20,7 @@ use sha2::Digest as _;
 
 use super::NetworkManager;
 use super::manager::may_see;
+use super::servers::{AT_ONCE, is_of_compute};
 
 type Answer<T> = Result<T, NetworkServiceError>;
 
@@ -77,6 +78,7 @@ impl NetworkService for NetworkManager {
                 interface.new_port_id = Some(port_of(wanted.instance_id, place));
             }
         }
+        self.prepare_auto(wanted, &interfaces).await?;
         let ports = self.make(context, wanted, &interfaces, made).await?;
         self.vifs(ports).await
     }
@@ -167,19 +169,11 @@ impl NetworkService for NetworkManager {
     }
 
     async fn interfaces(&self, _context: &RequestContext, instances: &[InstanceId]) -> Answer<Vec<(InstanceId, Vif)>> {
-        let devices = instances.iter().map(InstanceId::to_string).collect();
-        let list = ListQuery { filters: vec![(PortField::DeviceId, devices)], ..ListQuery::default() };
-        let ports = self.store.list_ports(&PortQuery { list, ..PortQuery::default() }).await.map_err(failed)?;
-        let ports: Vec<Port> = ports.into_iter().filter(is_of_compute).collect();
+        let ports = self.ports_of_servers(instances).await.map_err(failed)?;
         let owners: Vec<Option<InstanceId>> = ports.iter().map(|port| port.device_id.parse().ok()).collect();
         let vifs = self.vifs(ports).await?;
         Ok(owners.into_iter().zip(vifs).filter_map(|(owner, vif)| Some((owner?, vif))).collect())
     }
-}
-
-/// Anybody may write a server's id into a port of theirs; only compute says that it is the server's.
-fn is_of_compute(port: &Port) -> bool {
-    port.device_owner.starts_with("compute:")
 }
 
 /// The id of the port that is made for a server's interface at that place: the same call again makes the same port, and
@@ -222,6 +216,7 @@ impl NetworkManager {
             RequestedNetworks::Unsaid | RequestedNetworks::Auto => {
                 let mut networks = self.networks_of(project).await?;
                 match (networks.len(), requested) {
+                    (0, RequestedNetworks::Auto) => Ok(vec![self.auto_interface(project).await?]),
                     (0 | 1, _) => Ok(networks.pop().iter().map(of).collect()),
                     _ => Err(NetworkServiceError::Ambiguous),
                 }
@@ -470,22 +465,40 @@ impl NetworkManager {
     }
 
     /// Ports with what guests need to know of their networks and addresses: three questions, however many there are.
-    async fn vifs(&self, ports: Vec<Port>) -> Answer<Vec<Vif>> {
+    pub(super) async fn vifs(&self, ports: Vec<Port>) -> Answer<Vec<Vif>> {
         if ports.is_empty() {
             return Ok(Vec::new());
         }
         let networks = texts(ports.iter().map(|port| port.network_id));
         let subnets = texts(ports.iter().flat_map(|port| &port.fixed_ips).map(|fixed| fixed.subnet_id));
         let ids = texts(ports.iter().map(|port| port.id));
-        let query = ListQuery { filters: vec![(NetworkField::Id, networks)], ..ListQuery::default() };
-        let networks: BTreeMap<NetworkId, Network> =
-            self.store.list_networks(&query).await.map_err(failed)?.into_iter().map(|n| (n.id, n)).collect();
-        let query = ListQuery { filters: vec![(SubnetField::Id, subnets)], ..ListQuery::default() };
-        let subnets: BTreeMap<SubnetId, Subnet> =
-            self.store.list_subnets(&query).await.map_err(failed)?.into_iter().map(|s| (s.id, s)).collect();
-        let query = ListQuery { filters: vec![(FloatingIpField::PortId, ids)], ..ListQuery::default() };
-        let floating = self.store.list_floating_ips(&query).await.map_err(failed)?;
-        Ok(ports.iter().map(|port| vif(port, networks.get(&port.network_id), &subnets, &floating)).collect())
+        let (mut wires, mut ranges, mut floating) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        for some in networks.chunks(AT_ONCE) {
+            let query = ListQuery { filters: vec![(NetworkField::Id, some.to_vec())], ..ListQuery::default() };
+            let found = self.store.list_networks(&query).await.map_err(failed)?;
+            wires.extend(found.into_iter().map(|network| (network.id, network)));
+        }
+        for some in subnets.chunks(AT_ONCE) {
+            let query = ListQuery { filters: vec![(SubnetField::Id, some.to_vec())], ..ListQuery::default() };
+            let found = self.store.list_subnets(&query).await.map_err(failed)?;
+            ranges.extend(found.into_iter().map(|subnet| (subnet.id, subnet)));
+        }
+        for some in ids.chunks(AT_ONCE) {
+            let query = ListQuery { filters: vec![(FloatingIpField::PortId, some.to_vec())], ..ListQuery::default() };
+            floating.extend(self.store.list_floating_ips(&query).await.map_err(failed)?);
+        }
+        let mut of_port: BTreeMap<PortId, Vec<FloatingIp>> = BTreeMap::new();
+        for one in floating {
+            if let Some(port) = one.port_id {
+                of_port.entry(port).or_default().push(one);
+            }
+        }
+        Ok(ports
+            .iter()
+            .map(|port| {
+                vif(port, wires.get(&port.network_id), &ranges, of_port.get(&port.id).map_or(&[], Vec::as_slice))
+            })
+            .collect())
     }
 }
 
@@ -505,6 +518,7 @@ fn vif(port: &Port, network: Option<&Network>, subnets: &BTreeMap<SubnetId, Subn
             dns: subnet.dns_nameservers.clone(),
             routes: subnet.host_routes.clone(),
             dhcp: subnet.enable_dhcp,
+            ipv6_address_mode: subnet.ipv6_address_mode.clone(),
             floating: floating.iter().filter(stands).map(|one| one.floating_ip_address).collect(),
         })
     });

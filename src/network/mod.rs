@@ -6,14 +6,19 @@
 //! services beside it; an outside Neutron can stand in its place. The HTTP side is [`crate::api::network`]. What it is not:
 //! the plumbing of hosts. Nothing here makes a packet flow.
 
+mod auto;
 mod instance;
 mod manager;
 mod notify;
 mod options;
+mod servers;
 #[cfg(test)]
 mod tests;
+mod view;
 
+pub(crate) use auto::AutoError;
 pub use manager::NetworkManager;
 pub(crate) use manager::{ATTEMPTS, may_see};
 pub use notify::Notifier;
-pub use options::{NETWORK_OPTIONS, NetworkOptions};
+pub use options::{NETWORK_OPTIONS, NetworkOptions, ranges_fit};
+pub use view::{Gateways, host_network};

@@ -68,6 +68,7 @@ impl Bench {
             network_type: None,
             physical_network: None,
             segmentation_id: None,
+            is_default: false,
             created_at: now,
             updated_at: now,
             generation: 0,

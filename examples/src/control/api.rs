@@ -1,4 +1,4 @@
-//! The door for users: identity, images and the compute API behind one listener.
+//! The door for users: identity, images, networks and the compute API behind one listener.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use nova::conductor::BusOrders;
 use nova::identity::{Catalog, IdentityManager, IdentityOptions};
 use nova::image::{ImageManager, ImageOptions};
 use nova::live::Live;
+use nova::network::{NetworkManager, NetworkOptions};
 use nova_core::contracts::ImageService;
 use nova_core::options::Config;
 use nova_core::rpc::Role;
@@ -54,6 +55,14 @@ impl ApiPart {
             IdentityOptions::from_config(config),
         );
         let identity = Arc::new(identity.await.map_err(|e| StartError::new("identity cannot start", &e))?);
+        let network = NetworkManager::new(
+            on.store.clone(),
+            on.clock.clone(),
+            on.entropy.clone(),
+            NetworkOptions::from_config(config),
+        );
+        let network = Arc::new(network);
+        begin_networks(&identity, &network).await?;
         let first_start = clouds::write_at_first_start(&identity, state, &public_url).await?;
         background.spawn(|stop| identity.clone().run(stop));
 
@@ -66,6 +75,8 @@ impl ApiPart {
             store: on.store.clone(),
             images: images.clone(),
             identity: identity.clone(),
+            network: network.clone(),
+            books: Some(network.clone()),
             orders: Arc::new(BusOrders::new(on.client(config, Role::Api))),
             clock: on.clock.clone(),
             entropy: on.entropy.clone(),
@@ -82,6 +93,7 @@ impl ApiPart {
             .application(compute_application(Arc::new(compute_api)))
             .application(nova::identity::application(identity.clone()))
             .application(nova::image::application(images.clone()))
+            .application(nova::api::network::application(network.clone()))
             .application(health(on));
         let listeners = bind_all(&options, main, registry).await?;
         let closing = watch::Sender::new(false);
@@ -114,6 +126,16 @@ impl ApiPart {
     }
 }
 
+/// Makes the outer network before the first account: while there is none, nobody can have removed it.
+async fn begin_networks(identity: &IdentityManager, network: &NetworkManager) -> Result<(), StartError> {
+    let began = match identity.has_admin().await {
+        Ok(true) => Ok(()),
+        Ok(false) => network.bootstrap().await,
+        Err(error) => Err(error),
+    };
+    began.map_err(|error| StartError::new("the first network cannot be made", &error))
+}
+
 /// Every application at its address.
 async fn bind_all(options: &ApiOptions, main: Server, registry: Registry) -> Result<Vec<(Server, Api)>, StartError> {
     let mut listeners = Vec::new();
@@ -135,6 +157,7 @@ fn catalog(options: &ApiOptions, public_url: &str) -> Catalog {
         ("identity", "identity", "keystone", "/identity/v3"),
         ("osapi_compute", "compute", "nova", "/compute/v2.1"),
         ("image", "image", "glance", "/image"),
+        ("network", "network", "neutron", "/network"),
     ];
     let mut catalog = Catalog::new(public_url);
     for (application, service_type, name, path) in known {

@@ -3,6 +3,9 @@
 //! Implementations: [`BooksPlumbing`] plugs nothing in (simulations, machines without the rights).
 
 mod books;
+#[cfg(target_os = "linux")]
+pub mod linux;
+mod options;
 
 use std::collections::BTreeMap;
 
@@ -13,6 +16,7 @@ use nova_core::network::{HostNetwork, PortStatus, Vif};
 use nova_virt::InterfaceSpec;
 
 pub use books::BooksPlumbing;
+pub use options::{NETWORK_HOST_OPTIONS, PLUMBING, PlumbingOptions, network_options_fit};
 
 /// Why a host's network could not be made so.
 #[derive(Debug, thiserror::Error)]

@@ -8,6 +8,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::{HostNetwork, ItemKey};
+use crate::ids::PortId;
 
 /// The text was not the name of an item.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +50,11 @@ pub fn item_digest(item: &impl Serialize) -> String {
     digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Under which name a host tells a port's digest.
+pub fn port_key(id: PortId) -> String {
+    format!("port:{id}")
+}
+
 impl HostNetwork {
     /// Is the item there?
     pub fn has(&self, key: ItemKey) -> bool {
@@ -57,6 +63,12 @@ impl HostNetwork {
             ItemKey::Group(id) => self.groups.contains_key(&id),
             ItemKey::Router(id) => self.routers.contains_key(&id),
         }
+    }
+
+    /// Each port's digest by its name, `port:<id>`: what is in force of a single one.
+    pub fn port_digests(&self) -> BTreeMap<String, String> {
+        let ports = self.segments.values().flat_map(|segment| &segment.ports);
+        ports.map(|(id, port)| (port_key(*id), item_digest(port))).collect()
     }
 
     /// Each item's digest by its name.

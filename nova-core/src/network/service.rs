@@ -54,6 +54,12 @@ pub enum NetworkServiceError {
     /// No network was named, and there are several.
     #[error("Multiple possible networks found, use a Network ID to be more specific.")]
     Ambiguous,
+    /// `auto`, and the cloud lacks what that takes.
+    #[error("Unable to automatically allocate a network for project {project}")]
+    CannotAutoAllocate {
+        /// The project.
+        project: ProjectId,
+    },
     /// No such group.
     #[error("Unable to find security_group with name or id '{name}'")]
     NoSecurityGroup {
@@ -161,6 +167,9 @@ pub struct VifAddress {
     pub routes: Vec<HostRoute>,
     /// The guest learns it by DHCP.
     pub dhcp: bool,
+    /// How the guest learns it, of version 6: `slaac`, `dhcpv6-stateful`, `dhcpv6-stateless`.
+    #[serde(default)]
+    pub ipv6_address_mode: Option<String>,
     /// Addresses outside that stand for it.
     pub floating: Vec<IpAddr>,
 }

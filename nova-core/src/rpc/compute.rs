@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::flavor::Resources;
 use crate::ids::{InstanceId, PortId, TaskId};
@@ -148,6 +149,18 @@ pub struct BuildOrder {
     /// The request that made it.
     #[serde(default)]
     pub reservation_id: String,
+    /// The server's number, for its id on EC2's paths.
+    #[serde(default)]
+    pub number: i64,
+    /// The domain of its name; empty: none.
+    #[serde(default)]
+    pub domain: String,
+    /// Names of its security groups.
+    #[serde(default)]
+    pub security_groups: Vec<String>,
+    /// What the operator tells every guest.
+    #[serde(default)]
+    pub vendor_data: Map<String, Value>,
     /// Which cells, CPUs and pages of the host it has, where it asked for some.
     #[serde(default)]
     pub placement: Option<Placement>,

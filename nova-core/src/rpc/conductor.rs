@@ -8,6 +8,7 @@ use crate::host::Inventory;
 use crate::host_facts::{HostFacts, HostStats};
 use crate::ids::{HostName, InstanceId, PortId, TaskId, ZoneName};
 use crate::image::ImageMeta;
+use crate::metadata::InstanceMetadata;
 use crate::rpc_method;
 use crate::state::PowerState;
 
@@ -47,8 +48,20 @@ rpc_method! {
 }
 
 rpc_method! {
+    /// What may this guest of the host learn about itself? Asked when the guest asks.
+    GetMetadata = "conductor"."get_metadata": Call from [Compute], GetMetadataRequest => InstanceMetadata
+}
+
+rpc_method! {
     /// Are you there?
     Ping = "conductor"."ping": Call from [Compute, Api, Scheduler, Conductor], () => ()
+}
+
+/// Whose metadata.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GetMetadataRequest {
+    /// The server; it must be on the sender.
+    pub instance_id: InstanceId,
 }
 
 /// An image, and who should have it.

@@ -89,7 +89,7 @@ pub struct SyncHostReply {
 pub struct ReportHostRequest {
     /// The host; must be the sender.
     pub host: HostName,
-    /// Digests of the items that are in force.
+    /// Digests of what is in force: items, and ports by `port:<id>`.
     pub applied: BTreeMap<String, String>,
     /// Ports whose state is another than before.
     #[serde(default)]

@@ -22,6 +22,7 @@ mod identity;
 mod images;
 mod instances;
 mod network_fixtures;
+mod network_hosts;
 mod network_races;
 mod networks;
 mod queries;
@@ -44,6 +45,7 @@ pub use hosts::*;
 pub use identity::*;
 pub use images::*;
 pub use instances::*;
+pub use network_hosts::*;
 pub use network_races::*;
 pub use networks::*;
 pub use queries::*;
@@ -216,6 +218,12 @@ macro_rules! store_conformance {
             rules_are_unique_in_their_group,
             groups_in_use_stay,
             removed_groups_take_rules_along,
+            segments_are_one_networks,
+            drawn_segments_are_apart,
+            network_agents_are_heard,
+            hosts_report_their_own_ports,
+            books_of_a_host_are_complete,
+            changes_concern_hosts,
             one_gets_the_last_address,
             one_gets_the_asked_address,
             ports_race_for_the_quota,

@@ -97,6 +97,32 @@ pub(super) fn move_between(
     Ok(((), vec![GuestEvent { instance, kind }]))
 }
 
+/// What is plugged in stays so from start to start. Of a suspended guest nothing can be changed.
+fn pluggable(
+    guests: &mut Guests,
+    instance: InstanceId,
+    operation: Operation,
+) -> Result<&mut Vec<InterfaceSpec>, HypervisorError> {
+    let guest = find(guests, instance)?;
+    let state = guest.power_state;
+    let spec = guest.spec.as_mut().filter(|_| state != PowerState::Suspended);
+    spec.map(|spec| &mut spec.interfaces).ok_or(HypervisorError::InvalidState { instance, operation, state })
+}
+
+pub(super) fn attach_interface(guests: &mut Guests, instance: InstanceId, interface: &InterfaceSpec) -> Effect<()> {
+    let interfaces = pluggable(guests, instance, Operation::AttachInterface)?;
+    if !interfaces.iter().any(|known| known.mac_address.eq_ignore_ascii_case(&interface.mac_address)) {
+        interfaces.push(interface.clone());
+    }
+    Ok(((), Vec::new()))
+}
+
+pub(super) fn detach_interface(guests: &mut Guests, instance: InstanceId, mac_address: &str) -> Effect<()> {
+    let interfaces = pluggable(guests, instance, Operation::DetachInterface)?;
+    interfaces.retain(|known| !known.mac_address.eq_ignore_ascii_case(mac_address));
+    Ok(((), Vec::new()))
+}
+
 pub(super) fn spawn(guests: &mut Guests, spec: &GuestSpec) -> Effect<()> {
     spec.validate()?;
     let instance = spec.instance;
@@ -116,22 +142,6 @@ pub(super) fn spawn(guests: &mut Guests, spec: &GuestSpec) -> Effect<()> {
     let stands_still = matches!(guest.power_state, PowerState::Paused | PowerState::Suspended);
     let events = if spec.running && !stands_still { start(instance, guest) } else { Vec::new() };
     Ok(((), events))
-}
-
-/// One with that hardware address stays as it is.
-pub(super) fn attach_interface(guests: &mut Guests, instance: InstanceId, interface: &InterfaceSpec) -> Effect<()> {
-    let Some(spec) = &mut find(guests, instance)?.spec else { return Err(HypervisorError::NotFound { instance }) };
-    if !spec.interfaces.iter().any(|has| has.mac_address == interface.mac_address) {
-        spec.interfaces.push(interface.clone());
-    }
-    Ok(((), Vec::new()))
-}
-
-/// One that is absent stays so.
-pub(super) fn detach_interface(guests: &mut Guests, instance: InstanceId, mac_address: &str) -> Effect<()> {
-    let Some(spec) = &mut find(guests, instance)?.spec else { return Err(HypervisorError::NotFound { instance }) };
-    spec.interfaces.retain(|has| has.mac_address != mac_address);
-    Ok(((), Vec::new()))
 }
 
 /// Reads the guests that an earlier process left; none when there is no file.

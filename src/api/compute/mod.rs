@@ -18,7 +18,7 @@ mod server_groups;
 pub mod servers;
 mod services;
 #[cfg(test)]
-mod test_support;
+pub(crate) mod test_support;
 mod versions;
 mod zones;
 
@@ -27,9 +27,11 @@ use std::sync::Arc;
 use nova_core::clock::Clock;
 use nova_core::contracts::{IdentityService, ImageService};
 use nova_core::entropy::Entropy;
+use nova_core::network::NetworkService;
 use nova_db::Store;
 
 use crate::live::Live;
+use crate::network::NetworkManager;
 
 pub use options::{COMPUTE_API_OPTIONS, ComputeOptions};
 pub use orders::{OrderError, Orders};
@@ -45,6 +47,10 @@ pub struct ComputeApi {
     pub images: Arc<dyn ImageService>,
     /// Tokens.
     pub identity: Arc<dyn IdentityService>,
+    /// Interfaces of servers.
+    pub network: Arc<dyn NetworkService>,
+    /// The books of networks, where they are kept here: what compute's old calls about networks are passed on to.
+    pub books: Option<Arc<NetworkManager>>,
     /// Conductors and hosts.
     pub orders: Arc<dyn Orders>,
     /// Time.

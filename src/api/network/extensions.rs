@@ -10,9 +10,10 @@ use super::networks::short;
 use crate::api::{HandlerResult, Request, Resource, Response, Route, route};
 
 /// Aliases and names, by alias.
-const EXTENSIONS: [(&str, &str); 16] = [
+const EXTENSIONS: [(&str, &str); 17] = [
     ("agent", "agent"),
     ("allowed-address-pairs", "Allowed Address Pairs"),
+    ("auto-allocated-topology", "Auto Allocated Topology Services"),
     ("availability_zone", "Availability Zone"),
     ("binding", "Port Binding"),
     ("ext-gw-mode", "Neutron L3 Configurable external gateway mode"),

@@ -205,8 +205,9 @@ fn order(services: &Services, cx: &TaskContext) -> BuildOrder {
         _ => Default::default(),
     };
     let flavor = &instance.flavor;
+    let options = services.options.get();
     BuildOrder {
-        name: services.options.get().instance_name(instance.number, instance.id),
+        name: options.instance_name(instance.number, instance.id),
         display_name: instance.display_name.clone(),
         hostname: instance.hostname.clone(),
         project_id: instance.project_id.to_string(),
@@ -228,6 +229,10 @@ fn order(services: &Services, cx: &TaskContext) -> BuildOrder {
         availability_zone: instance.availability_zone.as_ref().map(ToString::to_string),
         launch_index: instance.launch_index,
         reservation_id: instance.reservation_id.to_string(),
+        number: instance.number,
+        domain: options.guests.domain.clone(),
+        security_groups: crate::metadata::security_groups(instance),
+        vendor_data: options.guests.vendor_data.clone(),
         placement: None,
         vifs: Vec::new(),
     }

@@ -19,7 +19,7 @@ use nova::conductor::{BusOrders, Conductor, ConductorOptions};
 use nova::identity::{Catalog, IdentityManager, IdentityOptions, PasswordOptions};
 use nova::image::ImageManager;
 use nova::live::Live;
-use nova::network::NetworkManager;
+use nova::network::{NetworkManager, NetworkOptions};
 use nova::scheduler::{SchedulerService, ServiceOptions};
 use nova_compute::{Agent, ComputeOptions};
 use nova_core::clock::Clock;
@@ -460,6 +460,8 @@ async fn door(
     let admin = store.list_users(Some("admin")).await.unwrap().remove(0).id;
     let admin_project = store.list_projects(Some("admin")).await.unwrap().remove(0).id;
     let (admin_token, _) = identity.issue_token(&admin, Some(&admin_project)).await.unwrap();
+    let network = NetworkManager::new(store.clone(), clock.clone(), entropy.clone(), NetworkOptions::default());
+    let network = Arc::new(network);
     let compute = ComputeApi {
         store: store.clone(),
         images: match &images {
@@ -467,6 +469,8 @@ async fn door(
             None => Arc::new(AnyImage),
         },
         identity: identity.clone(),
+        network: network.clone(),
+        books: Some(network),
         orders: Arc::new(orders),
         clock: clock.clone(),
         entropy: entropy.clone(),

@@ -56,6 +56,7 @@ impl Cloud {
             admin_state_up: true,
             shared: false,
             external: false,
+            is_default: false,
             mtu: 1450,
             port_security_enabled: true,
             dns_domain: String::new(),
