@@ -1,7 +1,10 @@
 //! Conductor and scheduler: control services that only the bus reaches.
 
+use std::sync::Arc;
+
 use nova::conductor::{Conductor, ConductorOptions};
 use nova::live::Live;
+use nova::network::{NetworkManager, NetworkOptions, Notifier};
 use nova::scheduler::{SchedulerService, ServiceOptions};
 use nova::servicegroup::Membership;
 use nova_core::ids::{HostName, ZoneName};
@@ -31,6 +34,10 @@ impl ConductorPart {
             entropy: on.entropy.clone(),
             options: options.clone(),
         });
+        let (clock, entropy) = (on.clock.clone(), on.entropy.clone());
+        let network = NetworkManager::new(on.store.clone(), clock, entropy, NetworkOptions::from_config(config));
+        let notifier = Notifier::new(on.client(config, Role::Conductor), on.entropy.clone());
+        let conductor = conductor.with_network(Arc::new(network.telling(notifier)));
         let running = conductor.start().await.map_err(|e| StartError::new("the conductor cannot start", &e))?;
         Ok(Self { options, running })
     }
