@@ -47,12 +47,17 @@ pub fn registry() -> Registry {
         .with(nova::api::compute::COMPUTE_API_OPTIONS)
         .with(nova::identity::IDENTITY_OPTIONS)
         .with(nova::image::IMAGE_OPTIONS)
+        .with(nova::network::NETWORK_OPTIONS)
+        .with(nova::network::NEUTRON_OPTIONS)
         .with(nova::conductor::CONDUCTOR_OPTIONS)
+        .with(nova::metadata::METADATA_OPTIONS)
         .with(nova::scheduler::SCHEDULER_OPTIONS)
         .with(nova_compute::COMPUTE_OPTIONS)
         .with(nova_core::options::hosts::OPTIONS)
         .check(nova_core::options::hosts::names_fit)
         .check(nova_core::options::hosts::cpu_sets_fit)
+        .check(nova::network::ranges_fit)
+        .check(nova::network::neutron_fits)
 }
 
 /// The machine's name.

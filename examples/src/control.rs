@@ -5,7 +5,9 @@ mod workers;
 
 use std::sync::Arc;
 
+use nova::network::{NeutronClient, NeutronOptions};
 use nova_core::clock::Clock;
+use nova_core::contracts::NetworkService;
 use nova_core::entropy::Entropy;
 use nova_core::ids::HostName;
 use nova_core::options::{Config, common};
@@ -15,6 +17,7 @@ use nova_queue::{MessageBus, RpcClient};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::cli::StartError;
 pub use api::ApiPart;
 pub use workers::{ConductorPart, SchedulerPart, algorithm, tell_life};
 
@@ -35,6 +38,14 @@ impl Foundation {
     fn client(&self, config: &Config, role: Role) -> RpcClient {
         let sender = Sender { role, host: HostName::new(config.get(&common::HOST)) };
         RpcClient::new(self.bus.clone(), sender, self.clock.clone(), self.entropy.clone())
+    }
+
+    /// A Neutron of somebody else's, if the configuration says that it keeps the networks.
+    fn outside_network(&self, config: &Config) -> Result<Option<Arc<dyn NetworkService>>, StartError> {
+        let Some(options) = NeutronOptions::from_config(config) else { return Ok(None) };
+        let client = NeutronClient::new(options, self.clock.clone(), self.entropy.clone());
+        let client = client.map_err(|error| StartError::config(vec![error.to_string()]))?;
+        Ok(Some(Arc::new(client)))
     }
 }
 

@@ -9,6 +9,8 @@ mod foreign_host;
 mod groups;
 mod host_facts;
 mod images;
+mod interfaces;
+mod mortal;
 mod no_valid_host;
 mod simulation;
 mod support;

@@ -6,4 +6,5 @@ mod firewall;
 mod links;
 mod measure;
 mod segments;
+mod services;
 mod support;

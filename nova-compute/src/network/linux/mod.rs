@@ -1,14 +1,20 @@
 //! The plumbing of a Linux host: bridges, tunnels and the firewall.
 //!
-//! Needs the rights of root, and of programs `nft`. What is made is found again by names ([`names`]) and by the text on
+//! Needs the rights of root, and of programs `nft`, `ip`, `dnsmasq` and `conntrack`. What is made is found again by names ([`names`]) and by the text on
 //! links (`ifalias`), so that nothing has to be remembered but the numbers of the firewall.
 
+pub mod dhcp;
+pub mod doors;
 pub mod firewall;
 pub mod layout;
 pub mod links;
 pub mod names;
+pub mod namespace;
+pub mod nat;
 mod numbers;
+pub mod router;
 mod segments;
+pub mod services;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,11 +29,13 @@ pub use numbers::Numbers;
 use self::firewall::{Applied, Firewall, Plan};
 use self::layout::{SegmentLayout, segment_layout};
 use self::links::{LinkState, Links, failed};
+use self::services::Services;
 use super::{Converged, MetadataDoor, Plumbing, PlumbingError, PlumbingOptions};
 
 /// Bridges, tunnels and nftables of this machine, or of a network namespace that plays one.
 pub struct LinuxPlumbing {
     options: PlumbingOptions,
+    services: Services,
     /// One at a time: two that compare and change at once would undo each other's work.
     state: Mutex<State>,
 }
@@ -46,7 +54,11 @@ impl LinuxPlumbing {
             .map_err(|e| failed(format!("make the folder {}", options.state.display()), e))?;
         let links = Links::open(options.namespace.as_deref()).await?;
         let firewall = Firewall::open(options.namespace.clone(), options.state.join("firewall.json"));
-        Ok(Self { options, state: Mutex::new(State { links, firewall, applied: None }) })
+        Ok(Self {
+            services: Services::new(options.clone()),
+            options,
+            state: Mutex::new(State { links, firewall, applied: None }),
+        })
     }
 
     /// How the ruleset was last made what it is to be; `None`: not yet.
@@ -54,17 +66,18 @@ impl LinuxPlumbing {
         self.state.lock().await.applied
     }
 
-    /// Layer 2 and the firewall.
+    /// Layer 2 and the firewall. Answers with the bridges that are there.
     async fn converge_frames(
         &self,
         state: &mut State,
         wanted: &HostNetwork,
         converged: &mut Converged,
-    ) -> Result<(), PlumbingError> {
+    ) -> Result<BTreeMap<NetworkId, String>, PlumbingError> {
         let layouts = self.layouts(wanted, converged);
         let present = state.links.list().await?;
         segments::remove_others(&state.links, &present, &layouts, wanted).await?;
         let bridges = self.converge_bridges(state, wanted, &layouts, &present, converged).await?;
+        let names = bridges.iter().map(|(id, bridge)| (*id, bridge.name.clone())).collect();
         let plan = Plan::new(wanted, &layouts, segments::strangers(&present, &bridges, wanted));
         let applied = match bridge_netfilter() {
             Ok(()) => state.firewall.apply(&plan, wanted).await,
@@ -76,7 +89,7 @@ impl LinuxPlumbing {
                 // Without its rules no guest is plugged in.
                 converged.problems.push(segments::with_cause(&e));
                 converged.ports.values_mut().for_each(|status| *status = PortStatus::Error);
-                return Ok(());
+                return Ok(names);
             }
         }
         let by_name: BTreeMap<&str, &LinkState> = present.iter().map(|link| (link.name.as_str(), link)).collect();
@@ -87,7 +100,7 @@ impl LinuxPlumbing {
                 Err(e) => converged.problems.push(format!("network {id}: {}", segments::with_cause(&e))),
             }
         }
-        Ok(())
+        Ok(names)
     }
 
     /// Where each network is; the ports of one that can't be anywhere are in error.
@@ -173,7 +186,8 @@ impl Plumbing for LinuxPlumbing {
     async fn converge(&self, wanted: &HostNetwork) -> Result<Converged, PlumbingError> {
         let mut state = self.state.lock().await;
         let mut converged = Converged::default();
-        self.converge_frames(&mut state, wanted, &mut converged).await?;
+        let bridges = self.converge_frames(&mut state, wanted, &mut converged).await?;
+        converged.problems.extend(self.services.converge(wanted, &bridges).await);
         Ok(converged)
     }
 
@@ -191,6 +205,6 @@ impl Plumbing for LinuxPlumbing {
     }
 
     async fn metadata_doors(&self) -> Vec<MetadataDoor> {
-        Vec::new()
+        self.services.doors()
     }
 }

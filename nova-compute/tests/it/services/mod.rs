@@ -1,0 +1,6 @@
+//! What a host does for the guests on its bridges, with real packets.
+
+mod dhcp;
+mod doors;
+mod routers;
+mod stage;
