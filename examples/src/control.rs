@@ -1,11 +1,12 @@
-//! The control services, each a part by itself: the API with identity and images, the conductor, the scheduler.
+//! The control services, each a part by itself: the API with identity and images, the conductor, the scheduler,
+//! the network service.
 
 mod api;
 mod workers;
 
 use std::sync::Arc;
 
-use nova::network::{NeutronClient, NeutronOptions};
+use nova::network::{NetworkManager, NetworkOptions, NeutronClient, NeutronOptions, Notifier};
 use nova_core::clock::Clock;
 use nova_core::contracts::NetworkService;
 use nova_core::entropy::Entropy;
@@ -19,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::cli::StartError;
 pub use api::ApiPart;
-pub use workers::{ConductorPart, SchedulerPart, algorithm, tell_life};
+pub use workers::{ConductorPart, NetworkPart, SchedulerPart, algorithm, tell_life};
 
 /// What the control services of a process are built on.
 #[derive(Clone)]
@@ -38,6 +39,13 @@ impl Foundation {
     fn client(&self, config: &Config, role: Role) -> RpcClient {
         let sender = Sender { role, host: HostName::new(config.get(&common::HOST)) };
         RpcClient::new(self.bus.clone(), sender, self.clock.clone(), self.entropy.clone())
+    }
+
+    /// The built-in network service, which tells hosts of what it changes.
+    fn books(&self, config: &Config, role: Role) -> NetworkManager {
+        let options = NetworkOptions::from_config(config);
+        let notifier = Notifier::new(self.client(config, role), self.entropy.clone());
+        NetworkManager::new(self.store.clone(), self.clock.clone(), self.entropy.clone(), options).telling(notifier)
     }
 
     /// A Neutron of somebody else's, if the configuration says that it keeps the networks.

@@ -517,7 +517,8 @@ fn vif(port: &Port, network: Option<&Network>, subnets: &BTreeMap<SubnetId, Subn
             gateway: subnet.gateway_ip,
             dns: subnet.dns_nameservers.clone(),
             routes: subnet.host_routes.clone(),
-            dhcp: subnet.enable_dhcp,
+            // On the operator's bridge nobody of ours tells it.
+            dhcp: subnet.enable_dhcp && network.is_none_or(|network| network.network_type.as_deref() != Some("flat")),
             ipv6_address_mode: subnet.ipv6_address_mode.clone(),
             floating: floating.iter().filter(stands).map(|one| one.floating_ip_address).collect(),
         })

@@ -11,7 +11,7 @@ use nova::identity::{Catalog, IdentityManager, IdentityOptions};
 use nova::image::{ImageManager, ImageOptions};
 use nova::live::Live;
 use nova::metadata::{GuestOptions, MetadataManager, ProxyOptions};
-use nova::network::{NetworkManager, NetworkOptions};
+use nova::network::NetworkManager;
 use nova_core::contracts::ImageService;
 use nova_core::options::Config;
 use nova_core::rpc::Role;
@@ -56,13 +56,7 @@ impl ApiPart {
             IdentityOptions::from_config(config),
         );
         let identity = Arc::new(identity.await.map_err(|e| StartError::new("identity cannot start", &e))?);
-        let network = NetworkManager::new(
-            on.store.clone(),
-            on.clock.clone(),
-            on.entropy.clone(),
-            NetworkOptions::from_config(config),
-        );
-        let network = Arc::new(network);
+        let network = Arc::new(on.books(config, Role::Api));
         let outside = on.outside_network(config)?;
         begin_networks(&identity, &network).await?;
         let first_start = clouds::write_at_first_start(&identity, state, &public_url).await?;

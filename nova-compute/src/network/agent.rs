@@ -229,7 +229,7 @@ impl NetworkAgent {
         let (mut trouble, mut changed) = (None, false);
         if covers > timers.covered || told_to || timers.sync <= began {
             self.state().sync_at = None;
-            match self.sync().await {
+            match self.meanwhile(timers, self.sync()).await {
                 Ok(news) => {
                     changed = news;
                     timers.failures = 0;
@@ -249,11 +249,7 @@ impl NetworkAgent {
             state.known && state.converged.is_none()
         };
         if changed || unmade || timers.converge <= Instant::now() {
-            if let Err(failed) = self.converge().await {
-                tracing::warn!("the network is not what it is to be: {failed}");
-                trouble = Some(failed);
-            }
-            timers.converge = Instant::now() + self.converge_wait();
+            trouble = self.converge_now(timers).await.or(trouble);
         } else if self.is_settling() {
             timers.converge = timers.converge.min(Instant::now() + SETTLE_INTERVAL);
         }
@@ -261,7 +257,29 @@ impl NetworkAgent {
             tracing::debug!("{trouble}");
         }
         self.inner.rounds.send_replace(Round { covers: timers.covered, trouble, ended: false });
-        self.report().await;
+        self.meanwhile(timers, self.report()).await;
+    }
+
+    /// Waits for others, and meanwhile goes on to make the network what it is to be.
+    async fn meanwhile<T>(&self, timers: &mut Timers, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                () = tokio::time::sleep_until(timers.converge) => drop(self.converge_now(timers).await),
+            }
+        }
+    }
+
+    /// What went wrong.
+    async fn converge_now(&self, timers: &mut Timers) -> Option<String> {
+        let failed = self.converge().await.err();
+        if let Some(failed) = &failed {
+            tracing::warn!("the network is not what it is to be: {failed}");
+        }
+        timers.converge = Instant::now() + self.converge_wait();
+        failed
     }
 
     fn jittered(&self, interval: Duration) -> Duration {

@@ -43,7 +43,6 @@ impl Draft {
             network_type: kind.map(str::to_owned),
             physical_network: None,
             segmentation_id: None,
-            is_default: false,
             created_at: NOW,
             updated_at: NOW,
             generation: 1,

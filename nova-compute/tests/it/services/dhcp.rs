@@ -48,7 +48,7 @@ fn renew(guest: &Guest) -> Option<u8> {
 #[tokio::test]
 #[ignore = "needs NOVA_TEST_NETNS"]
 async fn a_guest_is_told_what_the_books_say() {
-    let mut host = Host::new("h");
+    let mut host = Host::new("h").await;
     host.add_network(1, "10.1.0.0/24", "10.1.0.1");
     let told = host.wanted.segments.get_mut(&network(1)).unwrap();
     told.elsewhere.push(RemotePort {
@@ -77,14 +77,14 @@ async fn a_guest_is_told_what_the_books_say() {
 #[tokio::test]
 #[ignore = "needs NOVA_TEST_NETNS"]
 async fn addresses_are_renewed_while_the_agent_is_gone() {
-    let mut host = Host::new("h");
+    let mut host = Host::new("h").await;
     host.add_network(1, "10.1.0.0/24", "10.1.0.1");
     let guest = host.add_guest(1, 5, "10.1.0.5", "web").await;
     guest.ask();
     let before = host.dnsmasqs();
     assert_eq!(before.len(), 2, "one for addresses, one for names");
     // As after kill -9: nothing of it is tidied up, and it knows nothing.
-    host.restart();
+    host.restart().await;
     assert_eq!(renew(&guest), Some(5));
     host.converge().await;
     assert_eq!(host.dnsmasqs(), before, "there was no reason to start another");
@@ -99,7 +99,7 @@ async fn addresses_are_renewed_while_the_agent_is_gone() {
 #[tokio::test]
 #[ignore = "needs NOVA_TEST_NETNS"]
 async fn a_renewal_is_answered_after_dnsmasq_died() {
-    let mut host = Host::new("h");
+    let mut host = Host::new("h").await;
     host.add_network(1, "10.1.0.0/24", "10.1.0.1");
     let guest = host.add_guest(1, 5, "10.1.0.5", "web").await;
     guest.ask();
@@ -118,7 +118,7 @@ async fn a_renewal_is_answered_after_dnsmasq_died() {
 #[tokio::test]
 #[ignore = "needs NOVA_TEST_NETNS"]
 async fn an_address_goes_to_the_next_guest() {
-    let mut host = Host::new("h");
+    let mut host = Host::new("h").await;
     host.add_network(1, "10.1.0.0/24", "10.1.0.1");
     let first = host.add_guest(1, 5, "10.1.0.5", "web").await;
     assert_eq!(first.ask()["ip"], "10.1.0.5");
@@ -133,7 +133,7 @@ async fn an_address_goes_to_the_next_guest() {
 #[tokio::test]
 #[ignore = "needs NOVA_TEST_NETNS"]
 async fn subnets_without_dhcp_have_none() {
-    let mut host = Host::new("h");
+    let mut host = Host::new("h").await;
     host.add_network(1, "10.1.0.0/24", "10.1.0.1");
     let guest = host.add_guest(1, 5, "10.1.0.5", "web").await;
     assert_eq!(guest.ask()["ip"], "10.1.0.5");
@@ -157,7 +157,7 @@ async fn subnets_without_dhcp_have_none() {
 #[tokio::test]
 #[ignore = "needs NOVA_TEST_NETNS"]
 async fn who_knows_no_classless_routes_asks_over_the_gateway() {
-    let mut host = Host::new("h");
+    let mut host = Host::new("h").await;
     host.add_network(1, "10.1.0.0/24", "10.1.0.1");
     host.add_router(1, &[1], true);
     let guest = host.add_guest(1, 5, "10.1.0.5", "web").await;
@@ -172,7 +172,7 @@ async fn who_knows_no_classless_routes_asks_over_the_gateway() {
 #[tokio::test]
 #[ignore = "needs NOVA_TEST_NETNS"]
 async fn what_was_tampered_with_comes_back_and_what_is_unwanted_goes() {
-    let mut host = Host::new("h");
+    let mut host = Host::new("h").await;
     host.add_network(1, "10.1.0.0/24", "10.1.0.1");
     let guest = host.add_guest(1, 5, "10.1.0.5", "web").await;
     let name = host.namespace(Purpose::Service(network(1)));

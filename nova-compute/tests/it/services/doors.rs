@@ -28,6 +28,10 @@ async fn answered(doors: &[MetadataDoor], within: Duration) -> Option<(String, O
 /// Whoever has connected is there by then.
 const SOON: Duration = Duration::from_secs(5);
 
+async fn names(host: &Host) -> Vec<String> {
+    host.doors().await.into_iter().map(|door| door.name).collect()
+}
+
 /// Begins to ask, under that address.
 fn ask(guest: &Guest) -> std::io::Result<TcpStream> {
     let to = SocketAddr::new(ip("169.254.169.254"), 80);
@@ -37,14 +41,14 @@ fn ask(guest: &Guest) -> std::io::Result<TcpStream> {
 #[tokio::test]
 #[ignore = "needs NOVA_TEST_NETNS"]
 async fn a_guest_is_known_by_its_port() {
-    let mut host = Host::new("h");
+    let mut host = Host::new("h").await;
     host.add_network(1, "10.1.0.0/24", "10.1.0.1");
     let one = host.add_guest(1, 5, "10.1.0.5", "one").await;
     let two = host.add_guest(1, 6, "10.1.0.6", "two").await;
     for (guest, number) in [(&one, 5), (&two, 6)] {
         guest.ask();
         let mut stream = ask(guest).unwrap();
-        let doors = host.services.doors();
+        let doors = host.doors().await;
         assert_eq!(answered(&doors, SOON).await.unwrap().1, Some(port(number).to_string()));
         stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
         let mut text = String::new();
@@ -56,7 +60,7 @@ async fn a_guest_is_known_by_its_port() {
 #[tokio::test]
 #[ignore = "needs NOVA_TEST_NETNS"]
 async fn nobody_asks_in_the_name_of_another() {
-    let mut host = Host::new("h");
+    let mut host = Host::new("h").await;
     host.add_network(1, "10.1.0.0/24", "10.1.0.1");
     let one = host.add_guest(1, 5, "10.1.0.5", "one").await;
     let two = host.add_guest(1, 6, "10.1.0.6", "two").await;
@@ -71,13 +75,13 @@ async fn nobody_asks_in_the_name_of_another() {
     two.space.output("ip", &["route", "replace", "169.254.169.254", "dev", "eth0"]);
     assert!(two.pings("169.254.169.254"), "it reaches the service, by the foreign address");
     assert_eq!(ask(&two).unwrap_err().kind(), std::io::ErrorKind::TimedOut);
-    assert_eq!(answered(&host.services.doors(), Duration::ZERO).await, None);
+    assert_eq!(answered(&host.doors().await, Duration::ZERO).await, None);
 }
 
 #[tokio::test]
 #[ignore = "needs NOVA_TEST_NETNS"]
 async fn a_network_that_is_not_served_asks_over_its_router() {
-    let mut host = Host::new("h");
+    let mut host = Host::new("h").await;
     host.add_network(1, "10.1.0.0/24", "10.1.0.1");
     host.add_router(1, &[1], true);
     host.wanted.segments.get_mut(&network(1)).unwrap().serves = false;
@@ -85,7 +89,7 @@ async fn a_network_that_is_not_served_asks_over_its_router() {
     guest.space.output("ip", &["addr", "add", "10.1.0.5/24", "dev", "eth0"]);
     guest.space.output("ip", &["route", "add", "default", "via", "10.1.0.1"]);
     let _stream = ask(&guest).unwrap();
-    let (name, caller) = answered(&host.services.doors(), SOON).await.unwrap();
+    let (name, caller) = answered(&host.doors().await, SOON).await.unwrap();
     assert!(name.starts_with(&host.namespace(Purpose::Router(router(1)))), "{name}");
     assert_eq!(caller, Some(port(5).to_string()));
 }
@@ -93,17 +97,16 @@ async fn a_network_that_is_not_served_asks_over_its_router() {
 #[tokio::test]
 #[ignore = "needs NOVA_TEST_NETNS"]
 async fn a_door_stays_the_same_while_its_namespace_does() {
-    let mut host = Host::new("h");
+    let mut host = Host::new("h").await;
     host.add_network(1, "10.1.0.0/24", "10.1.0.1");
     let guest = host.add_guest(1, 5, "10.1.0.5", "one").await;
     guest.ask();
-    let names = |host: &Host| host.services.doors().into_iter().map(|door| door.name).collect::<Vec<_>>();
-    let before = names(&host);
+    let before = names(&host).await;
     assert_eq!(before.len(), 1);
     host.converge().await;
-    assert_eq!(names(&host), before);
+    assert_eq!(names(&host).await, before);
     // A copy that somebody serves is the same socket.
-    let kept = host.services.doors();
+    let kept = host.doors().await;
     let _stream = ask(&guest).unwrap();
     assert!(answered(&kept, SOON).await.is_some());
 
@@ -111,10 +114,10 @@ async fn a_door_stays_the_same_while_its_namespace_does() {
     let status = std::process::Command::new("ip").args(["netns", "del", &name]).status().unwrap();
     assert!(status.success());
     host.converge().await;
-    assert_ne!(names(&host), before, "another namespace, another door");
+    assert_ne!(names(&host).await, before, "another namespace, another door");
     let _stream = ask(&guest).unwrap();
-    assert!(answered(&host.services.doors(), SOON).await.is_some());
+    assert!(answered(&host.doors().await, SOON).await.is_some());
     host.wanted.segments.clear();
     host.converge().await;
-    assert_eq!(names(&host).len(), 0);
+    assert_eq!(names(&host).await.len(), 0);
 }

@@ -20,7 +20,7 @@ async fn host_with_guest(world: &World, number: u8, nat: SourceNat, floating: &[
 #[tokio::test]
 #[ignore = "needs NOVA_TEST_NETNS"]
 async fn subnets_of_one_router_reach_each_other() {
-    let mut host = Host::new("h");
+    let mut host = Host::new("h").await;
     host.add_network(1, "10.1.0.0/24", "10.1.0.1");
     host.add_network(2, "10.2.0.0/24", "10.2.0.1");
     host.add_router(1, &[1, 2], true);
@@ -167,8 +167,8 @@ async fn every_host_is_the_gateway_of_its_own_guests() {
     let here = one.add_guest(1, 5, "10.1.0.5", "here").await;
     let near = two.add_guest(1, 6, "10.1.0.6", "near").await;
     let far = two.add_guest(2, 7, "10.2.0.7", "far").await;
-    one.join(&two, 1).await;
-    one.join(&two, 2).await;
+    one.join(&mut two, 1).await;
+    one.join(&mut two, 2).await;
     one.acquaint(&mut two);
     one.converge().await;
     two.converge().await;
@@ -198,10 +198,10 @@ async fn one_node_is_the_gateway_of_all() {
     node.add_router(1, &[1], false);
     node.outside(1, SourceNat::Host, &[("203.0.113.50", "10.1.0.5")]);
     node.converge().await;
-    let mut host = Host::new("h");
+    let mut host = Host::new("h").await;
     host.add_network(1, "10.1.0.0/24", "10.1.0.1");
     let guest = host.add_guest(1, 5, "10.1.0.5", "web").await;
-    node.join(&host, 1).await;
+    node.join(&mut host, 1).await;
     node.acquaint(&mut host);
     node.converge().await;
     // The guest's own host answers it; then only the node does.
@@ -282,7 +282,7 @@ async fn what_was_tampered_with_comes_back_and_what_is_unwanted_goes() {
         let output = std::process::Command::new("ip").args(tampering.split(' ')).output().unwrap();
         assert!(output.status.success(), "{tampering}: {}", String::from_utf8_lossy(&output.stderr));
         // Also by one who does not know what was there.
-        host.restart();
+        host.restart().await;
         host.converge().await;
         world.client.output("ip", &["neigh", "flush", "all"]);
         assert_eq!(seen_as(&guest.space, CLIENT, 80).as_deref(), Some("203.0.113.50"), "{tampering}");
@@ -339,7 +339,7 @@ async fn the_same_again_changes_nothing_and_breaks_no_connection() {
     host.outside(1, SourceNat::Host, &[("203.0.113.50", "10.1.0.5"), ("203.0.113.51", "10.1.0.9")]);
     host.converge().await;
     speak(b"two.");
-    host.restart();
+    host.restart().await;
     host.converge().await;
     speak(b"four");
 }

@@ -6,14 +6,14 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
-use nova_compute::PlumbingOptions;
+use nova_compute::linux::LinuxPlumbing;
 use nova_compute::linux::links::{BridgeSpec, VethEnd, VethSpec};
 use nova_compute::linux::namespace::{Namespaces, Purpose};
-use nova_compute::linux::services::Services;
+use nova_compute::{MetadataDoor, Plumbing, PlumbingOptions};
 use nova_core::ids::{NetworkId, PortId, RouterId, SubnetId};
 use nova_core::network::{
-    Carrier, HostNetwork, HostPort, HostRouter, HostSubnet, MacAddress, Outside, RemotePort, RouterLeg, Segment,
-    SourceNat, bridge_name, tap_name,
+    Carrier, Direction, EtherType, Group, GroupRule, HostNetwork, HostPort, HostRouter, HostSubnet, MacAddress,
+    Outside, PortSecurity, Remote, RemotePort, RouterLeg, Segment, SourceNat, tap_name,
 };
 
 use crate::support::Namespace;
@@ -88,13 +88,13 @@ impl World {
 pub struct Host {
     pub space: Namespace,
     pub options: PlumbingOptions,
-    pub services: Services,
+    plumbing: LinuxPlumbing,
     pub wanted: HostNetwork,
     _state: tempfile::TempDir,
 }
 
 impl Host {
-    pub fn new(word: &str) -> Self {
+    pub async fn new(word: &str) -> Self {
         let space = Namespace::new(word);
         let state = tempfile::tempdir().unwrap();
         let searchable = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
@@ -102,39 +102,46 @@ impl Host {
         let mut options = PlumbingOptions::new(word, state.path().join("network"), ip("127.0.0.1"));
         options.namespace = Some(space.name().to_owned());
         options.public_interface = Some("eth0".to_owned());
-        let services = Services::new(options.clone());
-        Self { space, options, services, wanted: HostNetwork::default(), _state: state }
+        // Networks that join hosts are wires.
+        options.interface_mappings = (1..9).map(|n| (format!("wire{n}"), format!("wire{n}"))).collect();
+        let plumbing = LinuxPlumbing::open(options.clone()).await.unwrap();
+        let mut wanted = HostNetwork::default();
+        let any = |direction, ethertype| GroupRule {
+            direction,
+            ethertype,
+            protocol: None,
+            ports: (None, None),
+            remote: Remote::Any,
+        };
+        let rules = [Direction::Ingress, Direction::Egress]
+            .into_iter()
+            .flat_map(|direction| [EtherType::V4, EtherType::V6].map(|ethertype| any(direction, ethertype)));
+        let open = Group { rules: rules.collect(), members: BTreeSet::new(), stateful: true };
+        wanted.groups.insert(id('f', 1), open);
+        Self { space, options, plumbing, wanted, _state: state }
     }
 
     /// A host with a place on the outer network.
     pub async fn in_world(word: &str, world: &World, number: u8) -> Self {
-        let host = Self::new(word);
+        let host = Self::new(word).await;
         world.plug(&host.space, "eth0", mac(200 + number), &format!("203.0.113.{number}/24")).await;
         host
     }
 
     /// A new agent in place of one that was killed.
-    pub fn restart(&mut self) {
-        self.services = Services::new(self.options.clone());
+    pub async fn restart(&mut self) {
+        self.plumbing = LinuxPlumbing::open(self.options.clone()).await.unwrap();
     }
 
-    pub fn bridges(&self) -> BTreeMap<NetworkId, String> {
-        self.wanted.segments.keys().map(|network| (*network, bridge_name(*network))).collect()
-    }
-
-    /// Makes bridges, then everything else; nothing may go wrong.
+    /// Makes everything so; nothing may go wrong. Waits until frames can pass all links: the kernel takes a moment.
     pub async fn converge(&self) {
-        let links = self.space.links().await;
-        for (network, name) in self.bridges() {
-            let spec = BridgeSpec { name: &name, mac: self.mac_of(network), mtu: 1450, alias: "nova:segment:x" };
-            links.ensure_bridge(&spec).await.unwrap();
-        }
-        let problems = self.services.converge(&self.wanted, &self.bridges()).await;
-        assert!(problems.is_empty(), "{problems:#?}");
+        let converged = self.plumbing.converge(&self.wanted).await.unwrap();
+        assert!(converged.problems.is_empty(), "{:#?}", converged.problems);
+        self.space.links_run().await;
     }
 
-    fn mac_of(&self, network: NetworkId) -> MacAddress {
-        nova_compute::linux::names::fixed_mac(&[self.space.name(), &network.to_string()])
+    pub async fn doors(&self) -> Vec<MetadataDoor> {
+        self.plumbing.metadata_doors().await
     }
 
     pub fn namespace(&self, purpose: Purpose) -> String {
@@ -197,7 +204,7 @@ impl Host {
             hostname: hostname.to_owned(),
             instance: Some(id('e', number)),
             admin_state_up: true,
-            security: Some(Default::default()),
+            security: Some(PortSecurity { groups: [id('f', 1)].into(), pairs: Vec::new() }),
         };
         segment.ports.insert(port(number), here);
         self.converge().await;
@@ -210,16 +217,15 @@ impl Host {
             mtu: 1450,
             alias: "",
         };
-        let end = links.ensure_veth(&spec).await.unwrap();
-        let bridge = links.get(&bridge_name(network(on))).await.unwrap().unwrap();
-        links.set_master(&end, Some(bridge.index)).await.unwrap();
+        links.ensure_veth(&spec).await.unwrap();
+        self.converge().await;
         guest
     }
 
     /// Joins a network of two hosts by a wire.
-    pub async fn join(&self, other: &Self, on: u8) {
+    pub async fn join(&mut self, other: &mut Self, on: u8) {
         let links = self.space.links().await;
-        let name = format!("vx-{on}");
+        let name = format!("wire{on}");
         let spec = VethSpec {
             here: VethEnd { name: &name, mac: None },
             peer: VethEnd { name: &name, mac: None },
@@ -229,10 +235,9 @@ impl Host {
         };
         links.ensure_veth(&spec).await.unwrap();
         for host in [self, other] {
-            let links = host.space.links().await;
-            let end = links.get(&name).await.unwrap().unwrap();
-            let bridge = links.get(&bridge_name(network(on))).await.unwrap().unwrap();
-            links.set_master(&end, Some(bridge.index)).await.unwrap();
+            let segment = host.wanted.segments.get_mut(&network(on)).unwrap();
+            segment.carrier = Carrier::Flat { physical_network: Some(name.clone()) };
+            host.converge().await;
         }
     }
 
@@ -272,11 +277,14 @@ impl Drop for Host {
         let options = self.options.clone();
         let cleaner = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(Services::new(options).converge(&HostNetwork::default(), &BTreeMap::new()))
+            runtime.block_on(async {
+                let plumbing = LinuxPlumbing::open(options).await.unwrap();
+                plumbing.converge(&HostNetwork::default()).await.unwrap()
+            })
         });
-        let problems = cleaner.join().unwrap();
+        let left = cleaner.join().unwrap().problems;
         if !std::thread::panicking() {
-            assert!(problems.is_empty(), "{problems:#?}");
+            assert!(left.is_empty(), "{left:#?}");
         }
     }
 }

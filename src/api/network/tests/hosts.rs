@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::SignedDuration;
 use nova_core::ids::{HostName, NetworkAgentId};
 use nova_core::network::{NetworkAgent, NetworkState};
-use nova_db::{HostScope, NetworkHostStore};
+use nova_db::HostScope;
 
 use super::*;
 use crate::network::{Gateways, SegmentOptions, host_network};
