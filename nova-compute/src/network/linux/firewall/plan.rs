@@ -8,7 +8,7 @@ use nova_core::network::{Cidr, HostNetwork, HostPort, MacAddress, PortSecurity, 
 use serde::{Deserialize, Serialize};
 
 use super::rules::Compare;
-use crate::network::linux::layout::{SegmentLayout, own_ends};
+use crate::network::linux::layout::{SegmentLayout, gateway_of_all, own_ends};
 use crate::network::linux::numbers::Numbers;
 
 /// Numbers that must not change while connections live.
@@ -178,7 +178,7 @@ fn uplink_rules(wanted: &HostNetwork, network: NetworkId, segment: &Segment) -> 
     let legs: Vec<_> = legs.filter(|leg| leg.network == network && leg.distributed).collect();
     let mut own: BTreeSet<IpAddr> =
         legs.iter().flat_map(|leg| leg.addresses.iter().map(|(address, _)| *address)).collect();
-    if segment.serves {
+    if segment.serves && !gateway_of_all(network, wanted) {
         own.insert(METADATA);
     }
     UplinkRules { own, dhcp: segment.serves, routers: !legs.is_empty() }

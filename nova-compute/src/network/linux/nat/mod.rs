@@ -1,5 +1,4 @@
-//! Address translation on the host's side, what the host announces of its routers, and what of the services on a bridge
-//! may leave the host.
+//! Address translation on the host's side, what the host announces of its routers, and the way to the services on bridges.
 
 mod announce;
 mod bridge;
@@ -11,7 +10,7 @@ pub use announce::{announcement, gratuitous_arp};
 pub use bridge::{BridgeRules, bridge_table};
 pub use host::{HostRules, host_table};
 pub use nft::{Table, Tables};
-pub(super) use reach::{keep_local, reach};
+pub(super) use reach::{reach, show_services};
 
 /// Renders `elements = { … }`, or nothing.
 pub(super) fn elements<T: std::fmt::Display>(items: impl IntoIterator<Item = T>) -> String {

@@ -1,5 +1,5 @@
 //! The host's side of its routers: routes to what they announce, answers for it on the public interface, its table; and
-//! what of the services on bridges stays here.
+//! the way to the services on bridges.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -223,8 +223,8 @@ async fn unannounce(work: &Work<'_>, wanted: &Announced) -> Result<(), PlumbingE
     write_announced(work, wanted)
 }
 
-/// Has what services and distributed legs say stay on this host.
-pub(in super::super) async fn keep_local(work: &Work<'_>) -> Result<(), PlumbingError> {
+/// Shows guests the way to the services on their bridges, each under its own addresses.
+pub(in super::super) async fn show_services(work: &Work<'_>) -> Result<(), PlumbingError> {
     let rules = bridge_rules(work);
     if rules == BridgeRules::default() {
         return work.tables.remove(work.space(), "bridge", "nova_services").await;
@@ -234,15 +234,11 @@ pub(in super::super) async fn keep_local(work: &Work<'_>) -> Result<(), Plumbing
 
 fn bridge_rules(work: &Work<'_>) -> BridgeRules {
     let mut rules = BridgeRules::default();
-    for (network, segment) in &work.wanted.segments {
-        let told = segment.subnets.values().any(|subnet| subnet.dhcp);
+    for segment in work.wanted.segments.values() {
         for (id, port) in &segment.ports {
             let tap = tap_name(*id);
             if segment.serves {
                 rules.served.insert(tap.clone());
-            }
-            if segment.serves && told {
-                rules.told.insert(tap.clone());
             }
             if port.instance.is_some() {
                 let four = port.addresses.iter().filter_map(|(_, address)| match address {
@@ -253,13 +249,6 @@ fn bridge_rules(work: &Work<'_>) -> BridgeRules {
             }
             rules.ports.insert(tap);
         }
-        if segment.serves && !work.for_all(*network) {
-            rules.services.insert(names::service_end(*network));
-        }
-    }
-    for (id, router) in &work.wanted.routers {
-        let shared = router.legs.iter().filter(|leg| leg.distributed);
-        rules.legs.extend(shared.map(|leg| names::leg_end(*id, leg.network)));
     }
     rules
 }
