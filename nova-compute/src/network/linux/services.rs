@@ -70,7 +70,6 @@ impl Services {
             Err(e) => return vec![chain("services", &e)],
         };
         note(&mut problems, "what is left of before", work.sweep().await);
-        note(&mut problems, "services on bridges", nat::show_services(&work).await);
         for (network, segment) in wanted.segments.iter().filter(|(_, segment)| segment.serves) {
             note(&mut problems, &format!("network {network}"), dhcp::serve(&work, *network, segment).await);
         }
