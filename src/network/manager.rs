@@ -10,9 +10,10 @@ use nova_core::ids::{NetworkId, PortId, ProjectId, SecurityGroupId};
 use nova_core::network::{
     MacAddress, Network, NetworkProblem, NetworkResource, Port, PortStatus, SecurityGroup, VifBinding, default_rules,
 };
+use nova_core::rpc::network::BooksChangedRequest;
 use nova_db::{NetworkStore, NewPort, PortChange, StoreError};
 
-use super::NetworkOptions;
+use super::{NetworkOptions, Notifier};
 
 /// How often a MAC address is drawn before that is an error (`create_unique_mac_address_attempts`).
 const MAC_DRAWS: usize = 5;
@@ -25,6 +26,7 @@ pub struct NetworkManager {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) options: NetworkOptions,
+    pub(crate) notifier: Notifier,
 }
 
 impl std::fmt::Debug for NetworkManager {
@@ -41,7 +43,25 @@ impl NetworkManager {
         entropy: Arc<dyn Entropy>,
         options: NetworkOptions,
     ) -> Self {
-        Self { store, clock, entropy, options }
+        Self { store, clock, entropy, options, notifier: Notifier::silent() }
+    }
+
+    /// The same, which tells of what it changes.
+    #[must_use]
+    pub fn telling(mut self, notifier: Notifier) -> Self {
+        self.notifier = notifier;
+        self
+    }
+
+    /// Tells whoever is concerned that these ports have come, gone or changed. Call it after the commit.
+    pub(crate) fn ports_changed<'a>(&self, ports: impl IntoIterator<Item = &'a Port>) {
+        let mut news = BooksChangedRequest::default();
+        for port in ports {
+            news.networks.push(port.network_id);
+            news.groups.extend(&port.security_groups);
+            news.hosts.extend(port.host.clone());
+        }
+        self.notifier.changed(news);
     }
 
     pub(crate) fn now(&self) -> Timestamp {

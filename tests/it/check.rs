@@ -367,6 +367,7 @@ async fn i4_i10_a_task_and_an_action_outlive_their_server() {
         selection: None,
         admin_password: Some("secret".into()),
         keys: BTreeMap::new(),
+        networks: Default::default(),
     };
     let task = still.begin(server.clone(), work).await;
     server = still.store.get_instance(server.id).await.unwrap();

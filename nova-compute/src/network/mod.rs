@@ -2,10 +2,12 @@
 //!
 //! Implementations: [`BooksPlumbing`] plugs nothing in (simulations, machines without the rights).
 
+mod agent;
 mod books;
 #[cfg(target_os = "linux")]
 pub mod linux;
 mod options;
+mod state;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +17,7 @@ use nova_core::ids::{InstanceId, PortId};
 use nova_core::network::{HostNetwork, PortStatus, Vif};
 use nova_virt::InterfaceSpec;
 
+pub use agent::{NetworkAgent, NetworkAgentOptions, NetworkAgentParts};
 pub use books::BooksPlumbing;
 pub use options::{NETWORK_HOST_OPTIONS, PLUMBING, PlumbingOptions, network_options_fit};
 
@@ -63,6 +66,19 @@ pub trait Plumbing: Send + Sync {
 
     /// Who asks for metadata there: callers that the host answers, each known by the port that it asks from.
     async fn metadata_doors(&self) -> Vec<MetadataDoor>;
+}
+
+/// What a guest's build and end need of the host's network.
+#[async_trait]
+pub trait HostNetworkAgent: Send + Sync {
+    /// The host's network has these ports, in force: how each is plugged in, in the same order. Safe to repeat.
+    async fn ready(&self, vifs: &[Vif]) -> Result<Vec<InterfaceSpec>, PlumbingError>;
+
+    /// A guest was removed: what the host has for it may go, soon.
+    async fn gone(&self, instance: InstanceId);
+
+    /// The network service says that the host's network is to be otherwise.
+    fn changed(&self) {}
 }
 
 /// A listening socket for the metadata of guests, with the guest behind each address that can ask there. Nobody else

@@ -5,5 +5,6 @@
 mod firewall;
 mod links;
 mod measure;
+mod segments;
 mod services;
 mod support;

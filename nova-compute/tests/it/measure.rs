@@ -74,8 +74,8 @@ async fn members_change(host: &Host, scene: &mut Scene, group: u16, what: &str) 
     timed(host, scene, &format!("{what}: one member more"), tenth).await;
     scene.wanted.groups.get_mut(&group_id(group)).unwrap().members.remove(&"10.99.0.1/32".parse().unwrap());
     timed(host, scene, &format!("{what}: one member less"), tenth).await;
-    timed(host, scene, &format!("{what}: nothing changes, the ruleset is looked at"), tenth * 10).await;
     timed(host, scene, &format!("{what}: nothing changes"), tenth).await;
+    timed(host, scene, &format!("{what}: nothing changes, the ruleset is looked at"), tenth * 10).await;
     scene.wanted.groups.get_mut(&group_id(group)).unwrap().members.insert("10.99.0.2/32".parse().unwrap());
     timed(host, scene, &format!("{what}: one member more"), tenth).await;
 }
@@ -166,14 +166,17 @@ async fn measure_throughput_with_and_without_rules() {
         guest
     });
     host.plumbing.converge(&scene.wanted).await.unwrap();
-    host.namespace.links_run().await;
     let server = SocketAddr::from((address(2), 5201));
     let mut best = [0.0_f64; 2];
     // In turns, and the best of each: other work on the machine comes and goes.
     for _ in 0..3 {
         host.plumbing.converge(&scene.wanted).await.unwrap();
         best[0] = best[0].max(throughput(&guests[0], &guests[1], server));
-        host.namespace.output("nft", &["flush ruleset; table inet plain { chain c { type filter hook forward priority 0; ct state established,related accept; } }"]);
+        host.namespace.output("nft", &["flush", "ruleset"]);
+        for rule in ["table inet plain", "chain inet plain c { type filter hook forward priority 0 ; }"] {
+            host.namespace.output("nft", &["add", rule]);
+        }
+        host.namespace.output("nft", &["add rule inet plain c ct state established,related accept"]);
         best[1] = best[1].max(throughput(&guests[0], &guests[1], server));
         host.namespace.output("nft", &["flush", "ruleset"]);
     }

@@ -29,7 +29,7 @@ impl MacAddress {
         Self([a, b, c, rest[0], rest[1], rest[2]])
     }
 
-    /// Of six bytes.
+    /// Of these six bytes.
     pub const fn from_bytes(bytes: [u8; 6]) -> Self {
         Self(bytes)
     }

@@ -4,7 +4,9 @@
 //! addresses; *routers* join subnets with each other and with an outer network, whose *floating addresses* stand for fixed
 //! ones; *security groups* say what may pass a port.
 
+mod agent;
 mod cidr;
+mod digest;
 mod host;
 mod mac;
 mod model;
@@ -14,7 +16,9 @@ mod quota;
 mod security;
 mod service;
 
+pub use agent::{BOOKS_PLUMBING, NetworkAgent, NetworkState};
 pub use cidr::{Cidr, InvalidCidr, address_number, address_of};
+pub use digest::{InvalidItemKey, item_digest, port_key};
 pub use host::{
     Carrier, Group, GroupRule, HostNetwork, HostPort, HostRouter, HostSubnet, ItemKey, Outside, PortSecurity, Remote,
     RemotePort, RouterLeg, Segment, SourceNat, bridge_name, device_name, tap_name,

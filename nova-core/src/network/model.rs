@@ -102,6 +102,9 @@ pub struct Network {
     /// VLAN tag or VXLAN identifier.
     #[serde(default)]
     pub segmentation_id: Option<u32>,
+    /// The outer network that routers of auto-allocated topologies lead to.
+    #[serde(default)]
+    pub is_default: bool,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was last changed.

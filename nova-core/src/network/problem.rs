@@ -14,6 +14,8 @@ pub enum ProblemClass {
     NotFound,
     /// It makes sense, but not now.
     Conflict,
+    /// The cloud has none left.
+    Exhausted,
 }
 
 /// Why it cannot be.
@@ -67,6 +69,18 @@ pub enum NetworkProblem {
     /// The MAC address is taken.
     #[error("Unable to complete operation for network {network}. The mac address {mac} is in use.")]
     MacInUse { network: NetworkId, mac: MacAddress },
+    /// Another network has the tag.
+    #[error("Unable to create the network. The VLAN {tag} on physical network {physical_network} is in use.")]
+    VlanInUse { physical_network: String, tag: u32 },
+    /// Another network has the identifier.
+    #[error("Unable to create the network. The tunnel ID {vni} is in use.")]
+    TunnelInUse { vni: u32 },
+    /// Another network has all of it.
+    #[error("Unable to create the flat network. Physical network {physical_network} is in use.")]
+    FlatInUse { physical_network: String },
+    /// Every tag or identifier that projects may have is taken.
+    #[error("Unable to create the network. No tenant network is available for allocation.")]
+    NoSegmentLeft,
     /// Ports or floating addresses are on it.
     #[error(
         "Unable to complete operation on network {network}. There are one or more ports still in use on the network."
@@ -183,7 +197,7 @@ impl NetworkProblem {
     }
 
     fn named(&self) -> (&'static str, ProblemClass) {
-        use ProblemClass::{BadRequest, Conflict, NotFound};
+        use ProblemClass::{BadRequest, Conflict, Exhausted, NotFound};
         match self {
             Self::Invalid { .. }
             | Self::SubnetsOverlap { .. }
@@ -198,6 +212,10 @@ impl NetworkProblem {
             Self::AddressInUse { .. } => ("IpAddressInUse", Conflict),
             Self::AddressOutsideSubnet { .. } => ("InvalidIpForSubnet", BadRequest),
             Self::AddressOutsideNetwork { .. } => ("InvalidIpForNetwork", BadRequest),
+            Self::VlanInUse { .. } => ("VlanIdInUse", Conflict),
+            Self::TunnelInUse { .. } => ("TunnelIdInUse", Conflict),
+            Self::FlatInUse { .. } => ("FlatNetworkInUse", Conflict),
+            Self::NoSegmentLeft => ("NoNetworkAvailable", Exhausted),
             Self::MacInUse { .. } => ("MacAddressInUse", Conflict),
             Self::NetworkInUse { .. } => ("NetworkInUse", Conflict),
             Self::SubnetInUse { .. } => ("SubnetInUse", Conflict),

@@ -122,6 +122,16 @@ pub struct SecurityGroupRule {
 }
 
 impl SecurityGroupRule {
+    /// The protocol's number on the wire; `None` for all.
+    pub fn protocol_number(&self) -> Option<u8> {
+        match (number_of(self.protocol.as_deref()?)?, self.ethertype) {
+            // `ip` is all of them.
+            (0, _) => None,
+            (1, EtherType::V6) => Some(58),
+            (number, _) => Some(number),
+        }
+    }
+
     /// Equal for rules that say the same. Names and numbers of a protocol are one.
     pub fn fingerprint(&self) -> String {
         let protocol = self.protocol.as_deref().map(|text| match (number_of(text), self.ethertype) {

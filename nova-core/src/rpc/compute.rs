@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::flavor::Resources;
-use crate::ids::{InstanceId, TaskId};
+use crate::ids::{InstanceId, PortId, TaskId};
 use crate::image::{ImageGrant, ImageMeta};
-use crate::network::Vif;
+use crate::network::{MacAddress, Vif};
 use crate::rpc_method;
 use crate::topology::Placement;
 
@@ -33,6 +34,14 @@ rpc_method! {
 rpc_method! {
     /// Restart it.
     RebootInstance = "compute"."reboot_instance": Cast from [Conductor], Order<RebootOrder> => ()
+}
+rpc_method! {
+    /// Plug one more interface into it, which may run or not.
+    AttachInterface = "compute"."attach_interface": Cast from [Conductor], Order<AttachInterfaceOrder> => ()
+}
+rpc_method! {
+    /// Unplug an interface.
+    DetachInterface = "compute"."detach_interface": Cast from [Conductor], Order<DetachInterfaceOrder> => ()
 }
 rpc_method! {
     /// What the guest wrote to its serial console.
@@ -140,6 +149,18 @@ pub struct BuildOrder {
     /// The request that made it.
     #[serde(default)]
     pub reservation_id: String,
+    /// The server's number, for its id on EC2's paths.
+    #[serde(default)]
+    pub number: i64,
+    /// The domain of its name; empty: none.
+    #[serde(default)]
+    pub domain: String,
+    /// Names of its security groups.
+    #[serde(default)]
+    pub security_groups: Vec<String>,
+    /// What the operator tells every guest.
+    #[serde(default)]
+    pub vendor_data: Map<String, Value>,
     /// Which cells, CPUs and pages of the host it has, where it asked for some.
     #[serde(default)]
     pub placement: Option<Placement>,
@@ -166,6 +187,22 @@ pub struct StopOrder {
 pub struct RebootOrder {
     /// Pull the plug and start anew; otherwise ask the guest.
     pub hard: bool,
+}
+
+/// Which interface to plug in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AttachInterfaceOrder {
+    /// The interface.
+    pub vif: Vif,
+}
+
+/// Which interface to unplug.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DetachInterfaceOrder {
+    /// Its port.
+    pub port_id: PortId,
+    /// Its MAC address, by which hypervisors know it.
+    pub mac_address: MacAddress,
 }
 
 /// Whose console.

@@ -52,6 +52,21 @@ pub(super) fn domain(guest: &GuestSpec, files: &GuestFiles, options: &LibvirtOpt
     into_string(writer)
 }
 
+/// One interface, as `virDomainAttachDeviceFlags` wants it.
+pub(super) fn interface_alone(nic: &InterfaceSpec) -> io::Result<String> {
+    let mut writer = Writer::new(Vec::new());
+    interface(&mut writer, nic)?;
+    into_string(writer)
+}
+
+/// The interface of that hardware address, as `virDomainDetachDeviceFlags` wants it.
+pub(super) fn interface_of(mac_address: &str) -> io::Result<String> {
+    let mut writer = Writer::new(Vec::new());
+    let element = writer.create_element("interface").with_attribute(("type", "ethernet"));
+    element.write_inner_content(|w| empty(w, "mac", &[("address", mac_address)]))?;
+    into_string(writer)
+}
+
 /// Our element of a domain's metadata, as `virDomainSetMetadata` wants it: libvirt adds the namespace.
 pub(super) fn metadata(guest: &GuestSpec) -> io::Result<String> {
     let mut writer = Writer::new(Vec::new());

@@ -14,11 +14,12 @@ mod limits;
 mod links;
 mod options;
 mod orders;
+mod server_external_events;
 mod server_groups;
 pub mod servers;
 mod services;
 #[cfg(test)]
-mod test_support;
+pub(crate) mod test_support;
 mod versions;
 mod zones;
 
@@ -27,9 +28,11 @@ use std::sync::Arc;
 use nova_core::clock::Clock;
 use nova_core::contracts::{IdentityService, ImageService};
 use nova_core::entropy::Entropy;
+use nova_core::network::NetworkService;
 use nova_db::Store;
 
 use crate::live::Live;
+use crate::network::NetworkManager;
 
 pub use options::{COMPUTE_API_OPTIONS, ComputeOptions};
 pub use orders::{OrderError, Orders};
@@ -45,6 +48,10 @@ pub struct ComputeApi {
     pub images: Arc<dyn ImageService>,
     /// Tokens.
     pub identity: Arc<dyn IdentityService>,
+    /// Interfaces of servers.
+    pub network: Arc<dyn NetworkService>,
+    /// The books of networks, where they are kept here: what compute's old calls about networks are passed on to.
+    pub books: Option<Arc<NetworkManager>>,
     /// Conductors and hosts.
     pub orders: Arc<dyn Orders>,
     /// Time.
@@ -120,5 +127,6 @@ pub fn compute_application(deps: Arc<ComputeApi>) -> Application {
         .resource(Arc::new(extensions::Extensions))
         .resource(Arc::new(aggregates::Aggregates::new(Arc::clone(&deps))))
         .resource(Arc::new(server_groups::ServerGroups::new(Arc::clone(&deps))))
+        .resource(Arc::new(server_external_events::ServerExternalEvents::new(Arc::clone(&deps))))
         .resource(Arc::new(availability_zones::AvailabilityZones::new(deps)))
 }

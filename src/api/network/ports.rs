@@ -12,9 +12,9 @@ use nova_db::{FixedIpRequest, NewPort, PortChange, PortField, PortQuery, StoreEr
 use serde_json::{Value, json};
 
 use super::input::{Fields, invalid, named, not_found, require_member};
-use super::list::{Collection, bad_marker, nothing, one};
+use super::list::{Collection, bad_marker, made, nothing, one};
 use super::networks::{self, short};
-use crate::api::{ApiError, HandlerResult, Query, Request, Resource, Response, Route, route};
+use crate::api::{ApiError, HandlerResult, Query, Request, Resource, Route, route};
 use crate::network::NetworkManager;
 
 const LIST: Collection<PortField> = Collection {
@@ -117,21 +117,16 @@ impl Ports {
     async fn show(self: Arc<Self>, request: Request) -> HandlerResult {
         let context = request.context()?;
         let port = visible(&self.0, context, request.param("id")).await?;
-        one(StatusCode::OK, "port", view(context, &port), &request)
+        let mut shown = view(context, &port);
+        shown["applied"] = self.0.port_applied(&port).await?.into();
+        one(StatusCode::OK, "port", shown, &request)
     }
 
     /// One port, or several at once: all or none.
     async fn create(self: Arc<Self>, mut request: Request) -> HandlerResult {
-        let body = request.json().await?;
+        let (all, several) = Fields::one_or_more(&mut request, "port", "ports").await?;
         let context = request.context()?;
         require_member(context, "create_port")?;
-        let several = body.get("ports").and_then(Value::as_array);
-        let all = match several {
-            Some(list) => {
-                list.iter().map(|one| Fields::within(&json!({"port": one}), "port")).collect::<Result<_, _>>()?
-            }
-            None => vec![Fields::within(&body, "port")?],
-        };
         let (mut new, mut draws) = (Vec::new(), Vec::new());
         for fields in &all {
             new.push(self.new_port(context, fields).await?);
@@ -139,13 +134,7 @@ impl Ports {
             fields.done()?;
         }
         let ports = self.0.create_ports(new, &draws).await?;
-        match (several, ports.first()) {
-            (None, Some(port)) => one(StatusCode::CREATED, "port", view(context, port), &request),
-            _ => {
-                let views: Vec<Value> = ports.iter().map(|port| view(context, port)).collect();
-                Ok(Response::json(StatusCode::CREATED, &json!({ "ports": views })))
-            }
-        }
+        made(several, "port", "ports", ports.iter().map(|port| view(context, port)).collect(), &request)
     }
 
     async fn new_port(&self, context: &RequestContext, fields: &Fields) -> Result<NewPort, ApiError> {

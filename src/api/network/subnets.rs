@@ -15,7 +15,7 @@ use nova_db::{StoreError, SubnetField};
 use serde_json::{Value, json};
 
 use super::input::{Fields, invalid, missing, named, not_found, require_member};
-use super::list::{Collection, bad_marker, nothing, one};
+use super::list::{Collection, bad_marker, made, nothing, one};
 use super::networks::{self, short};
 use crate::api::{ApiError, HandlerResult, Request, Resource, Route, route};
 use crate::network::NetworkManager;
@@ -101,18 +101,34 @@ impl Subnets {
         one(StatusCode::OK, "subnet", view(&subnet), &request)
     }
 
+    /// One subnet, or several at once: all or none.
     async fn create(self: Arc<Self>, mut request: Request) -> HandlerResult {
-        let fields = Fields::of(&mut request, "subnet").await?;
+        let (all, several) = Fields::one_or_more(&mut request, "subnet", "subnets").await?;
         let context = request.context()?;
         require_member(context, "create_subnet")?;
-        let network_id: NetworkId = fields.needed("network_id", "UUID")?;
-        let network = networks::visible(&self.0, context, &network_id.to_string()).await?;
-        networks::require_owner(context, &network, "create_subnet")?;
-        let subnet = self.new_subnet(context, &fields, network_id)?;
-        fields.done()?;
+        let mut new = Vec::with_capacity(all.len());
+        for fields in &all {
+            let network_id: NetworkId = fields.needed("network_id", "UUID")?;
+            let network = networks::visible(&self.0, context, &network_id.to_string()).await?;
+            networks::require_owner(context, &network, "create_subnet")?;
+            new.push(self.new_subnet(context, fields, network_id)?);
+            fields.done()?;
+        }
         let asked_by = (!context.is_admin()).then(|| context.project_id.clone());
-        let subnet = self.0.store.create_subnet(subnet, asked_by, self.0.limit(NetworkResource::Subnet)).await?;
-        one(StatusCode::CREATED, "subnet", view(&subnet), &request)
+        let mut subnets = Vec::with_capacity(new.len());
+        for subnet in new {
+            let limit = self.0.limit(NetworkResource::Subnet);
+            match self.0.store.create_subnet(subnet, asked_by.clone(), limit).await {
+                Ok(subnet) => subnets.push(subnet),
+                Err(error) => {
+                    for made in subnets {
+                        self.0.store.delete_subnet(made.id).await?;
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+        made(several, "subnet", "subnets", subnets.iter().map(view).collect(), &request)
     }
 
     fn new_subnet(&self, context: &RequestContext, fields: &Fields, network_id: NetworkId) -> Result<Subnet, ApiError> {

@@ -1,5 +1,8 @@
 //! The network API as clients see it, without HTTP.
 
+mod auto;
+mod hosts;
+
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -34,20 +37,24 @@ impl Clock for TestClock {
     }
 }
 
-struct Bench(Router);
+struct Bench(Router, Arc<NetworkManager>);
 
 impl Bench {
     fn new() -> Self {
+        Self::with(NetworkOptions::default())
+    }
+
+    fn with(options: NetworkOptions) -> Self {
         let (clock, entropy) = (Arc::new(TestClock), Arc::new(SeededEntropy::new(1)));
         let store = Arc::new(MemoryStore::new());
-        let manager = NetworkManager::new(store, clock, entropy, NetworkOptions::default());
+        let manager = Arc::new(NetworkManager::new(store, clock, entropy, options));
         let mut router = Router::default();
-        for resource in resources(Arc::new(manager)) {
+        for resource in resources(manager.clone()) {
             for route in resource.routes() {
                 router.add(route);
             }
         }
-        Self(router)
+        Self(router, manager)
     }
 
     async fn call(&self, (project, role): Caller, line: &str, body: Value) -> (u16, Value) {

@@ -7,6 +7,7 @@ mod create;
 mod fuzz;
 mod groups;
 mod list;
+mod networks;
 mod pipeline;
 mod server;
 mod shapes;

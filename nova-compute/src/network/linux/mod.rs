@@ -74,13 +74,11 @@ impl LinuxPlumbing {
         converged: &mut Converged,
     ) -> Result<BTreeMap<NetworkId, String>, PlumbingError> {
         let layouts = self.layouts(wanted, converged);
-        let before = state.links.list().await?;
-        segments::remove_others(&state.links, &before, &layouts, wanted).await?;
-        let bridges = self.converge_bridges(state, wanted, &layouts, &before, converged).await?;
-        let names = bridges.iter().map(|(id, bridge)| (*id, bridge.name.clone())).collect();
-
         let present = state.links.list().await?;
-        let plan = Plan::new(wanted, &layouts, segments::strangers(&present, &layouts, wanted));
+        segments::remove_others(&state.links, &present, &layouts, wanted).await?;
+        let bridges = self.converge_bridges(state, wanted, &layouts, &present, converged).await?;
+        let names = bridges.iter().map(|(id, bridge)| (*id, bridge.name.clone())).collect();
+        let plan = Plan::new(wanted, &layouts, segments::strangers(&present, &bridges, wanted));
         let applied = match bridge_netfilter() {
             Ok(()) => state.firewall.apply(&plan, wanted).await,
             Err(e) => Err(e),

@@ -155,12 +155,10 @@ pub async fn remove_others(
 /// Taps on our networks' bridges that belong to no port: a guest that should not run any more.
 pub fn strangers(
     present: &[LinkState],
-    layouts: &BTreeMap<NetworkId, SegmentLayout>,
+    bridges: &BTreeMap<NetworkId, LinkState>,
     wanted: &HostNetwork,
 ) -> BTreeSet<String> {
-    let bridges: BTreeSet<&str> = layouts.values().map(|layout| layout.bridge.as_str()).collect();
-    let bridges: BTreeSet<u32> =
-        present.iter().filter(|link| bridges.contains(link.name.as_str())).map(|link| link.index).collect();
+    let bridges: BTreeSet<u32> = bridges.values().map(|bridge| bridge.index).collect();
     let ports: BTreeSet<String> =
         wanted.segments.values().flat_map(|segment| segment.ports.keys()).map(|port| tap_name(*port)).collect();
     let stranger = |link: &&LinkState| {
@@ -178,12 +176,8 @@ pub async fn underlay_mtu(
     present: &[LinkState],
     tunnel_ip: IpAddr,
 ) -> Result<Option<u32>, PlumbingError> {
-    for link in present {
-        if links.addresses(link).await?.iter().any(|address| address.address == tunnel_ip) {
-            return Ok(Some(link.mtu));
-        }
-    }
-    Ok(None)
+    let link = links.link_of_address(tunnel_ip).await?;
+    Ok(link.and_then(|index| present.iter().find(|link| link.index == index)).map(|link| link.mtu))
 }
 
 /// The host itself takes no part in the networks of its guests: no IPv6 address by itself on what is ours.

@@ -2,5 +2,6 @@
 
 mod dhcp;
 mod doors;
+mod metadata;
 mod routers;
 mod stage;

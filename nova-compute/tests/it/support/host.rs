@@ -53,3 +53,35 @@ impl Host {
         self.plumbing = LinuxPlumbing::open(self.options.clone()).await.unwrap();
     }
 }
+
+impl Drop for Host {
+    /// Nothing is wanted any more: what serves guests is ended.
+    fn drop(&mut self) {
+        let options = self.options.clone();
+        let cleaner = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async { LinuxPlumbing::open(options).await?.converge(&HostNetwork::default()).await })
+        });
+        let problems = cleaner.join().unwrap().unwrap().problems;
+        if !std::thread::panicking() {
+            assert!(problems.is_empty(), "{problems:#?}");
+        }
+    }
+}
+
+/// Joins hosts with a wire of their own: each has its tunnel address on it.
+pub fn underlay(hosts: &[&Host]) -> Namespace {
+    let switch = Namespace::new("underlay");
+    switch.output("ip", &["link", "add", "switch", "type", "bridge"]);
+    switch.output("ip", &["link", "set", "switch", "up"]);
+    for (number, host) in hosts.iter().enumerate() {
+        let (port, there) = (format!("port{number}"), host.namespace.name());
+        switch.output("ip", &["link", "add", &port, "type", "veth", "peer", "name", "underlay", "netns", there]);
+        switch.output("ip", &["link", "set", &port, "master", "switch", "up"]);
+        let length = if host.options.tunnel_ip.is_ipv4() { 24 } else { 64 };
+        let address = format!("{}/{length}", host.options.tunnel_ip);
+        host.namespace.output("ip", &["addr", "add", &address, "dev", "underlay"]);
+        host.namespace.output("ip", &["link", "set", "underlay", "up"]);
+    }
+    switch
+}

@@ -40,6 +40,17 @@ fn without_interfaces_there_is_no_network_card() {
 }
 
 #[test]
+fn an_interface_alone_is_what_the_guest_would_have() {
+    let nic =
+        InterfaceSpec { mac_address: "fa:16:3e:00:00:01".into(), bridge: None, tap_name: "tap1".into(), mtu: None };
+    let expected = "<interface type=\"ethernet\"><mac address=\"fa:16:3e:00:00:01\"/><target dev=\"tap1\"/>\
+                    <model type=\"virtio\"/><rom enabled=\"no\"/></interface>";
+    assert_eq!(interface_alone(&nic).unwrap(), expected);
+    let hostile = interface_of("'/><x a=\"").unwrap();
+    assert!(!hostile.contains("<x"), "{hostile}");
+}
+
+#[test]
 fn hostile_names_stay_text() {
     let hostile = "</nova:name></metadata><os/>\"'&<!--]]>\u{0}\u{1b}é\u{ffff}";
     let guest = GuestSpec {

@@ -10,7 +10,7 @@ use nova_core::network::{Cidr, MacAddress};
 
 use super::inet::{PACKET_MARKS, mark};
 use super::model::{Shape, Table};
-use super::plan::{Marks, Passes, Plan, Profile};
+use super::plan::{METADATA, Marks, Passes, Plan, Profile};
 use crate::network::linux::dhcp::SERVICE_MAC;
 
 const VERDICTS: Shape = Shape::map("typeof iifname : verdict");
@@ -43,6 +43,7 @@ pub fn table(plan: &Plan, marks: &Marks) -> Table {
         ("nets6", SOURCE_NETS[1]),
         ("targets", TARGETS),
         ("any_target", NAMES),
+        ("near4", OWN4),
         ("own4", OWN4),
         ("own6", TARGETS),
         ("own_dhcp", NAMES),
@@ -82,7 +83,13 @@ pub fn table(plan: &Plan, marks: &Marks) -> Table {
         into.add("leave", quoted(name), "goto to_uplink");
         for address in &rules.own {
             match address {
-                IpAddr::V4(address) => into.add("own4", format!("{} . {address}", quoted(name)), ""),
+                IpAddr::V4(address) => {
+                    into.add("near4", format!("{} . {address}", quoted(name)), "");
+                    // The service answers whoever asks: who has a service of their own does not.
+                    if METADATA != *address {
+                        into.add("own4", format!("{} . {address}", quoted(name)), "");
+                    }
+                }
                 IpAddr::V6(address) => into.add("own6", format!("{} . {}", quoted(name), number(*address)), ""),
             }
         }
@@ -307,7 +314,7 @@ fn chains(table: &mut Table) {
         None,
         [
             "iifname != @inside drop",
-            "ether type arp oifname . arp daddr ip @own4 drop",
+            "ether type arp oifname . arp daddr ip @near4 drop",
             "ether type arp oifname . arp saddr ip @own4 drop",
             "icmpv6 type { 135, 136 } oifname . @th,64,128 @own6 drop",
             "icmpv6 type { 133, 134 } oifname @own_routers drop",

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use super::model::{Chain, Ruleset, Set, TABLE, Table, list};
 
@@ -24,7 +25,9 @@ pub fn difference(old: &Ruleset, new: &Ruleset) -> Option<Change> {
     let mut change = Change::default();
     for (family, table) in &new.tables {
         let before = old.tables.get(family)?;
-        table_difference(family, before, table, &mut change)?;
+        if !Arc::ptr_eq(before, table) {
+            table_difference(family, before, table, &mut change)?;
+        }
     }
     Some(change)
 }
@@ -93,6 +96,18 @@ fn table_difference(family: &str, old: &Table, new: &Table, change: &mut Change)
         line(&mut change.garbage, format_args!("delete {} {at} {name}", set.word()));
     }
     Some(())
+}
+
+/// The script that has these chains hold what the table says.
+pub fn replace_chains(family: &str, table: &Table, names: &[&str]) -> String {
+    let mut script = String::new();
+    for name in names {
+        line(&mut script, format_args!("flush chain {family} {TABLE} {name}"));
+        for rule in table.chains.get(*name).into_iter().flat_map(|chain| &chain.rules) {
+            line(&mut script, format_args!("add rule {family} {TABLE} {name} {rule}"));
+        }
+    }
+    script
 }
 
 /// Chains of groups hold nothing but what may pass, so that more rules let more through.

@@ -48,7 +48,8 @@ pub fn table(plan: &Plan, wanted: &HostNetwork, marks: &Marks) -> Table {
     ] {
         table.set(name, shape);
     }
-    chains(&mut table, marks.generation);
+    chains(&mut table);
+    add_generation(&mut table, marks.generation);
     for (bridge, network) in &plan.bridges {
         add(&mut table, "bridges", quoted(bridge), "");
         if let Some(zone) = marks.zones.get(&network.to_string()) {
@@ -57,7 +58,7 @@ pub fn table(plan: &Plan, wanted: &HostNetwork, marks: &Marks) -> Table {
     }
     let profiles = plan.profiles();
     for profile in &profiles {
-        add_profile(&mut table, profile, marks);
+        add_profile(&mut table, profile, wanted, marks);
     }
     let used: BTreeSet<(SecurityGroupId, Compare)> =
         profiles.iter().flat_map(|profile| profile.groups.iter().map(|id| (*id, profile.compare))).collect();
@@ -79,14 +80,16 @@ pub fn table(plan: &Plan, wanted: &HostNetwork, marks: &Marks) -> Table {
     table
 }
 
-fn add_profile(table: &mut Table, profile: &Profile, marks: &Marks) {
+fn add_profile(table: &mut Table, profile: &Profile, wanted: &HostNetwork, marks: &Marks) {
     let (Some(mark), Some(number)) = (mark(profile, marks), marks.profiles.get(&profile.key())) else { return };
     let chain = |direction| {
         let way = if direction == Direction::Ingress { "in" } else { "out" };
         format!("profile{number}_{way}")
     };
     for direction in [Direction::Ingress, Direction::Egress] {
-        let groups = profile.groups.iter().map(|id| format!("jump {}", chain_name(*id, direction, profile.compare)));
+        // A group that nothing is known of lets nothing through.
+        let groups = profile.groups.iter().filter(|id| wanted.groups.contains_key(id));
+        let groups = groups.map(|id| format!("jump {}", chain_name(*id, direction, profile.compare)));
         table.chain(&chain(direction), None, groups.chain(["drop".to_owned()]));
     }
     let (into, out) = (format!("goto {}", chain(Direction::Ingress)), format!("goto {}", chain(Direction::Egress)));
@@ -105,7 +108,7 @@ fn add_profile(table: &mut Table, profile: &Profile, marks: &Marks) {
     }
 }
 
-fn chains(table: &mut Table, generation: u32) {
+fn chains(table: &mut Table) {
     let asked = |connection: &str, packet: &str| {
         format!(
             "meta mark & 0xffff0000 vmap {{ {CONNECTION:#010x} : goto {connection}, {PACKET:#010x} : goto {packet} }}"
@@ -128,6 +131,23 @@ fn chains(table: &mut Table, generation: u32) {
         [asked("to_connection", "to_packet")],
     );
     table.chain(
+        "from_packet",
+        None,
+        ["ip daddr 169.254.169.254 tcp dport 80 accept", "meta mark vmap @packet_source", "drop"],
+    );
+    table.chain(
+        "to_packet",
+        None,
+        ["ip saddr 169.254.169.254 tcp sport 80 accept", "meta mark vmap @packet_target", "drop"],
+    );
+}
+
+/// Those of [`add_generation`].
+pub const GENERATION_CHAINS: &[&str] = &["from_connection", "leaving", "to_connection"];
+
+/// The chains that name the generation of the rules.
+pub fn add_generation(table: &mut Table, generation: u32) {
+    table.chain(
         "leaving",
         Some("type filter hook postrouting priority 0; policy accept;"),
         [format!("oifname @bridges ct mark != {generation} ct mark set {generation}")],
@@ -146,16 +166,6 @@ fn chains(table: &mut Table, generation: u32) {
             ],
         );
     }
-    table.chain(
-        "from_packet",
-        None,
-        ["ip daddr 169.254.169.254 tcp dport 80 accept", "meta mark vmap @packet_source", "drop"],
-    );
-    table.chain(
-        "to_packet",
-        None,
-        ["ip saddr 169.254.169.254 tcp sport 80 accept", "meta mark vmap @packet_target", "drop"],
-    );
 }
 
 fn add(table: &mut Table, set: &str, key: String, value: &str) {

@@ -15,9 +15,12 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use nova_core::network::HostNetwork;
+use nova_core::ids::SecurityGroupId;
+use nova_core::network::{Group, HostNetwork};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -31,8 +34,12 @@ use crate::network::PlumbingError;
 
 /// The ruleset for a plan. Everything must have its number.
 pub fn ruleset(plan: &Plan, wanted: &HostNetwork, marks: &Marks) -> Ruleset {
-    let tables = [("bridge", bridge::table(plan, marks)), ("inet", inet::table(plan, wanted, marks))];
-    Ruleset { tables: tables.into_iter().collect() }
+    with_bridge_table(Arc::new(bridge::table(plan, marks)), plan, wanted, marks)
+}
+
+fn with_bridge_table(bridge: Arc<Table>, plan: &Plan, wanted: &HostNetwork, marks: &Marks) -> Ruleset {
+    let inet = Arc::new(inet::table(plan, wanted, marks));
+    Ruleset { tables: [("bridge", bridge), ("inet", inet)].into_iter().collect() }
 }
 
 /// How the kernel's ruleset was made what it is to be.
@@ -63,10 +70,14 @@ pub struct Firewall {
     memory: Memory,
     /// What is in force, if that is known.
     in_force: Option<Ruleset>,
+    /// What that was made of.
+    made_of: Option<(Plan, BTreeMap<SecurityGroupId, Group>)>,
     /// The kernel's number of it.
     generation: Option<u32>,
     /// What is to be removed once nothing refers to it.
     garbage: String,
+    /// Nothing had to be changed so many times in a row.
+    quiet: u32,
 }
 
 impl Firewall {
@@ -78,8 +89,10 @@ impl Firewall {
             file,
             memory: memory.unwrap_or_default(),
             in_force: None,
+            made_of: None,
             generation: None,
             garbage: String::new(),
+            quiet: 0,
         }
     }
 
@@ -87,7 +100,8 @@ impl Firewall {
     pub async fn apply(&mut self, plan: &Plan, wanted: &HostNetwork) -> Result<Applied, PlumbingError> {
         let mut marks = self.memory.marks.clone();
         plan.number(&mut marks);
-        let new = ruleset(plan, wanted, &marks);
+        let new = self.ruleset(plan, wanted, &marks);
+        self.made_of = Some((plan.clone(), wanted.groups.clone()));
         if self.in_force.is_none() && self.memory.ruleset == digest(&new.to_string()) {
             // Another process has put this in force; below it is looked at whether it still is.
             self.in_force = Some(new.clone());
@@ -99,17 +113,20 @@ impl Firewall {
         };
         if change.script.is_empty() && change.garbage.is_empty() {
             self.sweep().await;
+            self.quiet = self.quiet.saturating_add(1);
             self.remember_listing().await?;
             return Ok(Applied::Unchanged);
         }
-        let (change, new) = if change.narrows {
+        self.quiet = 0;
+        let (mut change, mut new) = (change, new);
+        if change.narrows {
             marks.generation = marks.generation.wrapping_add(1);
-            let new = ruleset(plan, wanted, &marks);
-            let change = self.in_force.as_ref().and_then(|old| difference(old, &new));
-            (change.unwrap_or_default(), new)
-        } else {
-            (change, new)
-        };
+            if let Some(table) = new.tables.get_mut("inet") {
+                let table = Arc::make_mut(table);
+                inet::add_generation(table, marks.generation);
+                change.script += &diff::replace_chains("inet", table, inet::GENERATION_CHAINS);
+            }
+        }
         self.remember(marks.clone(), &new)?;
         if let Err(e) = self.nft.run(change.script).await {
             tracing::warn!(error = %e, cause = ?std::error::Error::source(&e), "replacing the whole ruleset");
@@ -122,7 +139,20 @@ impl Firewall {
         Ok(Applied::Changed)
     }
 
+    /// The ruleset; what is as it was is not made again.
+    fn ruleset(&self, plan: &Plan, wanted: &HostNetwork, marks: &Marks) -> Ruleset {
+        match (&self.in_force, &self.made_of) {
+            (Some(old), Some((before, groups))) if before == plan && *groups == wanted.groups => old.clone(),
+            (Some(old), Some((before, _))) if before == plan => match old.tables.get("bridge") {
+                Some(bridge) => with_bridge_table(bridge.clone(), plan, wanted, marks),
+                None => ruleset(plan, wanted, marks),
+            },
+            _ => ruleset(plan, wanted, marks),
+        }
+    }
+
     async fn replace(&mut self, plan: &Plan, wanted: &HostNetwork, mut marks: Marks) -> Result<Applied, PlumbingError> {
+        self.quiet = 0;
         marks.generation = marks.generation.wrapping_add(1);
         let new = ruleset(plan, wanted, &marks);
         self.remember(marks, &new)?;
@@ -156,9 +186,10 @@ impl Firewall {
         Ok(same)
     }
 
-    /// Notes how the kernel tells of what is in force, once things are quiet.
+    /// Notes how the kernel tells of what is in force, once things are quiet: with many rules that takes a while, in which
+    /// no change would get through.
     async fn remember_listing(&mut self) -> Result<(), PlumbingError> {
-        if !self.memory.listing.is_empty() {
+        if !self.memory.listing.is_empty() || self.quiet < 2 {
             return Ok(());
         }
         let listing = digest(&self.nft.list().await?);

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
+use std::sync::Arc;
 
-/// Tables by family (`bridge`, `inet`); all are named [`TABLE`].
+/// Tables by family (`bridge`, `inet`); all are named `nova`. Rulesets share what they have in common.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ruleset {
     /// The tables.
-    pub tables: BTreeMap<&'static str, Table>,
+    pub tables: BTreeMap<&'static str, Arc<Table>>,
 }
 
 /// The name of our tables.
