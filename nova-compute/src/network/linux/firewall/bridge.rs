@@ -11,6 +11,7 @@ use nova_core::network::{Cidr, MacAddress};
 use super::inet::{PACKET_MARKS, mark};
 use super::model::{Shape, Table};
 use super::plan::{METADATA, Marks, Passes, Plan, Profile};
+use crate::network::linux::dhcp::SERVICE_MAC;
 
 const VERDICTS: Shape = Shape::map("typeof iifname : verdict");
 const PROFILES: Shape = Shape::map("typeof iifname : meta mark");
@@ -47,6 +48,9 @@ pub fn table(plan: &Plan, marks: &Marks) -> Table {
         ("own6", TARGETS),
         ("own_dhcp", NAMES),
         ("own_routers", NAMES),
+        ("served", NAMES),
+        ("loose", NAMES),
+        ("callers", OWN4),
     ];
     for (name, shape) in shapes {
         table.set(name, shape);
@@ -95,6 +99,15 @@ pub fn table(plan: &Plan, marks: &Marks) -> Table {
         if rules.routers {
             into.add("own_routers", quoted(name), "");
         }
+    }
+    for name in &plan.asking.served {
+        into.add("served", quoted(name), "");
+    }
+    for name in &plan.asking.loose {
+        into.add("loose", quoted(name), "");
+    }
+    for (name, address) in &plan.asking.callers {
+        into.add("callers", format!("{} . {address}", quoted(name)), "");
     }
     table
 }
@@ -152,7 +165,22 @@ impl Filler<'_> {
     }
 }
 
+/// Guests ask for metadata under their own addresses, whatever else their ports may send: who answers tells them apart by
+/// that. A guest that does not know that the service is on its own link sends to its gateway; its frames are given the
+/// right way here.
+fn asking(table: &mut Table) {
+    table.chain(
+        "asking",
+        Some("type filter hook prerouting priority -310; policy accept;"),
+        [
+            "iifname @loose ip daddr 169.254.169.254 tcp dport 80 iifname . ip saddr != @callers drop".to_owned(),
+            format!("iifname @served ip daddr 169.254.169.254 ether daddr set {SERVICE_MAC}"),
+        ],
+    );
+}
+
 fn chains(table: &mut Table) {
+    asking(table);
     table.chain(
         "arriving",
         Some("type filter hook prerouting priority -300; policy accept;"),

@@ -169,6 +169,11 @@ impl Firewall {
         Ok(Applied::Replaced)
     }
 
+    /// So many transactions were made since by others who leave these tables alone.
+    pub fn others_made(&mut self, transactions: u32) {
+        self.generation = self.generation.map(|generation| generation.wrapping_add(transactions));
+    }
+
     /// Is what was put in force there as it was? The number of the ruleset says so at once; if somebody else has changed
     /// something it must be looked at whether it was ours.
     async fn is_untouched(&mut self) -> Result<bool, PlumbingError> {
