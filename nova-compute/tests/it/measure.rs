@@ -1,4 +1,4 @@
-//! How fast it is. Prints figures, and fails only where an aim is missed by far: a shared machine is no place to measure.
+//! How fast it is (`make soak`). Prints figures, and fails only where an aim is missed by far: a shared machine is no place to measure.
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
@@ -94,7 +94,7 @@ fn everybody() -> std::collections::BTreeSet<Cidr> {
 
 #[tokio::test]
 #[ignore = "needs NOVA_TEST_NETNS"]
-async fn measure_a_thousand_ports_of_one_group() {
+async fn soak_a_thousand_ports_of_one_group() {
     let (host, _far) = crowded().await;
     let mut scene = Scene::default();
     scene.group(1, &rules(1, 1)).members = everybody();
@@ -105,7 +105,7 @@ async fn measure_a_thousand_ports_of_one_group() {
 
 #[tokio::test]
 #[ignore = "needs NOVA_TEST_NETNS"]
-async fn measure_a_thousand_ports_with_groups_of_their_own() {
+async fn soak_a_thousand_ports_with_groups_of_their_own() {
     let (host, _far) = crowded().await;
     let mut scene = Scene::default();
     for number in 1..=PORTS {
@@ -151,7 +151,7 @@ fn throughput(from: &Namespace, to: &Namespace, server: SocketAddr) -> f64 {
 
 #[tokio::test]
 #[ignore = "needs NOVA_TEST_NETNS"]
-async fn measure_throughput_with_and_without_rules() {
+async fn soak_throughput_with_and_without_rules() {
     let (host, _far) = crowded().await;
     let mut scene = Scene::default();
     for number in 1..=PORTS {
