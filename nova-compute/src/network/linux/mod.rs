@@ -188,6 +188,7 @@ impl Plumbing for LinuxPlumbing {
         let mut converged = Converged::default();
         let bridges = self.converge_frames(&mut state, wanted, &mut converged).await?;
         converged.problems.extend(self.services.converge(wanted, &bridges).await);
+        state.firewall.others_made(self.services.transactions());
         Ok(converged)
     }
 

@@ -13,6 +13,7 @@ use nova_core::network::{HostNetwork, MacAddress};
 
 use super::dhcp::{self, Daemons};
 use super::doors::Doors;
+use super::layout;
 use super::links::{LinkKind, LinkState, Links, VethEnd, VethSpec, failed};
 use super::names;
 use super::namespace::{self, Namespaces, Purpose};
@@ -69,7 +70,6 @@ impl Services {
             Err(e) => return vec![chain("services", &e)],
         };
         note(&mut problems, "what is left of before", work.sweep().await);
-        note(&mut problems, "services on bridges", nat::keep_local(&work).await);
         for (network, segment) in wanted.segments.iter().filter(|(_, segment)| segment.serves) {
             note(&mut problems, &format!("network {network}"), dhcp::serve(&work, *network, segment).await);
         }
@@ -84,6 +84,11 @@ impl Services {
             Err(e) => problems.push(chain("routers", &e)),
         }
         problems
+    }
+
+    /// How many transactions it made in the host's ruleset since it was asked last.
+    pub fn transactions(&self) -> u32 {
+        self.tables.transactions()
     }
 
     /// Copies of the sockets where metadata is asked for.
@@ -155,8 +160,7 @@ impl Work<'_> {
 
     /// This host is the gateway of guests of other hosts on that network: they look for everything here.
     pub fn for_all(&self, network: NetworkId) -> bool {
-        let legs = self.wanted.routers.values().flat_map(|router| &router.legs);
-        legs.into_iter().any(|leg| leg.network == network && !leg.distributed)
+        layout::gateway_of_all(network, self.wanted)
     }
 
     /// Joins a network's bridge with a namespace. Answers with the end there.

@@ -210,6 +210,7 @@ async fn one_node_is_the_gateway_of_all() {
     host.converge().await;
     assert!(host.dnsmasqs().is_empty());
     assert_eq!(guest.ask()["ip"], "10.1.0.5");
+    assert!(guest.pings("169.254.169.254"));
     tell(&world.client, 80);
     tell(&guest.space, 22);
     assert_eq!(seen_as(&guest.space, CLIENT, 80).as_deref(), Some("203.0.113.50"));

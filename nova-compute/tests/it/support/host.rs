@@ -54,6 +54,21 @@ impl Host {
     }
 }
 
+impl Drop for Host {
+    /// Nothing is wanted any more: what serves guests is ended.
+    fn drop(&mut self) {
+        let options = self.options.clone();
+        let cleaner = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async { LinuxPlumbing::open(options).await?.converge(&HostNetwork::default()).await })
+        });
+        let problems = cleaner.join().unwrap().unwrap().problems;
+        if !std::thread::panicking() {
+            assert!(problems.is_empty(), "{problems:#?}");
+        }
+    }
+}
+
 /// Joins hosts with a wire of their own: each has its tunnel address on it.
 pub fn underlay(hosts: &[&Host]) -> Namespace {
     let switch = Namespace::new("underlay");

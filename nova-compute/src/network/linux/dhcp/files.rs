@@ -306,10 +306,10 @@ fn classless_routes(segment: &Segment, subnet: &HostSubnet) -> Vec<(Cidr, IpAddr
             routes.push((other, on_link));
         }
     }
-    if let (Some(gateway), Some(all)) = (subnet.gateway, Cidr::around(on_link, 0)) {
-        if !routes.iter().any(|(to, _)| *to == all) {
-            routes.push((all, gateway));
-        }
+    if let (Some(gateway), Some(all)) = (subnet.gateway, Cidr::around(on_link, 0))
+        && !routes.iter().any(|(to, _)| *to == all)
+    {
+        routes.push((all, gateway));
     }
     routes
 }

@@ -10,7 +10,8 @@ use nova_core::network::{Cidr, MacAddress};
 
 use super::inet::{PACKET_MARKS, mark};
 use super::model::{Shape, Table};
-use super::plan::{Marks, Passes, Plan, Profile};
+use super::plan::{METADATA, Marks, Passes, Plan, Profile};
+use crate::network::linux::dhcp::SERVICE_MAC;
 
 const VERDICTS: Shape = Shape::map("typeof iifname : verdict");
 const PROFILES: Shape = Shape::map("typeof iifname : meta mark");
@@ -42,10 +43,14 @@ pub fn table(plan: &Plan, marks: &Marks) -> Table {
         ("nets6", SOURCE_NETS[1]),
         ("targets", TARGETS),
         ("any_target", NAMES),
+        ("near4", OWN4),
         ("own4", OWN4),
         ("own6", TARGETS),
         ("own_dhcp", NAMES),
         ("own_routers", NAMES),
+        ("served", NAMES),
+        ("loose", NAMES),
+        ("callers", OWN4),
     ];
     for (name, shape) in shapes {
         table.set(name, shape);
@@ -78,7 +83,13 @@ pub fn table(plan: &Plan, marks: &Marks) -> Table {
         into.add("leave", quoted(name), "goto to_uplink");
         for address in &rules.own {
             match address {
-                IpAddr::V4(address) => into.add("own4", format!("{} . {address}", quoted(name)), ""),
+                IpAddr::V4(address) => {
+                    into.add("near4", format!("{} . {address}", quoted(name)), "");
+                    // The service answers whoever asks: who has a service of their own does not.
+                    if METADATA != *address {
+                        into.add("own4", format!("{} . {address}", quoted(name)), "");
+                    }
+                }
                 IpAddr::V6(address) => into.add("own6", format!("{} . {}", quoted(name), number(*address)), ""),
             }
         }
@@ -88,6 +99,15 @@ pub fn table(plan: &Plan, marks: &Marks) -> Table {
         if rules.routers {
             into.add("own_routers", quoted(name), "");
         }
+    }
+    for name in &plan.asking.served {
+        into.add("served", quoted(name), "");
+    }
+    for name in &plan.asking.loose {
+        into.add("loose", quoted(name), "");
+    }
+    for (name, address) in &plan.asking.callers {
+        into.add("callers", format!("{} . {address}", quoted(name)), "");
     }
     table
 }
@@ -145,7 +165,22 @@ impl Filler<'_> {
     }
 }
 
+/// Guests ask for metadata under their own addresses, whatever else their ports may send: who answers tells them apart by
+/// that. A guest that does not know that the service is on its own link sends to its gateway; its frames are given the
+/// right way here.
+fn asking(table: &mut Table) {
+    table.chain(
+        "asking",
+        Some("type filter hook prerouting priority -310; policy accept;"),
+        [
+            "iifname @loose ip daddr 169.254.169.254 tcp dport 80 iifname . ip saddr != @callers drop".to_owned(),
+            format!("iifname @served ip daddr 169.254.169.254 ether daddr set {SERVICE_MAC}"),
+        ],
+    );
+}
+
 fn chains(table: &mut Table) {
+    asking(table);
     table.chain(
         "arriving",
         Some("type filter hook prerouting priority -300; policy accept;"),
@@ -279,7 +314,7 @@ fn chains(table: &mut Table) {
         None,
         [
             "iifname != @inside drop",
-            "ether type arp oifname . arp daddr ip @own4 drop",
+            "ether type arp oifname . arp daddr ip @near4 drop",
             "ether type arp oifname . arp saddr ip @own4 drop",
             "icmpv6 type { 135, 136 } oifname . @th,64,128 @own6 drop",
             "icmpv6 type { 133, 134 } oifname @own_routers drop",

@@ -1,7 +1,7 @@
 //! What the rulesets are made of: the ports with their taps, and what else is on their bridges.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nova_core::ids::{NetworkId, SecurityGroupId};
 use nova_core::network::{Cidr, HostNetwork, HostPort, MacAddress, PortSecurity, Segment, tap_name};
@@ -86,10 +86,39 @@ pub struct Plan {
     pub uplinks: BTreeMap<String, UplinkRules>,
     /// Bridges by name with what their zone is called.
     pub bridges: BTreeMap<String, NetworkId>,
+    /// How guests find the services on their bridges.
+    pub asking: Asking,
+}
+
+/// Who asks for metadata, and where.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Asking {
+    /// Ends whose network this host serves.
+    pub served: BTreeSet<String>,
+    /// Ends that may send from addresses which are not theirs.
+    pub loose: BTreeSet<String>,
+    /// Under which addresses these ask nevertheless: their own.
+    pub callers: BTreeSet<(String, Ipv4Addr)>,
+}
+
+impl Asking {
+    fn note(&mut self, segment: &Segment, tap: &str, port: &HostPort) {
+        if segment.serves {
+            self.served.insert(tap.to_owned());
+        }
+        // One that may use addresses of others (security off, or pairs of addresses) must not ask in their name.
+        if port.security.as_ref().is_none_or(|security| !security.pairs.is_empty()) {
+            self.loose.insert(tap.to_owned());
+            self.callers.extend(port.addresses.iter().filter_map(|(_, address)| match address {
+                IpAddr::V4(address) => Some((tap.to_owned(), *address)),
+                IpAddr::V6(_) => None,
+            }));
+        }
+    }
 }
 
 /// Where guests ask for their metadata.
-pub const METADATA: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(169, 254, 169, 254));
+pub const METADATA: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254));
 
 impl Plan {
     /// The plan of a host's network. `strangers` are taps on its bridges that nobody wants there.
@@ -105,6 +134,7 @@ impl Plan {
             for (port_id, port) in &segment.ports {
                 let inside = layout.is_some_and(|layout| layout.ours);
                 let passes = if layout.is_some() { passes(wanted, segment, port) } else { Passes::Nothing };
+                plan.asking.note(segment, &tap_name(*port_id), port);
                 plan.taps.insert(tap_name(*port_id), Tap { inside, passes });
             }
             let Some(layout) = layout else { continue };

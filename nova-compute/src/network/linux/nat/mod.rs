@@ -1,17 +1,14 @@
-//! Address translation on the host's side, what the host announces of its routers, and what of the services on a bridge
-//! may leave the host.
+//! Address translation on the host's side, and what the host announces of its routers.
 
 mod announce;
-mod bridge;
 mod host;
 mod nft;
 mod reach;
 
 pub use announce::{announcement, gratuitous_arp};
-pub use bridge::{BridgeRules, bridge_table};
 pub use host::{HostRules, host_table};
 pub use nft::{Table, Tables};
-pub(super) use reach::{keep_local, reach};
+pub(super) use reach::reach;
 
 /// Renders `elements = { … }`, or nothing.
 pub(super) fn elements<T: std::fmt::Display>(items: impl IntoIterator<Item = T>) -> String {

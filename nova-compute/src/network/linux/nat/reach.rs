@@ -1,12 +1,11 @@
-//! The host's side of its routers: routes to what they announce, answers for it on the public interface, its table; and
-//! what of the services on bridges stays here.
+//! The host's side of its routers: routes to what they announce, answers for it on the public interface, and its table.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use nova_core::ids::RouterId;
-use nova_core::network::{Cidr, HostRouter, IpVersion, SourceNat, tap_name};
+use nova_core::network::{Cidr, HostRouter, IpVersion, SourceNat};
 use serde::{Deserialize, Serialize};
 
 use super::super::links::{LinkState, Route, failed, run_in_namespace};
@@ -14,7 +13,7 @@ use super::super::names;
 use super::super::namespace;
 use super::super::router::{Pair, ROUTER_6, routed};
 use super::super::services::Work;
-use super::{BridgeRules, HostRules, announcement, bridge_table, host_table};
+use super::{HostRules, announcement, host_table};
 use crate::network::PlumbingError;
 
 /// No interface has this name.
@@ -221,45 +220,4 @@ async fn unannounce(work: &Work<'_>, wanted: &Announced) -> Result<(), PlumbingE
         }
     }
     write_announced(work, wanted)
-}
-
-/// Has what services and distributed legs say stay on this host.
-pub(in super::super) async fn keep_local(work: &Work<'_>) -> Result<(), PlumbingError> {
-    let rules = bridge_rules(work);
-    if rules == BridgeRules::default() {
-        return work.tables.remove(work.space(), "bridge", "nova_services").await;
-    }
-    work.tables.ensure(work.space(), None, &bridge_table(&rules)).await
-}
-
-fn bridge_rules(work: &Work<'_>) -> BridgeRules {
-    let mut rules = BridgeRules::default();
-    for (network, segment) in &work.wanted.segments {
-        let told = segment.subnets.values().any(|subnet| subnet.dhcp);
-        for (id, port) in &segment.ports {
-            let tap = tap_name(*id);
-            if segment.serves {
-                rules.served.insert(tap.clone());
-            }
-            if segment.serves && told {
-                rules.told.insert(tap.clone());
-            }
-            if port.instance.is_some() {
-                let four = port.addresses.iter().filter_map(|(_, address)| match address {
-                    IpAddr::V4(address) => Some((tap.clone(), *address)),
-                    IpAddr::V6(_) => None,
-                });
-                rules.callers.extend(four);
-            }
-            rules.ports.insert(tap);
-        }
-        if segment.serves && !work.for_all(*network) {
-            rules.services.insert(names::service_end(*network));
-        }
-    }
-    for (id, router) in &work.wanted.routers {
-        let shared = router.legs.iter().filter(|leg| leg.distributed);
-        rules.legs.extend(shared.map(|leg| names::leg_end(*id, leg.network)));
-    }
-    rules
 }

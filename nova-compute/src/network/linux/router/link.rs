@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     fn router(number: u128) -> RouterId {
-        format!("{}", uuid_text(number)).parse().unwrap()
+        uuid_text(number).parse().unwrap()
     }
 
     fn uuid_text(number: u128) -> String {
