@@ -1,5 +1,7 @@
 //! What changes while connections live, and what somebody else breaks.
 
+use std::process::{Child, Command, Stdio};
+
 use nova_compute::linux::firewall::Applied;
 use nova_core::network::Remote;
 
@@ -62,16 +64,39 @@ async fn who_leaves_a_group_is_cut_off() {
     assert!(two.reaches(three, &udp(two, three, (6, 5))));
 }
 
+/// What the kernel tells of changes to its rules.
+struct Monitor(Option<Child>);
+
+impl Monitor {
+    fn start(lan: &Lan) -> Self {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", lan.host.namespace.name(), "nft", "monitor"]);
+        Self(Some(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()))
+    }
+
+    fn stop(mut self) -> String {
+        let mut child = self.0.take().unwrap();
+        child.kill().unwrap();
+        String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
 #[tokio::test]
 #[ignore = "needs NOVA_TEST_NETNS"]
 async fn the_same_again_changes_nothing() {
     let mut lan = Lan::new(&[tcp(22)]).await;
     assert_eq!(lan.host.plumbing.applied().await, Some(Applied::Replaced));
-    let monitor = std::process::Command::new("ip")
-        .args(["netns", "exec", lan.host.namespace.name(), "nft", "monitor"])
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
+    lan.converge().await;
+    let monitor = Monitor::start(&lan);
     let before = lan.host.namespace.links().await.list().await.unwrap();
     for _ in 0..3 {
         lan.converge().await;
@@ -93,11 +118,11 @@ async fn the_same_again_changes_nothing() {
     assert_eq!(lan.host.plumbing.applied().await, Some(Applied::Replaced));
     open(&lan.one, &lan.two, 23);
 
-    let mut monitor = monitor;
-    monitor.kill().unwrap();
-    let seen = String::from_utf8(monitor.wait_with_output().unwrap().stdout).unwrap();
-    let first = seen.lines().next().unwrap_or_default();
-    assert!(first.contains("operator"), "the first that changed was {first}");
+    let seen = monitor.stop();
+    let before: Vec<&str> = seen.lines().take_while(|line| !line.contains("operator")).collect();
+    let ours = |line: &&&str| line.contains("bridge nova ") || line.contains("inet nova ");
+    assert!(before.len() < seen.lines().count(), "the operator's table is not in {seen}");
+    assert_eq!(before.iter().find(ours), None);
 }
 
 #[tokio::test]
@@ -162,7 +187,8 @@ async fn nothing_is_left_of_what_is_not_wanted() {
     lan.converge().await;
     let links = lan.host.namespace.links().await.list().await.unwrap();
     assert!(links.iter().all(|link| link.name == "lo" || link.name.starts_with("tap")), "{links:?}");
-    let rules = lan.host.namespace.output("nft", &["list", "ruleset"]);
+    let rules = ["bridge", "inet"].map(|family| lan.host.namespace.output("nft", &["list", "table", family, "nova"]));
+    let rules = rules.concat();
     for left in ["tap", "brq", "g_", "m4_", "m6_", "profile1"] {
         assert!(!rules.contains(left), "{left} is in {rules}");
     }

@@ -89,7 +89,7 @@ impl Scene {
             mac: mac(number),
             addresses: vec![(subnets[0], ip4(number).into()), (subnets[1], ip6(number).into())],
             hostname: format!("host-{number}"),
-            instance: None,
+            instance: Some(format!("{number:08x}-0000-4000-8000-000000000005").parse().unwrap()),
             admin_state_up: true,
             security,
         };

@@ -63,6 +63,9 @@ struct Memory {
     listing: String,
 }
 
+/// Rules and elements of a ruleset that is listed in some ten milliseconds.
+const SMALL: usize = 3000;
+
 /// The ruleset of a host.
 pub struct Firewall {
     nft: Nft,
@@ -136,6 +139,7 @@ impl Firewall {
         self.in_force = Some(new);
         self.sweep().await;
         self.generation = self.nft.generation().await.ok();
+        self.remember_listing().await?;
         Ok(Applied::Changed)
     }
 
@@ -161,6 +165,7 @@ impl Firewall {
         self.in_force = Some(new);
         self.garbage.clear();
         self.generation = self.nft.generation().await.ok();
+        self.remember_listing().await?;
         Ok(Applied::Replaced)
     }
 
@@ -186,10 +191,18 @@ impl Firewall {
         Ok(same)
     }
 
-    /// Notes how the kernel tells of what is in force, once things are quiet: with many rules that takes a while, in which
-    /// no change would get through.
+    /// May it be listed at once? With many rules that takes a while, in which no change would get through.
+    fn is_small(&self) -> bool {
+        let size = |table: &Arc<Table>| {
+            let elements: usize = table.sets.values().map(|set| set.elements.len()).sum();
+            elements + table.chains.values().map(|chain| chain.rules.len()).sum::<usize>()
+        };
+        self.in_force.as_ref().is_some_and(|ruleset| ruleset.tables.values().map(size).sum::<usize>() < SMALL)
+    }
+
+    /// Notes how the kernel tells of what is in force: at once, or when things are quiet.
     async fn remember_listing(&mut self) -> Result<(), PlumbingError> {
-        if !self.memory.listing.is_empty() || self.quiet < 2 {
+        if !self.memory.listing.is_empty() || (self.quiet < 2 && !self.is_small()) {
             return Ok(());
         }
         let listing = digest(&self.nft.list().await?);
