@@ -64,7 +64,12 @@ pub const DNSMASQ_CONFIG_FILE: Opt<Option<PathBuf>> = Opt::path("DEFAULT", "dnsm
 /// `DEFAULT.dns_server`
 pub const DNS_SERVER: Opt<Vec<String>> = Opt::list("DEFAULT", "dns_server")
     .roles(COMPUTE)
-    .help("The name servers that guests' questions are passed on to. None: those that the host uses itself.");
+    .help("Name servers that guests are told of besides their network's own, where their subnet names none.");
+/// `network.namespace_prefix`
+pub const NAMESPACE_PREFIX: Opt<String> = Opt::string("network", "namespace_prefix")
+    .default("")
+    .roles(COMPUTE)
+    .help("What the names of this host's network namespaces begin with; needed where several hosts share a machine.");
 
 /// Options of the network of hosts.
 pub const NETWORK_HOST_OPTIONS: &[OptionDecl] = &[
@@ -79,6 +84,7 @@ pub const NETWORK_HOST_OPTIONS: &[OptionDecl] = &[
     DHCP_LEASE_TIME.decl(),
     DNSMASQ_CONFIG_FILE.decl(),
     DNS_SERVER.decl(),
+    NAMESPACE_PREFIX.decl(),
 ];
 
 /// The settings of a host's plumbing.
@@ -106,8 +112,10 @@ pub struct PlumbingOptions {
     pub dhcp_lease_time: Duration,
     /// A configuration file of dnsmasq to read as well.
     pub dnsmasq_config_file: Option<PathBuf>,
-    /// Where names are asked for; none: where the host asks.
+    /// Name servers for guests whose subnet names none.
     pub dns_servers: Vec<IpAddr>,
+    /// What the names of its network namespaces begin with.
+    pub namespace_prefix: String,
 }
 
 impl PlumbingOptions {
@@ -126,6 +134,7 @@ impl PlumbingOptions {
             dhcp_lease_time: Duration::from_secs(86_400),
             dnsmasq_config_file: None,
             dns_servers: Vec::new(),
+            namespace_prefix: String::new(),
         }
     }
 
@@ -144,6 +153,7 @@ impl PlumbingOptions {
             dhcp_lease_time: config.get(&DHCP_LEASE_TIME),
             dnsmasq_config_file: config.get(&DNSMASQ_CONFIG_FILE),
             dns_servers: config.get(&DNS_SERVER).iter().filter_map(|server| server.parse().ok()).collect(),
+            namespace_prefix: config.get(&NAMESPACE_PREFIX),
             ..Self::new(host, state, tunnel_ip)
         }
     }
@@ -158,6 +168,10 @@ pub fn network_options_fit(config: &Config) -> Result<(), (&'static str, String)
     }
     let one = [("DEFAULT.my_ip", Some(config.get(&MY_IP))), ("network.tunnel_ip", config.get(&TUNNEL_IP))];
     let one = one.into_iter().filter_map(|(name, address)| address.map(|address| (name, address)));
+    let prefix = config.get(&NAMESPACE_PREFIX);
+    if prefix.len() > 64 || !prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        return Err(("network.namespace_prefix", format!("'{prefix}' is not of letters, digits and dashes")));
+    }
     let servers = config.get(&DNS_SERVER).into_iter().map(|address| ("DEFAULT.dns_server", address));
     for (name, address) in one.chain(servers) {
         address.parse::<IpAddr>().map_err(|_| (name, format!("'{address}' is not an IP address")))?;
@@ -220,6 +234,7 @@ mod tests {
             ("network.bridge_mappings=a:sixteen-letters-", "bridge_mappings"),
             ("network.tunnel_ip=here", "tunnel_ip"),
             ("DEFAULT.dns_server=ns.example", "dns_server"),
+            ("network.namespace_prefix=a/b", "namespace_prefix"),
         ] {
             let error = read(&[setting]).unwrap_err();
             assert!(error.contains(option), "{setting}: {error}");

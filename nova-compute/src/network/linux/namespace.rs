@@ -32,8 +32,8 @@ pub struct Namespaces {
 impl Namespaces {
     /// Those of the host with these settings.
     pub fn of(options: &PlumbingOptions) -> Self {
-        let prefix = options.namespace.as_ref().map(|name| format!("{name}-")).unwrap_or_default();
-        Self { prefix }
+        let own = options.namespace.as_ref().map(|name| format!("{name}-")).unwrap_or_default();
+        Self { prefix: format!("{own}{}", options.namespace_prefix) }
     }
 
     /// The name of the namespace for that.

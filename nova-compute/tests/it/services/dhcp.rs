@@ -198,3 +198,40 @@ async fn what_was_tampered_with_comes_back_and_what_is_unwanted_goes() {
     let links = host.space.links().await.list().await.unwrap();
     assert!(!links.iter().any(|link| link.name.starts_with("ns")), "{links:?}");
 }
+
+#[tokio::test]
+#[ignore = "needs NOVA_TEST_NETNS"]
+async fn addresses_of_version_6_are_told_by_dhcp() {
+    let mut host = Host::new("h").await;
+    host.add_network(6, "2001:db8:6::/64", "2001:db8:6::1");
+    let guest = host.add_guest(6, 5, "2001:db8:6::77", "web").await;
+    // Its link-local address is good at once.
+    guest.space.output("ip", &["link", "set", "eth0", "down"]);
+    guest.space.output("ip", &["link", "set", "eth0", "addrgenmode", "eui64"]);
+    guest.space.run(|| std::fs::write("/proc/sys/net/ipv6/conf/eth0/accept_dad", "0")).unwrap();
+    guest.space.output("ip", &["link", "set", "eth0", "up"]);
+    host.space.links_run().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/services/dhclient.sh");
+    let told = format!("NOVA_TEST_TOLD={}", file("told"));
+    let (leases, pid) = (file("leases"), file("pid"));
+    let words = ["-6", "-1", "-d", "-q", "-lf", &leases, "-pf", &pid, "-e", &told, "-sf", script, "eth0"];
+    let mut client = std::process::Command::new("ip");
+    client.args(["netns", "exec", guest.space.name(), "dhclient"]).args(words);
+    client.stderr(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+    let mut client = client.spawn().unwrap();
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    let told = loop {
+        match std::fs::read_to_string(file("told")) {
+            Ok(text) if text.contains("reason=BOUND6") => break text,
+            _ => assert!(std::time::Instant::now() < deadline, "nobody has told it anything"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    client.kill().unwrap();
+    client.wait().unwrap();
+    assert!(told.contains("new_ip6_address=2001:db8:6::77\n"), "{told}");
+    assert!(told.contains("new_dhcp6_domain_search=novalocal.\n"), "{told}");
+    assert!(told.contains("new_dhcp6_name_servers=fe80::a9fe:a9fe\n"), "{told}");
+}

@@ -8,7 +8,7 @@ use std::path::Path;
 use nova_core::ids::{NetworkId, SubnetId};
 use nova_core::network::{Cidr, HostSubnet, IpVersion, MacAddress, Segment};
 
-use super::{LINK, SERVICE_ADDRESS};
+use super::{LINK, SERVICE_ADDRESS, SERVICE_LINK_LOCAL};
 use crate::network::PlumbingOptions;
 
 /// What a dnsmasq is told.
@@ -272,8 +272,7 @@ fn options_six(subnet: &HostSubnet, options: &PlumbingOptions, domain: &str) -> 
     let mut servers: Vec<String> =
         servers(subnet, options, IpVersion::V6).iter().map(|server| format!("[{server}]")).collect();
     if servers.is_empty() {
-        // Its own link-local address.
-        servers.push("[fe80::]".to_owned());
+        servers.push(format!("[{SERVICE_LINK_LOCAL}]"));
     }
     let mut lines = vec![format!("option6:dns-server,{}", servers.join(","))];
     if !domain.is_empty() {

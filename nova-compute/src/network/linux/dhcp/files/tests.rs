@@ -119,7 +119,7 @@ fn guests_are_told_of_their_subnet() {
         format!("{tag},249,{routes}"),
         format!("{tag},option:router,10.0.0.1"),
         format!("{tag},option:dns-server,169.254.169.254,9.9.9.9"),
-        "tag:s66666666000040008000000000000006,option6:dns-server,[fe80::]".to_owned(),
+        "tag:s66666666000040008000000000000006,option6:dns-server,[fe80::a9fe:a9fe]".to_owned(),
         "tag:s66666666000040008000000000000006,option6:domain-search,novalocal".to_owned(),
     ];
     assert_eq!(files.files["options"], expected.map(|line| line + "\n").concat());
