@@ -5,6 +5,7 @@ mod workers;
 
 use std::sync::Arc;
 
+use nova::network::{NetworkManager, NetworkOptions, Notifier};
 use nova_core::clock::Clock;
 use nova_core::entropy::Entropy;
 use nova_core::ids::HostName;
@@ -32,6 +33,13 @@ pub struct Foundation {
 }
 
 impl Foundation {
+    /// The books of networks, and who tells of what that service changes.
+    fn networks(&self, config: &Config, role: Role) -> Arc<NetworkManager> {
+        let (store, options) = (self.store.clone(), NetworkOptions::from_config(config));
+        let manager = NetworkManager::new(store, self.clock.clone(), self.entropy.clone(), options);
+        Arc::new(manager.telling(Notifier::new(self.client(config, role), self.entropy.clone())))
+    }
+
     fn client(&self, config: &Config, role: Role) -> RpcClient {
         let sender = Sender { role, host: HostName::new(config.get(&common::HOST)) };
         RpcClient::new(self.bus.clone(), sender, self.clock.clone(), self.entropy.clone())

@@ -10,7 +10,7 @@ use nova::conductor::BusOrders;
 use nova::identity::{Catalog, IdentityManager, IdentityOptions};
 use nova::image::{ImageManager, ImageOptions};
 use nova::live::Live;
-use nova::network::{NetworkManager, NetworkOptions};
+use nova::network::NetworkManager;
 use nova_core::contracts::ImageService;
 use nova_core::options::Config;
 use nova_core::rpc::Role;
@@ -55,13 +55,7 @@ impl ApiPart {
             IdentityOptions::from_config(config),
         );
         let identity = Arc::new(identity.await.map_err(|e| StartError::new("identity cannot start", &e))?);
-        let network = NetworkManager::new(
-            on.store.clone(),
-            on.clock.clone(),
-            on.entropy.clone(),
-            NetworkOptions::from_config(config),
-        );
-        let network = Arc::new(network);
+        let network = on.networks(config, Role::Api);
         begin_networks(&identity, &network).await?;
         let first_start = clouds::write_at_first_start(&identity, state, &public_url).await?;
         background.spawn(|stop| identity.clone().run(stop));

@@ -31,6 +31,7 @@ impl ConductorPart {
             entropy: on.entropy.clone(),
             options: options.clone(),
         });
+        let conductor = conductor.with_network(on.networks(config, Role::Conductor));
         let running = conductor.start().await.map_err(|e| StartError::new("the conductor cannot start", &e))?;
         Ok(Self { options, running })
     }

@@ -9,12 +9,15 @@ mod flavors;
 mod hypervisors;
 mod input;
 mod instance_actions;
+mod interfaces;
 mod keypairs;
 mod limits;
 mod links;
 mod options;
 mod orders;
+mod proxies;
 mod server_groups;
+mod server_networks;
 pub mod servers;
 mod services;
 #[cfg(test)]
@@ -66,9 +69,6 @@ pub const APPLICATION: &str = "osapi_compute";
 
 /// Server actions that Nova has and that are not offered here.
 const NOT_OFFERED: &[&str] = &[
-    "addFixedIp",
-    "addFloatingIp",
-    "addSecurityGroup",
     "changePassword",
     "confirmResize",
     "createBackup",
@@ -86,9 +86,6 @@ const NOT_OFFERED: &[&str] = &[
     "os-resetState",
     "pause",
     "rebuild",
-    "removeFixedIp",
-    "removeFloatingIp",
-    "removeSecurityGroup",
     "rescue",
     "resetNetwork",
     "resize",
@@ -126,5 +123,11 @@ pub fn compute_application(deps: Arc<ComputeApi>) -> Application {
         .resource(Arc::new(extensions::Extensions))
         .resource(Arc::new(aggregates::Aggregates::new(Arc::clone(&deps))))
         .resource(Arc::new(server_groups::ServerGroups::new(Arc::clone(&deps))))
+        .resource(Arc::new(interfaces::Interfaces::new(Arc::clone(&deps))))
+        .resource(Arc::new(server_networks::ServerNetworkActions::new(Arc::clone(&deps))))
+        .resource(Arc::new(proxies::Networks::new(Arc::clone(&deps))))
+        .resource(Arc::new(proxies::FloatingIps::new(Arc::clone(&deps))))
+        .resource(Arc::new(proxies::SecurityGroups::new(Arc::clone(&deps))))
+        .resource(Arc::new(proxies::Gone))
         .resource(Arc::new(availability_zones::AvailabilityZones::new(deps)))
 }

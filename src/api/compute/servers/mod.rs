@@ -20,7 +20,7 @@ mod filters;
 mod ips;
 mod list;
 mod mapping;
-mod networks;
+pub(super) mod networks;
 mod resolve;
 mod show;
 mod sorting;
@@ -29,6 +29,7 @@ pub mod view;
 
 use std::sync::Arc;
 
+pub(super) use actions::Start;
 pub use networks::ServerNetworks;
 
 use http::Method;
