@@ -48,14 +48,23 @@ pub fn registry() -> Registry {
         .with(nova::identity::IDENTITY_OPTIONS)
         .with(nova::image::IMAGE_OPTIONS)
         .with(nova::network::NETWORK_OPTIONS)
+        .with(nova::network::SEGMENT_OPTIONS)
+        .with(nova::network::service::HOSTS_OPTIONS)
+        .with(nova::network::NEUTRON_OPTIONS)
         .with(nova::conductor::CONDUCTOR_OPTIONS)
         .with(nova::metadata::METADATA_OPTIONS)
         .with(nova::scheduler::SCHEDULER_OPTIONS)
         .with(nova_compute::COMPUTE_OPTIONS)
+        .with(nova_compute::NETWORK_HOST_OPTIONS)
         .with(nova_core::options::hosts::OPTIONS)
         .check(nova_core::options::hosts::names_fit)
         .check(nova_core::options::hosts::cpu_sets_fit)
         .check(nova::network::ranges_fit)
+        .check(nova::network::segments_fit)
+        .check(nova::network::service::gateways_fit)
+        .check(nova_compute::network_options_fit)
+        .check(crate::hosts::plumbing_fits)
+        .check(nova::network::neutron_fits)
 }
 
 /// The machine's name.

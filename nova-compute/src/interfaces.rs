@@ -14,8 +14,8 @@ use nova_virt::{ErrorKind, HypervisorError, InterfaceSpec};
 use crate::agent::Agent;
 use crate::network::{BooksPlumbing, HostNetworkAgent, Plumbing, PlumbingError};
 
-/// Tries to take back an interface that was not plugged in whole.
-const UNDO_TRIES: u32 = 4;
+/// Tries to unplug an interface.
+const TRIES: u32 = 4;
 
 /// The network of a host that has none: interfaces lead nowhere, and are there at once.
 pub(crate) struct NoNetwork;
@@ -50,11 +50,16 @@ impl Agent {
         match self.plug(id, vif).await {
             Ok(()) => self.done(order, self.plugged(std::slice::from_ref(vif))).await,
             Err(error) => {
-                self.unplug_surely(id, &vif.mac_address.to_string()).await;
+                let left = self.unplug(id, &vif.mac_address.to_string()).await;
+                let left = left.err().filter(|left| left.kind() != ErrorKind::Unsupported);
+                if let Some(left) = &left {
+                    tracing::warn!(instance = %id, port = %vif.port_id, "the interface was not taken back: {}", chain(left));
+                }
                 StepOutcome::Failed {
                     message: format!("Failed to attach network adapter device to {id}"),
                     details: chain(&error),
-                    retryable: false,
+                    // Whether nothing of it is left.
+                    retryable: left.is_none(),
                 }
             }
         }
@@ -68,28 +73,26 @@ impl Agent {
         Ok(())
     }
 
-    /// Takes back what may be there of an interface that was not plugged in.
-    async fn unplug_surely(&self, id: InstanceId, mac_address: &str) {
+    /// Unplugs, and tries again: an answer may be lost, and what is unplugged once is so for good. Without the guest there
+    /// is no interface of it either.
+    async fn unplug(&self, id: InstanceId, mac_address: &str) -> Result<(), HypervisorError> {
         let mut wait = Duration::from_millis(500);
-        for attempt in 1..=UNDO_TRIES {
+        for attempt in 1.. {
             match self.hypervisor.detach_interface(id, mac_address).await {
-                Ok(()) => return,
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Unsupported) => return,
-                Err(error) if attempt == UNDO_TRIES => {
-                    tracing::warn!(instance = %id, mac_address, "the interface was not taken back: {}", chain(&error));
-                }
+                Ok(()) => break,
+                Err(error) if error.kind() == ErrorKind::NotFound => break,
+                Err(error) if attempt == TRIES || error.kind() == ErrorKind::Unsupported => return Err(error),
                 Err(_) => tokio::time::sleep(wait).await,
             }
             wait *= 2;
         }
+        Ok(())
     }
 
     pub(crate) async fn detach_interface(&self, order: &Order<DetachInterfaceOrder>) -> StepOutcome {
         let id = order.instance_id;
-        match self.hypervisor.detach_interface(id, &order.body.mac_address.to_string()).await {
+        match self.unplug(id, &order.body.mac_address.to_string()).await {
             Ok(()) => self.done(order, Vec::new()).await,
-            // Without the guest there is no interface of it either.
-            Err(error) if error.kind() == ErrorKind::NotFound => self.done(order, Vec::new()).await,
             Err(error) => StepOutcome::Failed {
                 message: format!("Failed to detach network adapter device from {id}"),
                 details: chain(&error),

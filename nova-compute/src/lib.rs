@@ -30,8 +30,8 @@ pub use metadata::{MetadataLimits, MetadataServer, MetadataSource, RpcMetadataSo
 #[cfg(target_os = "linux")]
 pub use network::linux;
 pub use network::{
-    BooksPlumbing, Converged, HostNetworkAgent, MetadataDoor, NETWORK_HOST_OPTIONS, PLUMBING, Plumbing, PlumbingError,
-    PlumbingOptions, network_options_fit,
+    BooksPlumbing, Converged, HostNetworkAgent, MetadataDoor, NETWORK_HOST_OPTIONS, NetworkAgent, NetworkAgentOptions,
+    NetworkAgentParts, PLUMBING, Plumbing, PlumbingError, PlumbingOptions, network_options_fit,
 };
 pub use options::{COMPUTE_OPTIONS, ComputeOptions};
 pub use stats::Monitors;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use nova_core::ids::{InstanceId, PortId};
 use nova_core::rpc::compute::{
     AttachInterface, BuildAndRunInstance, BuildOrder, CacheImage, CacheImageReply, CacheImageRequest, ConsoleOutput,
-    ConsoleOutputRequest, DetachInterface, GetConsoleOutput, Order, Ping, RebootInstance, StartInstance, StopInstance,
-    TerminateInstance,
+    ConsoleOutputRequest, DetachInterface, GetConsoleOutput, NetworkChanged, Order, Ping, RebootInstance,
+    StartInstance, StopInstance, TerminateInstance,
 };
 use nova_core::rpc::conductor::{ReportStep, ReportStepRequest, StepOutcome, Verdict};
 use nova_core::rpc::{Refusal, RefusalKind};
@@ -27,7 +27,7 @@ const UNDO_TRIES: u32 = 4;
 
 impl Agent {
     pub(crate) fn dispatcher(&self) -> Dispatcher {
-        let [a, b, c, d, e, f, g, h, i] = std::array::from_fn(|_| self.clone());
+        let [a, b, c, d, e, f, g, h, i, j] = std::array::from_fn(|_| self.clone());
         Dispatcher::new("compute")
             .method::<BuildAndRunInstance, _, _>(move |incoming, order| {
                 let agent = a.clone();
@@ -80,6 +80,10 @@ impl Agent {
             .method::<DetachInterface, _, _>(move |incoming, order| {
                 let agent = i.clone();
                 async move { agent.carry_out(incoming, &order, None, agent.detach_interface(&order)).await }
+            })
+            .method::<NetworkChanged, _, _>(move |_, ()| {
+                j.network.changed();
+                async { Ok(()) }
             })
             .method::<Ping, _, _>(|_, ()| async { Ok(()) })
     }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use nova_core::ids::{
-    FloatingIpId, NetworkId, PortId, ProjectId, RouterId, SecurityGroupId, SecurityGroupRuleId, SubnetId,
+    FloatingIpId, HostName, NetworkId, PortId, ProjectId, RouterId, SecurityGroupId, SecurityGroupRuleId, SubnetId,
 };
 use nova_core::network::{
     FloatingIp, Network, NetworkResource, Port, PortStatus, Router, SecurityGroup, SecurityGroupRule, Subnet,
@@ -295,8 +295,13 @@ pub trait NetworkStore: NetworkHostStore + Send + Sync {
     /// Removes a port: its addresses are free, floating ones stand for nothing. Of two that do it, one is told
     /// [`StoreError::NotFound`]. Ports of routers go with what the router does.
     async fn delete_port(&self, id: PortId) -> Result<Port, StoreError>;
-    /// Writes how ports work, in one transaction; absent ones are passed over. Returns those that it changed.
-    async fn set_port_statuses(&self, statuses: &BTreeMap<PortId, PortStatus>) -> Result<Vec<Port>, StoreError>;
+    /// Writes how ports of a host work, in one transaction; those that are gone or elsewhere are passed over. Returns those
+    /// that it changed.
+    async fn set_port_statuses(
+        &self,
+        host: &HostName,
+        statuses: &BTreeMap<PortId, PortStatus>,
+    ) -> Result<Vec<Port>, StoreError>;
 
     /// A new floating address.
     async fn create_floating_ip(&self, new: NewFloatingIp) -> Result<FloatingIp, StoreError>;

@@ -52,8 +52,8 @@ pub struct TaskContext {
     pub now: Timestamp,
     /// The power state that the host reported with the step that ended last.
     pub reported_power: Option<PowerState>,
-    /// The step that failed last did so on its host, which has nothing left of it.
-    pub reported: bool,
+    /// The step that failed last did so on its host, which says that nothing of it is left there.
+    pub left_nothing: bool,
     /// Interfaces that this drive has made or read.
     pub vifs: Option<Vec<Vif>>,
     /// Hosts that this drive lost to others when they were to be booked.
@@ -74,7 +74,7 @@ impl TaskContext {
             action,
             now,
             reported_power: None,
-            reported: false,
+            left_nothing: false,
             vifs: None,
             lost: Vec::new(),
             book: None,

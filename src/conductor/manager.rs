@@ -8,7 +8,7 @@ use nova_core::error::chain;
 use nova_core::network::NetworkService;
 use nova_core::request::RequestSpec;
 use nova_core::rpc::conductor::{
-    CacheImage, ConfirmStrays, Heartbeat, ListAssigned, Ping, ReportPowerStates, ReportStep, StartTask,
+    CacheImage, ConfirmStrays, GetMetadata, Heartbeat, ListAssigned, Ping, ReportPowerStates, ReportStep, StartTask,
     StartTaskRequest,
 };
 use nova_core::task::{Event, Task, Work};
@@ -26,6 +26,7 @@ use super::ports::Plugged;
 use super::steps::{self, Services, StepError};
 use crate::image::GrantKey;
 use crate::live::Live;
+use crate::metadata::MetadataManager;
 
 /// Messages in hand at once. Some wait for a scheduler or a slow store, and must not keep heartbeats out.
 const PREFETCH: usize = 1024;
@@ -122,6 +123,7 @@ impl Conductor {
 
     fn dispatcher(&self) -> Dispatcher {
         let [a, b, c, d, e, f, g] = std::array::from_fn(|_| self.clone());
+        let metadata = self.metadata();
         Dispatcher::new("conductor")
             .method::<StartTask, _, _>(move |_, request| {
                 let conductor = a.clone();
@@ -151,7 +153,17 @@ impl Conductor {
                 let conductor = g.clone();
                 async move { conductor.cache_image(incoming, request).await }
             })
+            .method::<GetMetadata, _, _>(move |incoming, request| {
+                let metadata = metadata.clone();
+                async move { metadata.answer(incoming, request).await }
+            })
             .method::<Ping, _, _>(|_, ()| async { Ok(()) })
+    }
+
+    /// Knows what guests may learn.
+    fn metadata(&self) -> MetadataManager {
+        let (store, network) = (self.store.clone(), self.services.network.clone());
+        MetadataManager::new(store, network, self.entropy.clone(), self.services.options.get().guests.clone())
     }
 
     /// Takes up new tasks; the servers of one request are placed together, all or none.

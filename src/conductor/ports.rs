@@ -1,18 +1,19 @@
 //! Ports around the tasks: those of guests that run are written as working, and those that a build made that was given up
 //! meanwhile go.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nova_core::context::RequestContext;
 use nova_core::error::chain;
-use nova_core::ids::{InstanceId, PortId, RequestId, TaskId};
+use nova_core::ids::{HostName, InstanceId, PortId, RequestId, TaskId};
 use nova_core::instance::Instance;
 use nova_core::network::{NetworkService, PortStatus};
+use nova_core::rpc::{Refusal, RefusalKind};
 use nova_core::state::{TaskState, VmState};
 use nova_db::{Deleted, InstanceQuery, StoreError};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::engine::{DriveError, earlier};
@@ -30,25 +31,48 @@ const BATCH: usize = 200;
 /// Ports that hosts have plugged in, and that are still to be written as working.
 #[derive(Debug, Default)]
 pub(super) struct Plugged {
-    waiting: Mutex<Vec<PortId>>,
+    waiting: Mutex<Waiting>,
     some: Notify,
 }
 
+#[derive(Debug, Default)]
+struct Waiting {
+    ports: BTreeMap<HostName, BTreeSet<PortId>>,
+    /// Who is told that they are written.
+    tell: Vec<oneshot::Sender<()>>,
+    /// Nobody writes any more.
+    ended: bool,
+}
+
 impl Plugged {
-    /// Will be written soon.
-    pub(super) fn add(&self, ports: &[PortId]) {
-        if !ports.is_empty() {
-            self.waiting().extend(ports);
-            self.some.notify_one();
+    /// Will be written soon; then the answer comes. Without one it was not written.
+    fn add(&self, host: &HostName, ports: &[PortId]) -> oneshot::Receiver<()> {
+        let (tell, told) = oneshot::channel();
+        let mut waiting = self.waiting();
+        if !waiting.ended {
+            waiting.ports.entry(host.clone()).or_default().extend(ports);
+            waiting.tell.push(tell);
         }
+        drop(waiting);
+        self.some.notify_one();
+        told
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Vec<PortId>> {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Conductor {
+    /// A host has plugged these in: its report is answered once that is written, so that it is not lost.
+    pub(super) async fn plugged_in(&self, host: &HostName, ports: &[PortId]) -> Result<(), Refusal> {
+        if ports.is_empty() || self.services.network.is_none() {
+            return Ok(());
+        }
+        let written = self.plugged.add(host, ports).await;
+        written.map_err(|_| Refusal::new(RefusalKind::Unavailable, "that the ports work was not written"))
+    }
+
     /// Writes what is plugged in, a short while after the first of it. At the end, what is left.
     pub(super) async fn write_plugged_until(&self, stop: CancellationToken) {
         let Some(network) = self.services.network.clone() else { return };
@@ -58,18 +82,22 @@ impl Conductor {
                 () = stop.cancelled() => {}
                 () = async { self.plugged.some.notified().await; tokio::time::sleep(WINDOW).await } => {}
             }
-            self.write_plugged(&network).await;
+            self.write_plugged(&*network, stop.is_cancelled()).await;
         }
     }
 
-    async fn write_plugged(&self, network: &Arc<dyn NetworkService>) {
-        let ports = std::mem::take(&mut *self.plugged.waiting());
-        let statuses: BTreeMap<_, _> = ports.into_iter().map(|port| (port, PortStatus::Active)).collect();
-        if statuses.is_empty() {
-            return;
+    async fn write_plugged(&self, network: &dyn NetworkService, last: bool) {
+        let waiting = std::mem::replace(&mut *self.plugged.waiting(), Waiting { ended: last, ..Waiting::default() });
+        for (host, ports) in waiting.ports {
+            let statuses = ports.into_iter().map(|port| (port, PortStatus::Active)).collect();
+            if let Err(error) = network.set_statuses(&self.own_context(), &host, &statuses).await {
+                // Whoever waits hears nothing, and tries again.
+                return tracing::warn!("ports that work were not written as such: {}", chain(&error));
+            }
         }
-        if let Err(error) = network.set_statuses(&self.own_context(), &statuses).await {
-            tracing::warn!("ports that work were not written as such: {}", chain(&error));
+        for tell in waiting.tell {
+            // One that does not wait any more need not know.
+            let _ = tell.send(());
         }
     }
 

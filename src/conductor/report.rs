@@ -25,8 +25,9 @@ impl Conductor {
         for _ in 0..TRIES {
             match self.record_step(&incoming, &request).await {
                 Ok(verdict) => {
-                    if let (Verdict::Recorded, StepOutcome::Done { plugged, .. }) = (verdict, &request.outcome) {
-                        self.plugged.add(plugged);
+                    // Also of a report that was heard before: its answer may be lost.
+                    if let StepOutcome::Done { plugged, .. } = &request.outcome {
+                        self.plugged_in(&incoming.sender.host, plugged).await?;
                     }
                     return Ok(verdict);
                 }
@@ -66,7 +67,7 @@ impl Conductor {
                     details: format!("{}: {details}", incoming.sender.host),
                     retryable: *retryable,
                 };
-                cx.reported = true;
+                cx.left_nothing = *retryable;
                 cx.task.record(step, Event::Failed(failure));
             }
         }

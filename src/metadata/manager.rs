@@ -39,16 +39,16 @@ pub enum MetadataError {
 #[derive(Clone)]
 pub struct MetadataManager {
     store: Arc<dyn ComputeStore>,
-    network: Arc<dyn NetworkService>,
+    network: Option<Arc<dyn NetworkService>>,
     entropy: Arc<dyn Entropy>,
     options: GuestOptions,
 }
 
 impl MetadataManager {
-    /// Over these collaborators.
+    /// Over these collaborators. Without a network service there are no interfaces.
     pub fn new(
         store: Arc<dyn ComputeStore>,
-        network: Arc<dyn NetworkService>,
+        network: Option<Arc<dyn NetworkService>>,
         entropy: Arc<dyn Entropy>,
         options: GuestOptions,
     ) -> Self {
@@ -84,7 +84,10 @@ impl MetadataManager {
     async fn read(&self, instance: &Instance) -> Result<InstanceMetadata, MetadataError> {
         let id = instance.id;
         let context = RequestContext::internal(RequestId::generate(&*self.entropy));
-        let vifs = self.network.interfaces(&context, &[id]).await;
+        let vifs = match &self.network {
+            Some(network) => network.interfaces(&context, &[id]).await,
+            None => Ok(Vec::new()),
+        };
         let vifs = vifs.map_err(|source| MetadataError::Network { instance: id, source })?;
         let mut document = document(instance, vifs.into_iter().map(|(_, vif)| vif).collect(), &self.options);
         if let (Some(_), Some(host)) = (instance.topology(), &instance.host) {

@@ -63,7 +63,8 @@ async fn world(options: ProxyOptions) -> (Api, MetadataManager, Instance) {
     let entropy = Arc::new(SeededEntropy::new(3));
     let network: Arc<dyn NetworkService> =
         Arc::new(NetworkManager::new(networks, Arc::new(TestClock), entropy.clone(), NetworkOptions::default()));
-    let manager = MetadataManager::new(bench.api.store.clone(), network, entropy.clone(), GuestOptions::default());
+    let manager =
+        MetadataManager::new(bench.api.store.clone(), Some(network), entropy.clone(), GuestOptions::default());
     let enabled_apis = vec![EnabledApi { name: "metadata".into(), address: Some("127.0.0.1:8775".into()) }];
     let mut registry = Registry::new(FilterDeps {
         identity: Arc::new(NoOne),
@@ -224,7 +225,7 @@ async fn interfaces_and_keys_are_in_the_document() {
     let context = testing::context();
     let vifs = network.allocate(&context, &wanted).await.unwrap();
     let options = GuestOptions { domain: String::new(), ..GuestOptions::default() };
-    let manager = MetadataManager::new(bench.api.store.clone(), network, entropy, options);
+    let manager = MetadataManager::new(bench.api.store.clone(), Some(network), entropy, options);
     let about = manager.get(instance.id).await.unwrap().unwrap();
     assert_eq!((&about.vifs, about.hostname.as_str(), about.keys.len()), (&vifs, "server", 1));
     assert_eq!(about.vifs[0].addresses.len(), 1);

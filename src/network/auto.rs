@@ -137,7 +137,7 @@ impl NetworkManager {
         let (outer, range) = self.auto_parts().await?;
         let network = Network { name: "auto_allocated_network".to_owned(), ..self.new_network(id, project) };
         let limit = |resource| self.limit(resource);
-        let made = unless_there(self.store.create_network(network, limit(NetworkResource::Network)).await);
+        let made = unless_there(self.create_network(network, limit(NetworkResource::Network)).await);
         or_failure(made, "Unable to provide tenant private network")?;
         let subnet = Subnet {
             name: "auto_allocated_subnet_v4".to_owned(),
@@ -235,7 +235,7 @@ impl NetworkManager {
         let id = NetworkId::from_uuid(derived(&["public network"]));
         let network =
             Network { name: "public".to_owned(), external: true, is_default: true, ..self.new_network(id, &project) };
-        unless_there(self.store.create_network(network, None).await)?;
+        unless_there(self.create_network(network, None).await)?;
         let subnet = SubnetId::from_uuid(derived(&["public subnet"]));
         let subnet =
             Subnet { name: "public".to_owned(), enable_dhcp: false, ..self.new_subnet(subnet, id, &project, range) };

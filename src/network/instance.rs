@@ -159,8 +159,13 @@ impl NetworkService for NetworkManager {
         }
     }
 
-    async fn set_statuses(&self, _context: &RequestContext, ports: &BTreeMap<PortId, PortStatus>) -> Answer<()> {
-        self.store.set_port_statuses(ports).await.map(drop).map_err(failed)
+    async fn set_statuses(
+        &self,
+        _context: &RequestContext,
+        host: &HostName,
+        ports: &BTreeMap<PortId, PortStatus>,
+    ) -> Answer<()> {
+        self.store.set_port_statuses(host, ports).await.map(drop).map_err(failed)
     }
 
     async fn interfaces(&self, _context: &RequestContext, instances: &[InstanceId]) -> Answer<Vec<(InstanceId, Vif)>> {
@@ -217,6 +222,10 @@ impl NetworkManager {
                 }
             }
             RequestedNetworks::These(interfaces) => {
+                let mut named = BTreeSet::new();
+                if let Some(id) = interfaces.iter().filter_map(|i| i.port_id).find(|id| !named.insert(*id)) {
+                    return Err(NetworkServiceError::PortTwice { id });
+                }
                 for id in interfaces.iter().filter(|i| i.port_id.is_none()).filter_map(|i| i.network_id) {
                     self.bootable_network(context, project, id).await?;
                 }
@@ -517,7 +526,8 @@ fn vif(port: &Port, network: Option<&Network>, subnets: &BTreeMap<SubnetId, Subn
             gateway: subnet.gateway_ip,
             dns: subnet.dns_nameservers.clone(),
             routes: subnet.host_routes.clone(),
-            dhcp: subnet.enable_dhcp,
+            // On the operator's bridge nobody of ours tells it.
+            dhcp: subnet.enable_dhcp && network.is_none_or(|network| network.network_type.as_deref() != Some("flat")),
             ipv6_address_mode: subnet.ipv6_address_mode.clone(),
             floating: floating.iter().filter(stands).map(|one| one.floating_ip_address).collect(),
         })

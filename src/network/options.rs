@@ -3,6 +3,8 @@
 use nova_core::network::{Cidr, NetworkLimits, NetworkResource, check_subnet};
 use nova_core::options::{Config, Opt, OptionDecl};
 
+use super::{Gateways, SegmentOptions, service};
+
 const API: &[&str] = &["nova-api"];
 
 macro_rules! quotas {
@@ -76,6 +78,12 @@ pub struct NetworkOptions {
     pub auto_subnet: Option<Cidr>,
     /// `network.public_subnet`.
     pub public_subnet: Option<Cidr>,
+    /// What carries networks.
+    pub segments: SegmentOptions,
+    /// Where gateways are (`DEFAULT.multi_host`, `DEFAULT.network_host`).
+    pub gateways: Gateways,
+    /// `DEFAULT.agent_down_time`.
+    pub agent_down_time: std::time::Duration,
 }
 
 /// Is what is said of ranges such? An entry of [`Registry::check`](nova_core::options::Registry::check).
@@ -104,12 +112,16 @@ impl Default for NetworkOptions {
             max_limit: None,
             auto_subnet: "10.0.0.0/24".parse().ok(),
             public_subnet: None,
+            segments: SegmentOptions::default(),
+            gateways: Gateways::EveryHost,
+            agent_down_time: std::time::Duration::from_secs(75),
         }
     }
 }
 
 impl NetworkOptions {
-    /// Reads what the configuration says. The registry must know [`NETWORK_OPTIONS`].
+    /// Reads what the configuration says. The registry must know [`NETWORK_OPTIONS`],
+    /// [`SEGMENT_OPTIONS`](super::SEGMENT_OPTIONS) and [`service::HOSTS_OPTIONS`].
     pub fn from_config(config: &Config) -> Self {
         let limits = QUOTAS.iter().map(|(resource, option)| (*resource, u64::try_from(config.get(option)).ok()));
         Self {
@@ -118,6 +130,9 @@ impl NetworkOptions {
             max_limit: usize::try_from(config.get(&MAX_LIMIT)).ok(),
             auto_subnet: config.get(&AUTO_SUBNET).parse().ok(),
             public_subnet: config.get(&PUBLIC_SUBNET).parse().ok(),
+            segments: SegmentOptions::from_config(config),
+            gateways: service::gateways(config),
+            agent_down_time: config.get(&service::AGENT_DOWN_TIME),
         }
     }
 }

@@ -22,6 +22,14 @@ pub enum Gateways {
 }
 
 impl Gateways {
+    /// The one host that is everybody's, if there is one.
+    pub fn node(&self) -> Option<&HostName> {
+        match self {
+            Self::EveryHost => None,
+            Self::Node(node) => Some(node),
+        }
+    }
+
     /// Is the host the one node?
     pub fn is_node(&self, host: &HostName) -> bool {
         matches!(self, Self::Node(node) if node == host)
@@ -114,11 +122,7 @@ impl<'a> View<'a> {
     /// Where the other hosts' ends are that frames to everybody must reach.
     fn peers(&self, network: NetworkId) -> BTreeSet<IpAddr> {
         let hosts = self.ports_on(network).filter_map(|port| port.host.as_ref());
-        let node = match self.gateways {
-            Gateways::EveryHost => None,
-            Gateways::Node(node) => Some(node),
-        };
-        let others = hosts.chain(node).filter(|host| *host != self.host);
+        let others = hosts.chain(self.gateways.node()).filter(|host| *host != self.host);
         others.filter_map(|host| self.books.tunnels.get(host)).copied().collect()
     }
 

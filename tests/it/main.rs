@@ -10,6 +10,8 @@ mod groups;
 mod host_facts;
 mod images;
 mod interfaces;
+mod mortal;
+mod network_hosts;
 mod no_valid_host;
 mod simulation;
 mod support;

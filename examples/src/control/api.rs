@@ -10,6 +10,7 @@ use nova::conductor::BusOrders;
 use nova::identity::{Catalog, IdentityManager, IdentityOptions};
 use nova::image::{ImageManager, ImageOptions};
 use nova::live::Live;
+use nova::metadata::{GuestOptions, MetadataManager, ProxyOptions};
 use nova::network::NetworkManager;
 use nova_core::contracts::ImageService;
 use nova_core::options::Config;
@@ -55,7 +56,8 @@ impl ApiPart {
             IdentityOptions::from_config(config),
         );
         let identity = Arc::new(identity.await.map_err(|e| StartError::new("identity cannot start", &e))?);
-        let network = on.networks(config, Role::Api);
+        let network = Arc::new(on.books(config, Role::Api));
+        let outside = on.outside_network(config)?;
         begin_networks(&identity, &network).await?;
         let first_start = clouds::write_at_first_start(&identity, state, &public_url).await?;
         background.spawn(|stop| identity.clone().run(stop));
@@ -65,12 +67,15 @@ impl ApiPart {
         let images = Arc::new(images.await.map_err(|e| StartError::new("the image service cannot start", &e))?);
 
         let compute = Live::new(ComputeOptions::from_config(config));
+        let interfaces = outside.clone().unwrap_or_else(|| network.clone());
+        let guests = GuestOptions::from_config(config);
+        let metadata = MetadataManager::new(on.store.clone(), Some(interfaces.clone()), on.entropy.clone(), guests);
         let compute_api = ComputeApi {
             store: on.store.clone(),
             images: images.clone(),
             identity: identity.clone(),
-            network: network.clone(),
-            books: Some(network.clone()),
+            network: interfaces,
+            books: outside.is_none().then(|| network.clone()),
             orders: Arc::new(BusOrders::new(on.client(config, Role::Api))),
             clock: on.clock.clone(),
             entropy: on.entropy.clone(),
@@ -88,6 +93,7 @@ impl ApiPart {
             .application(nova::identity::application(identity.clone()))
             .application(nova::image::application(images.clone()))
             .application(nova::api::network::application(network.clone()))
+            .application(nova::metadata::application(metadata, ProxyOptions::from_config(config)))
             .application(health(on));
         let listeners = bind_all(&options, main, registry).await?;
         let closing = watch::Sender::new(false);

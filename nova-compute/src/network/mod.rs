@@ -2,10 +2,12 @@
 //!
 //! Implementations: [`BooksPlumbing`] plugs nothing in (simulations, machines without the rights).
 
+mod agent;
 mod books;
 #[cfg(target_os = "linux")]
 pub mod linux;
 mod options;
+mod state;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +17,7 @@ use nova_core::ids::{InstanceId, PortId};
 use nova_core::network::{HostNetwork, PortStatus, Vif};
 use nova_virt::InterfaceSpec;
 
+pub use agent::{NetworkAgent, NetworkAgentOptions, NetworkAgentParts};
 pub use books::BooksPlumbing;
 pub use options::{NETWORK_HOST_OPTIONS, PLUMBING, PlumbingOptions, network_options_fit};
 
@@ -73,6 +76,9 @@ pub trait HostNetworkAgent: Send + Sync {
 
     /// A guest was removed: what the host has for it may go, soon.
     async fn gone(&self, instance: InstanceId);
+
+    /// The network service says that the host's network is to be otherwise.
+    fn changed(&self) {}
 }
 
 /// A listening socket for the metadata of guests, with the guest behind each address that can ask there. Nobody else

@@ -258,10 +258,12 @@ pub trait NetworkService: Send + Sync {
         status: PortStatus,
     ) -> Result<(), NetworkServiceError>;
 
-    /// The same of several, in one go where that is possible. Ports that are gone are passed over.
+    /// The same of several, in one go where that is possible. Ports that are gone, and those that are known to be
+    /// elsewhere, are passed over.
     async fn set_statuses(
         &self,
         context: &RequestContext,
+        _host: &HostName,
         ports: &BTreeMap<PortId, PortStatus>,
     ) -> Result<(), NetworkServiceError> {
         for (port, status) in ports {

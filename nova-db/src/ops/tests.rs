@@ -10,7 +10,10 @@ use nova_core::task::Work;
 use super::*;
 use crate::conformance::fixtures::{FREE, Make, active, claim, deleted};
 use crate::rows::{Row, Sequence, Table};
-use crate::{ComputeStore, HostStore, InstanceQuery, MemoryBackend, NetworkStore, TaskCommit};
+use crate::{
+    ComputeStore, GatewayChange, HostStore, InstanceQuery, MemoryBackend, NetworkHostStore, NetworkStore, NewInterface,
+    TaskCommit,
+};
 
 /// Counts the calls that go to the backend inside.
 #[derive(Default)]
@@ -268,4 +271,35 @@ async fn joined_callers_each_hear_their_own_answer() {
     let gone = each.join_all().await;
     assert_eq!(gone.iter().filter(|answer| answer.is_err()).count(), 1);
     assert_eq!(store.count_addresses(subnet.id).await.unwrap(), ((1 << 16) - 2, 0));
+}
+
+/// A host's books: one question without ports; otherwise as many whatever the number of ports, up to some hundred.
+#[tokio::test]
+async fn a_hosts_books_cost_a_dozen_statements() {
+    let store = RowStore::over(Counting::default());
+    let make = Make::new();
+    let scope = crate::HostScope { host: "h1".into(), network_node: None };
+    let cost = async |store: &RowStore<Counting>| {
+        let before = store.backend.calls.load(Ordering::Relaxed);
+        let books = store.host_books(&scope).await.unwrap();
+        (books.ports.len(), store.backend.calls.load(Ordering::Relaxed) - before)
+    };
+    assert_eq!(cost(&store).await, (0, 1));
+    let network = store.create_network(make.network("p"), None).await.unwrap();
+    let subnet = store.create_subnet(make.subnet(&network, "10.0.0.0/16"), None, None).await.unwrap();
+    let router = store.create_router(make.router("p"), GatewayChange::Keep, None).await.unwrap();
+    let port = Box::new(make.port(&network, "p"));
+    store.add_router_interface(router.id, NewInterface::Subnet { subnet_id: subnet.id, port }).await.unwrap();
+    let group = store.default_security_group(make.security_group("p", true)).await.unwrap();
+    let mut seen = Vec::new();
+    for count in [1, 299] {
+        for _ in 0..count {
+            let mut new = make.port(&network, "p");
+            new.port.host = Some("h1".into());
+            new.port.security_groups = vec![group.id];
+            store.create_ports(vec![new]).await.unwrap();
+        }
+        seen.push(cost(&store).await);
+    }
+    assert_eq!(seen, [(2, 11), (301, 11)]);
 }

@@ -16,6 +16,7 @@ mod links;
 mod options;
 mod orders;
 mod proxies;
+mod server_external_events;
 mod server_groups;
 mod server_networks;
 pub mod servers;
@@ -129,5 +130,6 @@ pub fn compute_application(deps: Arc<ComputeApi>) -> Application {
         .resource(Arc::new(proxies::FloatingIps::new(Arc::clone(&deps))))
         .resource(Arc::new(proxies::SecurityGroups::new(Arc::clone(&deps))))
         .resource(Arc::new(proxies::Gone))
+        .resource(Arc::new(server_external_events::ServerExternalEvents::new(Arc::clone(&deps))))
         .resource(Arc::new(availability_zones::AvailabilityZones::new(deps)))
 }

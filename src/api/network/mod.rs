@@ -47,8 +47,8 @@ pub fn resources(manager: Arc<NetworkManager>) -> Vec<Arc<dyn Resource>> {
         Arc::new(floating_ips::FloatingIps(Arc::clone(&manager))),
         Arc::new(security_groups::SecurityGroups(Arc::clone(&manager))),
         Arc::new(auto_allocated_topology::AutoAllocatedTopology(Arc::clone(&manager))),
-        Arc::new(quotas::Quotas(manager)),
-        Arc::new(agents::Agents),
+        Arc::new(quotas::Quotas(Arc::clone(&manager))),
+        Arc::new(agents::Agents(manager)),
         Arc::new(extensions::Extensions),
     ]
 }

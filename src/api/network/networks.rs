@@ -10,7 +10,7 @@ use nova_core::network::{Network, NetworkResource};
 use nova_db::{ListQuery, NetworkField, StoreError, SubnetField};
 use serde_json::{Value, json};
 
-use super::input::{Fields, invalid, missing, named, not_found, require_admin, require_member};
+use super::input::{Fields, invalid, named, not_found, require_admin, require_member};
 use super::list::{Collection, bad_marker, made, nothing, one};
 use crate::api::{ApiError, HandlerResult, Request, Resource, Route, route};
 use crate::network::{AutoError, NetworkManager, may_see};
@@ -138,7 +138,7 @@ impl Networks {
         }
         let mut networks = Vec::with_capacity(new.len());
         for network in new {
-            match self.0.store.create_network(network, self.0.limit(NetworkResource::Network)).await {
+            match self.0.create_network(network, self.0.limit(NetworkResource::Network)).await {
                 Ok(network) => networks.push(network),
                 Err(error) => {
                     for made in networks {
@@ -231,7 +231,6 @@ fn apply(context: &RequestContext, fields: &Fields, network: &mut Network, rule:
 
 /// How it is carried is for administrators to say.
 fn provider(context: &RequestContext, fields: &Fields, network: &mut Network) -> Result<(), ApiError> {
-    const TYPES: [&str; 5] = ["flat", "vlan", "vxlan", "geneve", "local"];
     let kind: Option<String> = fields.parsed("provider:network_type", "string")?;
     let physical: Option<String> = fields.parsed("provider:physical_network", "string")?;
     let segment = fields.number("provider:segmentation_id", 1, (1 << 24) - 1)?;
@@ -239,14 +238,7 @@ fn provider(context: &RequestContext, fields: &Fields, network: &mut Network) ->
         return Ok(());
     }
     require_admin(context, "create_network:provider:network_type")?;
-    let Some(kind) = kind else { return Err(missing("provider:network_type")) };
-    if !TYPES.contains(&kind.as_str()) {
-        return Err(invalid("provider:network_type", format_args!("'{}' is not supported", short(&kind))));
-    }
-    if kind == "vlan" && segment.is_some_and(|tag| tag > 4094) {
-        return Err(invalid("provider:segmentation_id", "a VLAN tag is 1 through 4094"));
-    }
-    network.network_type = Some(kind);
+    network.network_type = kind.map(|kind| short(&kind));
     network.physical_network = physical.map(|name| name.chars().take(64).collect());
     network.segmentation_id = segment.and_then(|segment| u32::try_from(segment).ok());
     Ok(())

@@ -117,7 +117,9 @@ impl Ports {
     async fn show(self: Arc<Self>, request: Request) -> HandlerResult {
         let context = request.context()?;
         let port = visible(&self.0, context, request.param("id")).await?;
-        one(StatusCode::OK, "port", view(context, &port), &request)
+        let mut shown = view(context, &port);
+        shown["applied"] = self.0.port_applied(&port).await?.into();
+        one(StatusCode::OK, "port", shown, &request)
     }
 
     /// One port, or several at once: all or none.

@@ -117,7 +117,9 @@ impl SecurityGroups {
 
     async fn show(self: Arc<Self>, request: Request) -> HandlerResult {
         let group = self.visible(request.context()?, request.param("id")).await?;
-        one(StatusCode::OK, "security_group", view(&group), &request)
+        let mut shown = view(&group);
+        shown["applied"] = self.0.group_applied(&group).await?.into();
+        one(StatusCode::OK, "security_group", shown, &request)
     }
 
     async fn create(self: Arc<Self>, mut request: Request) -> HandlerResult {

@@ -1,6 +1,7 @@
 //! The network API as clients see it, without HTTP.
 
 mod auto;
+mod hosts;
 
 use std::sync::Arc;
 

@@ -129,8 +129,8 @@ impl Step for AttachInterface {
     }
 
     async fn undo(&self, services: &Services, cx: &mut TaskContext) -> Result<(), StepError> {
-        // A host that reported its failure has nothing left of it. One that was given up may have, or may begin yet.
-        if cx.reported {
+        // A host that was given up may have something of it, or may begin yet.
+        if cx.left_nothing {
             return Ok(());
         }
         if let (Some(host), Some(vif)) = (cx.instance.host.clone(), own_vif(services, cx).await?) {

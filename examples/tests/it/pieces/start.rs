@@ -6,8 +6,12 @@ use std::process::Command;
 use super::cloud::{PIECES, Pieces};
 use crate::support::{end_of_log, free_port, program, until};
 
-const CONTROL: [&str; 3] =
-    [env!("CARGO_BIN_EXE_nova-api"), env!("CARGO_BIN_EXE_nova-scheduler"), env!("CARGO_BIN_EXE_nova-conductor")];
+const CONTROL: [&str; 4] = [
+    env!("CARGO_BIN_EXE_nova-api"),
+    env!("CARGO_BIN_EXE_nova-scheduler"),
+    env!("CARGO_BIN_EXE_nova-conductor"),
+    env!("CARGO_BIN_EXE_nova-network"),
+];
 const COMPUTE: &str = env!("CARGO_BIN_EXE_nova-compute");
 
 /// A service with a state folder and a broker that is not there.

@@ -141,6 +141,11 @@ impl Work<'_> {
         self.options.state.join("dnsmasq").join(name)
     }
 
+    /// Where the name server of a network has them.
+    pub fn names_folder(&self, network: NetworkId) -> PathBuf {
+        self.options.state.join("dnsmasq").join(format!("dns-{network}"))
+    }
+
     /// What is to be here: served networks and routers.
     pub fn purposes(&self) -> BTreeSet<Purpose> {
         let served = self.wanted.segments.iter().filter(|(_, segment)| segment.serves);
@@ -183,7 +188,11 @@ impl Work<'_> {
         let wanted = self.purposes();
         let names: BTreeSet<String> = wanted.iter().map(|purpose| self.namespaces.name(*purpose)).collect();
         self.doors.keep(|namespace| names.contains(namespace));
-        let folders: BTreeSet<PathBuf> = wanted.iter().map(|purpose| self.folder(*purpose)).collect();
+        let mut folders: BTreeSet<PathBuf> = wanted.iter().map(|purpose| self.folder(*purpose)).collect();
+        folders.extend(wanted.iter().filter_map(|purpose| match purpose {
+            Purpose::Service(network) => Some(self.names_folder(*network)),
+            Purpose::Router(_) => None,
+        }));
         for folder in self.daemons.folders().iter().filter(|folder| !folders.contains(*folder)) {
             self.daemons.remove(folder).await?;
         }

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use nova_compute::linux::links::{Links, enter_namespace};
 
@@ -29,6 +30,18 @@ impl Namespace {
     /// Its links.
     pub async fn links(&self) -> Links {
         Links::in_namespace(&self.name).await.unwrap()
+    }
+
+    /// Waits until frames can pass all links that are ports of bridges.
+    pub async fn links_run(&self) {
+        let links = self.links().await;
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            let all = links.list().await.unwrap();
+            let Some(link) = all.iter().find(|link| link.master.is_some() && !link.running) else { return };
+            assert!(Instant::now() < deadline, "{link:?} does not come up");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     /// Runs that in the namespace, on a thread of its own, and waits for it.

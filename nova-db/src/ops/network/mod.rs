@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use nova_core::ids::{
-    FloatingIpId, NetworkId, PortId, ProjectId, RouterId, SecurityGroupId, SecurityGroupRuleId, SubnetId,
+    FloatingIpId, HostName, NetworkId, PortId, ProjectId, RouterId, SecurityGroupId, SecurityGroupRuleId, SubnetId,
 };
 use nova_core::network::{
     FloatingIp, Network, NetworkProblem, NetworkResource, Port, PortStatus, Router, SecurityGroup, SecurityGroupRule,
@@ -123,11 +123,12 @@ impl<B: Backend> NetworkStore for RowStore<B> {
         }
         self.write(id, |tx, id| Box::pin(ports::delete(tx, *id))).await
     }
-    async fn set_port_statuses(&self, statuses: &BTreeMap<PortId, PortStatus>) -> Answer<Vec<Port>> {
+    async fn set_port_statuses(&self, host: &HostName, statuses: &BTreeMap<PortId, PortStatus>) -> Answer<Vec<Port>> {
         if statuses.is_empty() {
             return Ok(Vec::new());
         }
-        self.write(statuses.clone(), |tx, statuses| Box::pin(ports::set_statuses(tx, statuses))).await
+        let input = (host.clone(), statuses.clone());
+        self.write(input, |tx, (host, statuses)| Box::pin(ports::set_statuses(tx, host, statuses))).await
     }
 
     async fn create_floating_ip(&self, new: NewFloatingIp) -> Answer<FloatingIp> {

@@ -7,7 +7,7 @@ pub(super) use many::delete as delete_all;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use nova_core::ids::{NetworkId, PortId, ProjectId, SecurityGroupId, SubnetId};
+use nova_core::ids::{HostName, NetworkId, PortId, ProjectId, SecurityGroupId, SubnetId};
 use nova_core::network::{
     FixedIp, IpVersion, Network, NetworkProblem, NetworkResource, Port, PortStatus, SecurityGroup, Subnet,
 };
@@ -236,13 +236,14 @@ pub(super) async fn update(tx: &mut dyn Transaction, change: &PortChange) -> Res
 /// In the order of their ids, so that two such calls wait for each other in one order.
 pub(super) async fn set_statuses(
     tx: &mut dyn Transaction,
+    host: &HostName,
     statuses: &BTreeMap<PortId, PortStatus>,
 ) -> Result<Vec<Port>, Fail> {
     let mut changed = Vec::new();
     for (id, status) in statuses {
         let key = [Value::text(id)];
         let Some(found) = find::<Port>(tx, &key, Lock::ForUpdate).await? else { continue };
-        if found.record.status == *status {
+        if found.record.status == *status || found.record.host.as_ref() != Some(host) {
             continue;
         }
         let port = Port { status: *status, generation: found.generation + 1, ..found.record };

@@ -27,19 +27,22 @@ pub struct DnsmasqFiles {
 pub struct Place<'a> {
     /// The folder of its files.
     pub folder: &'a Path,
+    /// That of the name server's.
+    pub names: &'a Path,
     /// The number of its link: with another link it starts anew.
     pub link: u32,
     /// It answers the guests of other hosts, too (network node).
     pub for_all: bool,
 }
 
-/// What the DHCP server of a network is told; `None` if no subnet has DHCP.
+/// What the DHCP server and the name server of a network are told; `None` if no subnet has DHCP. They are two, since a
+/// DHCP server that is a name server, too, answers for names of guests that are gone until their leases end.
 pub fn dnsmasq_files(
     network: NetworkId,
     segment: &Segment,
     options: &PlumbingOptions,
     place: Place<'_>,
-) -> Option<DnsmasqFiles> {
+) -> Option<(DnsmasqFiles, DnsmasqFiles)> {
     let served: Vec<(SubnetId, &HostSubnet)> =
         segment.subnets.iter().filter(|(_, subnet)| subnet.dhcp).map(|(id, subnet)| (*id, subnet)).collect();
     if served.is_empty() {
@@ -47,14 +50,15 @@ pub fn dnsmasq_files(
     }
     let domain = domain_of(segment, options);
     let clients = clients_of(segment, place.for_all);
-    let config = config(network, &served, options, &domain, place);
-    let (hosts, leases) = hosts(&served, &clients);
-    let files = BTreeMap::from([
-        (HOSTS, hosts),
-        (OPTIONS, options_text(segment, &served, &clients, options, &domain)),
-        (NAMES, names(&clients, &domain)),
-    ]);
-    Some(DnsmasqFiles { config, files, leases })
+    let (hosts, leases) = hosts(&served, &clients, &domain);
+    let files = BTreeMap::from([(HOSTS, hosts), (OPTIONS, options_text(segment, &served, options, &domain))]);
+    let dhcp = DnsmasqFiles { config: dhcp_config(network, &served, options, &domain, place), files, leases };
+    let dns = DnsmasqFiles {
+        config: dns_config(network, options, &domain, place),
+        files: BTreeMap::from([(NAMES, names(&clients, &domain))]),
+        leases: BTreeMap::new(),
+    };
+    Some((dhcp, dns))
 }
 
 /// The file of addresses by MAC address.
@@ -101,7 +105,8 @@ fn domain_of(segment: &Segment, options: &PlumbingOptions) -> String {
 /// A label of a name (RFC 1123), so that it is nothing else in dnsmasq's files.
 fn is_label(text: &str) -> bool {
     let inner = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-    (1..=63).contains(&text.len()) && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
+    let ends = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphanumeric());
+    (1..=63).contains(&text.len()) && text.bytes().all(inner) && ends(text.bytes().next()) && ends(text.bytes().last())
 }
 
 /// A server's name on the network; without a usable one that of its address, as Neutron's agents make it.
@@ -110,7 +115,30 @@ fn label_of(hostname: &str, address: IpAddr) -> String {
     if is_label(&first) { first } else { format!("host-{}", address.to_string().replace([':', '.'], "-")) }
 }
 
-fn config(
+/// What both need: nothing of the host's own configuration, and no link but the network's.
+fn common(network: NetworkId, options: &PlumbingOptions, place: Place<'_>, folder: &Path) -> String {
+    let mut text = format!("# network {network} on link {}\n", place.link);
+    for line in ["no-hosts", "no-resolv", "bind-interfaces", "except-interface=lo"] {
+        let _ = writeln!(text, "{line}");
+    }
+    let _ = writeln!(text, "interface={LINK}");
+    let _ = writeln!(text, "pid-file={}", folder.join("pid").display());
+    if let Some(file) = &options.dnsmasq_config_file {
+        let _ = writeln!(text, "conf-file={}", file.display());
+    }
+    text
+}
+
+fn dns_config(network: NetworkId, options: &PlumbingOptions, domain: &str, place: Place<'_>) -> String {
+    let mut text = common(network, options, place, place.names);
+    let _ = writeln!(text, "addn-hosts={}", place.names.join(NAMES).display());
+    if !domain.is_empty() {
+        let _ = writeln!(text, "local=/{domain}/");
+    }
+    text
+}
+
+fn dhcp_config(
     network: NetworkId,
     served: &[(SubnetId, &HostSubnet)],
     options: &PlumbingOptions,
@@ -119,12 +147,9 @@ fn config(
 ) -> String {
     let at = |name: &str| place.folder.join(name).display().to_string();
     let seconds = options.dhcp_lease_time.as_secs();
-    let mut text = format!("# network {network} on link {}\n", place.link);
+    let mut text = common(network, options, place, place.folder);
     for line in [
-        "no-hosts",
-        "no-resolv",
-        "bind-interfaces",
-        "except-interface=lo",
+        "port=0",
         "leasefile-ro",
         "dhcp-authoritative",
         "dhcp-ignore=tag:!known",
@@ -135,16 +160,12 @@ fn config(
     ] {
         let _ = writeln!(text, "{line}");
     }
-    let _ = writeln!(text, "interface={LINK}");
-    let _ = writeln!(text, "pid-file={}", at("pid"));
     let _ = writeln!(text, "dhcp-hostsfile={}", at(HOSTS));
     let _ = writeln!(text, "dhcp-optsfile={}", at(OPTIONS));
-    let _ = writeln!(text, "addn-hosts={}", at(NAMES));
     let uid: Vec<String> = network.as_uuid().as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
     let _ = writeln!(text, "dhcp-duid={ENTERPRISE},{}", uid.join(":"));
     if !domain.is_empty() {
         let _ = writeln!(text, "domain={domain}");
-        let _ = writeln!(text, "local=/{domain}/");
     }
     for (id, subnet) in served.iter().filter(|(_, subnet)| has_range(subnet)) {
         let (base, tag) = (subnet.cidr.base(), tag_of(*id));
@@ -154,9 +175,6 @@ fn config(
         };
         let _ = writeln!(text, "dhcp-range=set:{tag},{base},static,{size},{seconds}");
         let _ = writeln!(text, "shared-network={LINK},{base}");
-    }
-    if let Some(file) = &options.dnsmasq_config_file {
-        let _ = writeln!(text, "conf-file={}", file.display());
     }
     text
 }
@@ -178,34 +196,45 @@ fn tag_of(subnet: SubnetId) -> String {
     format!("s{}", subnet.as_uuid().simple())
 }
 
-fn tag_of_client(mac: MacAddress) -> String {
-    format!("c{}", mac.to_string().replace(':', ""))
-}
-
-/// A line for each address of version 4, since a client gets one, and one for all of version 6.
-fn hosts(served: &[(SubnetId, &HostSubnet)], clients: &[Client<'_>]) -> (String, BTreeMap<IpAddr, MacAddress>) {
+/// A line for each address of version 4, since a client gets one, and one for all of version 6. Without `set:`: dnsmasq
+/// 2.90 falls over when it reads a file again where a client with a lease had one.
+fn hosts(
+    served: &[(SubnetId, &HostSubnet)],
+    clients: &[Client<'_>],
+    domain: &str,
+) -> (String, BTreeMap<IpAddr, MacAddress>) {
     let (mut text, mut leases) = (String::new(), BTreeMap::new());
     for client in clients.iter().filter(|client| client.here) {
         let told = |address: &&IpAddr| served.iter().any(|(_, s)| has_range(s) && s.cidr.contains(**address));
         let (four, six): (Vec<IpAddr>, Vec<IpAddr>) =
             client.addresses.iter().filter(told).copied().partition(IpAddr::is_ipv4);
         leases.extend(four.iter().chain(&six).map(|address| (*address, client.mac)));
-        let start = format!("{},set:{}", client.mac, tag_of_client(client.mac));
+        let name = |address| host_name(&label_of(client.hostname, address), domain);
         for address in four {
-            let _ = writeln!(text, "{start},{address}");
+            let _ = writeln!(text, "{}{},{address}", client.mac, name(address));
         }
-        if !six.is_empty() {
+        if let Some(first) = six.first() {
             let six: Vec<String> = six.iter().map(|address| format!("[{address}]")).collect();
-            let _ = writeln!(text, "{start},{}", six.join(","));
+            let _ = writeln!(text, "{}{},{}", client.mac, name(*first), six.join(","));
         }
     }
     (text, leases)
 }
 
+/// A name among what else may be said of a host. With a dot in it it is nothing but a name; without it could be a time
+/// (`12h`) or a word that means something, and is left out then.
+fn host_name(label: &str, domain: &str) -> String {
+    let time = label.trim_end_matches(['w', 'd', 'h', 'm', 's']).bytes().all(|b| b.is_ascii_digit());
+    match domain {
+        "" if time || ["ignore", "infinite"].contains(&label) => String::new(),
+        "" => format!(",{label}"),
+        domain => format!(",{label}.{domain}"),
+    }
+}
+
 fn options_text(
     segment: &Segment,
     served: &[(SubnetId, &HostSubnet)],
-    clients: &[Client<'_>],
     options: &PlumbingOptions,
     domain: &str,
 ) -> String {
@@ -218,13 +247,6 @@ fn options_text(
         };
         for line in lines {
             let _ = writeln!(text, "tag:{tag},{line}");
-        }
-    }
-    for client in clients.iter().filter(|client| client.here) {
-        // Not in the file of hosts: a name there is one in the DNS until the lease ends.
-        if let Some(address) = client.addresses.iter().find(|address| address.is_ipv4()) {
-            let label = label_of(client.hostname, *address);
-            let _ = writeln!(text, "tag:{},option:host-name,{label}", tag_of_client(client.mac));
         }
     }
     text

@@ -1,4 +1,4 @@
-//! DHCP and names of a network: one dnsmasq, in the network's namespace.
+//! DHCP and names of a network: two dnsmasq, in the network's namespace.
 
 mod daemon;
 mod files;

@@ -50,13 +50,14 @@ pub(in super::super) async fn serve(
     inside.ensure_routes(link.index, &routes).await?;
     work.doors.ensure(&name, number, callers(segment)).await?;
 
-    let folder = work.folder(purpose);
-    let place = Place { folder: &folder, link: link.index, for_all: work.for_all(network) };
-    match dnsmasq_files(network, segment, work.options, place) {
-        Some(files) => {
-            let wanted = Daemon { folder: &folder, namespace: &name, number, files: &files };
-            work.daemons.ensure(wanted).await
-        }
-        None => work.daemons.remove(&folder).await,
+    let (folder, names) = (work.folder(purpose), work.names_folder(network));
+    let place = Place { folder: &folder, names: &names, link: link.index, for_all: work.for_all(network) };
+    let Some((dhcp, dns)) = dnsmasq_files(network, segment, work.options, place) else {
+        work.daemons.remove(&names).await?;
+        return work.daemons.remove(&folder).await;
+    };
+    for (folder, files) in [(&folder, dhcp), (&names, dns)] {
+        work.daemons.ensure(Daemon { folder, namespace: &name, number, files: &files }).await?;
     }
+    Ok(())
 }

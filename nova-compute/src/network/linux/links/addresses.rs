@@ -25,6 +25,14 @@ impl Links {
         Ok(self.address_messages(link).await?.iter().filter_map(address_of).collect())
     }
 
+    /// The number of the link that has that address, if there is one.
+    pub async fn link_of_address(&self, wanted: IpAddr) -> Result<Option<u32>, PlumbingError> {
+        let request = self.handle.address().get().execute();
+        let all: Vec<AddressMessage> = request.try_collect().await.map_err(|e| failed("list addresses", e))?;
+        let found = all.iter().find(|message| address_of(message).is_some_and(|found| found.address == wanted));
+        Ok(found.map(|message| message.header.index))
+    }
+
     /// Adds one; fine if it is there. An IPv6 address is used at once, without looking for another owner.
     pub async fn add_address(&self, link: &LinkState, address: Address) -> Result<(), PlumbingError> {
         let mut request = self.handle.address().add(link.index, address.address, address.prefix);

@@ -12,7 +12,8 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use nova_core::contracts::BoxError;
-use rtnetlink::packet_route::link::LinkMessage;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::link::{LinkExtentMask, LinkMessage};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 pub use addresses::Address;
@@ -81,8 +82,10 @@ impl Links {
     /// All links.
     pub async fn list(&self) -> Result<Vec<LinkState>, PlumbingError> {
         use futures_util::TryStreamExt;
-        let messages: Vec<LinkMessage> =
-            self.handle.link().get().execute().try_collect().await.map_err(|e| failed("list links", e))?;
+        // Counters are half of what the kernel would tell.
+        let request = self.handle.link().get();
+        let request = request.set_filter_mask(AddressFamily::Unspec, vec![LinkExtentMask::SkipStats]);
+        let messages: Vec<LinkMessage> = request.execute().try_collect().await.map_err(|e| failed("list links", e))?;
         Ok(messages.iter().map(LinkState::from).collect())
     }
 

@@ -66,6 +66,8 @@ pub struct LinkState {
     pub mtu: u32,
     /// It is set up by the administrator.
     pub up: bool,
+    /// Frames can pass: it is up, and so is what it is connected to. The kernel takes a moment to notice.
+    pub running: bool,
     /// The bridge that it is a port of.
     pub master: Option<u32>,
     /// The other end of a pair, or the link below a VLAN. Its number is one of another namespace if `peer_elsewhere`.
@@ -78,8 +80,9 @@ pub struct LinkState {
 
 impl From<&LinkMessage> for LinkState {
     fn from(message: &LinkMessage) -> Self {
-        let up = message.header.flags.contains(LinkFlags::Up);
-        let mut link = Self { index: message.header.index, up, ..Self::default() };
+        let flags = message.header.flags;
+        let (up, running) = (flags.contains(LinkFlags::Up), flags.contains(LinkFlags::Running));
+        let mut link = Self { index: message.header.index, up, running, ..Self::default() };
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name.clone_from(name),

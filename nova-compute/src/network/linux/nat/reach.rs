@@ -136,7 +136,11 @@ fn routes(reach: &Reach, pair: Pair, link: u32, address: Option<Ipv4Addr>) -> Ve
         },
         IpVersion::V6 => Route { destination, gateway: Some(ROUTER_6.into()), link, onlink: false, source: None },
     };
-    singles.chain(reach.routed.iter().copied()).map(to).collect()
+    // The way to the router itself first: the others go over it.
+    let neighbour = Cidr::around(pair.router.into(), 32);
+    let neighbour =
+        neighbour.map(|destination| Route { destination, gateway: None, link, onlink: false, source: None });
+    neighbour.into_iter().chain(singles.chain(reach.routed.iter().copied()).map(to)).collect()
 }
 
 /// The interface that leads to the world: the configured one, or that of the default route.

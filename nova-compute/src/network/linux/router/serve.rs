@@ -214,7 +214,20 @@ async fn ensure_leg(
     let addresses: Vec<Address> =
         leg.addresses.iter().map(|(address, range)| Address { address: *address, prefix: range.prefix() }).collect();
     inside.ensure_addresses(&link, &addresses).await?;
-    inside.ensure_routes(link.index, &static_routes(router, leg, link.index)).await?;
+    // The kernel's own route to a range is gone for good once somebody has removed it.
+    let mut routes: Vec<Route> = leg
+        .addresses
+        .iter()
+        .map(|(address, range)| Route {
+            destination: *range,
+            gateway: None,
+            link: link.index,
+            onlink: false,
+            source: Some(*address).filter(IpAddr::is_ipv4),
+        })
+        .collect();
+    routes.extend(static_routes(router, leg, link.index));
+    inside.ensure_routes(link.index, &routes).await?;
     Ok(link)
 }
 
@@ -272,6 +285,8 @@ async fn ensure_way_out(
     };
     here.push(Address { address: pair.host.into(), prefix: 31 });
     there.push(Address { address: pair.router.into(), prefix: 31 });
+    let host = Cidr::around(pair.host.into(), 32);
+    routes.extend(host.map(|host| Route { gateway: None, ..default(host, pair.host.into()) }));
     routes.extend(all_4.ok().map(|to| default(to, pair.host.into())));
     if six {
         here.push(Address { address: HOST_6.into(), prefix: 64 });

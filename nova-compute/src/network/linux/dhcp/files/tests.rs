@@ -57,54 +57,60 @@ fn segment() -> Segment {
     }
 }
 
-fn rendered(segment: &Segment, for_all: bool) -> DnsmasqFiles {
+fn place(for_all: bool) -> Place<'static> {
+    Place { folder: Path::new("/srv/n"), names: Path::new("/srv/names"), link: 7, for_all }
+}
+
+fn rendered(segment: &Segment, for_all: bool) -> (DnsmasqFiles, DnsmasqFiles) {
     let options = PlumbingOptions::new("host-1", "/srv/nova", "192.0.2.1".parse().unwrap());
     let network = "a01b23c4-d5e6-47f8-9a0b-c1d2e3f4a5b6".parse().unwrap();
-    dnsmasq_files(network, segment, &options, Place { folder: Path::new("/srv/n"), link: 7, for_all }).unwrap()
+    dnsmasq_files(network, segment, &options, place(for_all)).unwrap()
 }
 
 #[test]
 fn guests_are_known_by_their_mac_addresses() {
-    let files = rendered(&segment(), false);
+    let (files, _) = rendered(&segment(), false);
     assert_eq!(
         files.files["hosts"],
-        "fa:16:3e:00:00:05,set:cfa163e000005,10.0.0.5\nfa:16:3e:00:00:05,set:cfa163e000005,[2001:db8::5]\n"
+        "fa:16:3e:00:00:05,web.novalocal,10.0.0.5\nfa:16:3e:00:00:05,web.novalocal,[2001:db8::5]\n"
     );
     assert_eq!(files.leases.len(), 2);
-    let all = rendered(&segment(), true);
-    assert!(all.files["hosts"].contains("fa:16:3e:00:00:07,set:cfa163e000007,10.0.0.7\n"), "{:?}", all.files);
+    let (all, _) = rendered(&segment(), true);
+    assert!(all.files["hosts"].contains("fa:16:3e:00:00:07,db.novalocal,10.0.0.7\n"), "{:?}", all.files);
 }
 
 #[test]
 fn names_are_those_of_the_whole_network() {
     let mut segment = segment();
     assert_eq!(
-        rendered(&segment, false).files["names"],
+        rendered(&segment, false).1.files["names"],
         "10.0.0.5 web.novalocal web\n10.0.0.7 db.novalocal db\n2001:db8::5 web.novalocal web\n"
     );
     segment.dns_domain = "Example.ORG.".to_owned();
-    let files = rendered(&segment, false);
+    let (dhcp, files) = rendered(&segment, false);
     assert!(files.files["names"].starts_with("10.0.0.5 web.example.org web\n"), "{:?}", files.files);
-    assert!(files.config.contains("\ndomain=example.org\nlocal=/example.org/\n"), "{}", files.config);
+    assert!(files.config.contains("\nlocal=/example.org/\n"), "{}", files.config);
+    assert!(dhcp.config.contains("\ndomain=example.org\n"), "{}", dhcp.config);
 }
 
 #[test]
 fn what_is_no_name_becomes_none() {
     let mut segment = segment();
-    for bad in ["", "-x", "a b", "x\ndhcp-script=/bin/sh", "naïve", &"x".repeat(64)] {
+    for bad in ["", "-x", "_x", "a b", "x\ndhcp-script=/bin/sh", "naïve", &"x".repeat(64)] {
         segment.ports = BTreeMap::from([port(5, &[(ONE, "10.0.0.5")], bad)]);
         segment.elsewhere.clear();
         segment.dns_domain = bad.to_owned();
-        let files = rendered(&segment, false);
+        let (dhcp, files) = rendered(&segment, false);
         let domain = if bad.is_empty() { "host-10-0-0-5.novalocal " } else { "" };
         assert_eq!(files.files["names"], format!("10.0.0.5 {domain}host-10-0-0-5\n"), "{bad:?}");
-        assert!(!files.config.contains("script"), "{}", files.config);
+        assert!(!files.config.contains("script") && !dhcp.config.contains("script"), "{}", files.config);
+        assert_eq!(dhcp.files["hosts"].lines().count(), 1, "{:?}", dhcp.files);
     }
 }
 
 #[test]
 fn guests_are_told_of_their_subnet() {
-    let files = rendered(&segment(), false);
+    let (files, _) = rendered(&segment(), false);
     let tag = "tag:s11111111000040008000000000000001";
     let routes = "169.254.169.254/32,0.0.0.0,172.16.0.0/12,10.0.0.9,0.0.0.0/0,10.0.0.1";
     let expected = [
@@ -115,7 +121,6 @@ fn guests_are_told_of_their_subnet() {
         format!("{tag},option:dns-server,169.254.169.254,9.9.9.9"),
         "tag:s66666666000040008000000000000006,option6:dns-server,[fe80::]".to_owned(),
         "tag:s66666666000040008000000000000006,option6:domain-search,novalocal".to_owned(),
-        "tag:cfa163e000005,option:host-name,web".to_owned(),
     ];
     assert_eq!(files.files["options"], expected.map(|line| line + "\n").concat());
 }
@@ -128,7 +133,7 @@ fn without_a_gateway_there_is_no_way_out() {
         (ONE.parse().unwrap(), subnet("10.0.0.0/24", None)),
         (second.parse().unwrap(), subnet("10.9.0.0/16", None)),
     ]);
-    let text = rendered(&segment, false).files["options"].clone();
+    let text = rendered(&segment, false).0.files["options"].clone();
     assert!(text.contains("01,option:router\n"), "{text}");
     assert!(text.contains("classless-static-route,169.254.169.254/32,0.0.0.0,10.9.0.0/16,0.0.0.0\n"), "{text}");
     assert!(text.contains("classless-static-route,169.254.169.254/32,0.0.0.0,10.0.0.0/24,0.0.0.0\n"), "{text}");
@@ -136,7 +141,8 @@ fn without_a_gateway_there_is_no_way_out() {
 
 #[test]
 fn ranges_are_served_without_an_address_in_them() {
-    let files = rendered(&segment(), false);
+    let (files, names) = rendered(&segment(), false);
+    assert!(names.config.contains("\ninterface=link0\npid-file=/srv/names/pid\naddn-hosts=/srv/names/names\n"));
     for line in [
         "# network a01b23c4-d5e6-47f8-9a0b-c1d2e3f4a5b6 on link 7",
         "interface=link0",
@@ -156,18 +162,32 @@ fn subnets_without_dhcp_have_none() {
     let mut segment = segment();
     segment.subnets.get_mut(&ONE.parse().unwrap()).unwrap().dhcp = false;
     segment.subnets.get_mut(&SIX.parse().unwrap()).unwrap().ra_mode = Some("slaac".to_owned());
-    let files = rendered(&segment, false);
+    let (files, _) = rendered(&segment, false);
     assert!(!files.config.contains("dhcp-range"), "{}", files.config);
     assert_eq!(files.files["hosts"], "");
     segment.subnets.remove(&SIX.parse().unwrap());
     let options = PlumbingOptions::new("host-1", "/srv/nova", "192.0.2.1".parse().unwrap());
-    let place = Place { folder: Path::new("/srv/n"), link: 7, for_all: false };
-    assert_eq!(dnsmasq_files("a01b23c4-d5e6-47f8-9a0b-c1d2e3f4a5b6".parse().unwrap(), &segment, &options, place), None);
+    let network = "a01b23c4-d5e6-47f8-9a0b-c1d2e3f4a5b6".parse().unwrap();
+    assert_eq!(dnsmasq_files(network, &segment, &options, place(false)), None);
 }
 
 #[test]
 fn masks_are_those_of_prefixes() {
     for (prefix, text) in [(0, "0.0.0.0"), (8, "255.0.0.0"), (22, "255.255.252.0"), (32, "255.255.255.255")] {
         assert_eq!(mask(prefix).to_string(), text);
+    }
+}
+
+#[test]
+fn a_name_is_not_taken_for_something_else() {
+    for (label, domain, told) in [
+        ("web", "", ",web"),
+        ("12h", "", ""),
+        ("120", "", ""),
+        ("ignore", "", ""),
+        ("12h", "novalocal", ",12h.novalocal"),
+        ("ignore", "novalocal", ",ignore.novalocal"),
+    ] {
+        assert_eq!(host_name(label, domain), told);
     }
 }
