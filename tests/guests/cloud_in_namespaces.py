@@ -36,7 +36,8 @@ class PiecesInNamespaces(Pieces):
 
     def compute(self, number):
         path = super().compute(number)
-        network = {"plumbing": "linux", "tunnel_ip": UNDERLAY.format(10 + number)}
+        network = {"plumbing": "linux", "tunnel_ip": UNDERLAY.format(10 + number),
+                   "namespace_prefix": f"{self.rig.name(f'h{number}')}-"}
         with path.open("a") as settings:
             settings.write("[network]\n" + "".join(f"{key} = {value}\n" for key, value in network.items()))
         text = path.read_text().replace("[DEFAULT]\n", "[DEFAULT]\npublic_interface = eth1\n", 1)
