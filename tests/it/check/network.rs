@@ -135,7 +135,8 @@ impl Rows {
         let checker =
             Checker { store: store.clone(), hosts: Arc::new(FakeHosts(Fakes::new())), options, ..checker(&cloud) };
         cloud.store = store.clone();
-        let (inner, mut outer) = (cloud.add_network("10.0.0.0/24").await, cloud.add_network("172.24.4.0/24").await);
+        let (inner, outer) = (cloud.add_network("10.0.0.0/24").await, cloud.add_network("172.24.4.0/24").await);
+        let mut outer = store.get_network(outer.id).await.unwrap();
         outer.external = true;
         let outer = store.update_network(outer).await.unwrap();
         let ports = vec![cloud.add_port(inner.id).await, cloud.add_port(inner.id).await];
