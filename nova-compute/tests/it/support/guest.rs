@@ -63,7 +63,7 @@ fn open(interface: &str) -> OwnedFd {
     let addresses = getifaddrs().unwrap().filter(|address| address.interface_name == interface);
     let link = addresses.filter_map(|address| address.address?.as_link_addr().copied()).next().unwrap();
     bind(socket.as_raw_fd(), &link).unwrap();
-    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(5, 0)).unwrap();
+    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(20, 0)).unwrap();
     socket
 }
 

@@ -35,7 +35,7 @@ impl Namespace {
     /// Waits until frames can pass all links that are ports of bridges.
     pub async fn links_run(&self) {
         let links = self.links().await;
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             let all = links.list().await.unwrap();
             let Some(link) = all.iter().find(|link| link.master.is_some() && !link.running) else { return };
