@@ -394,4 +394,7 @@ pub trait NetworkStore: NetworkHostStore + Send + Sync {
     ) -> Result<(), StoreError>;
     /// Addresses of a subnet that are free, and those that are taken: together, all that there are.
     async fn count_addresses(&self, subnet: SubnetId) -> Result<(u128, u64), StoreError>;
+    /// Repair: frees the addresses of a subnet that are taken by no port and no floating address that is there. One
+    /// transaction. Returns what was freed, one line each.
+    async fn free_lost_addresses(&self, subnet: SubnetId) -> Result<Vec<String>, StoreError>;
 }

@@ -180,6 +180,8 @@ impl NetworkManager {
             Err(StoreError::Network(_) | StoreError::Conflict { .. }) if self.is_joined(project).await? => Ok(()),
             other => other.map(drop),
         };
+        self.routers_changed([auto_router_id(project)]);
+        self.network_changed(auto_network_id(project));
         or_failure(joined, FAILED)
     }
 
@@ -206,6 +208,7 @@ impl NetworkManager {
             other => gone(other.map(drop))?,
         }
         gone(self.store.delete_router(router).await.map(drop))?;
+        self.routers_changed([router]);
         gone(self.store.delete_network(auto_network_id(project)).await.map(drop))
     }
 

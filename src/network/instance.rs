@@ -235,7 +235,7 @@ impl NetworkManager {
     }
 
     /// Networks that a server without a wish may be plugged into: the project's own, or else shared ones, with a subnet.
-    async fn networks_of(&self, project: &ProjectId) -> Answer<Vec<Network>> {
+    pub(crate) async fn networks_of(&self, project: &ProjectId) -> Answer<Vec<Network>> {
         let query = ListQuery { visible_to: Some(project.clone()), ..ListQuery::default() };
         let all: Vec<Network> = self.store.list_networks(&query).await.map_err(failed)?;
         let inner = |network: &&Network| !network.external;
@@ -331,7 +331,7 @@ impl NetworkManager {
     ) -> Answer<()> {
         for (place, interface) in interfaces.iter().enumerate() {
             if let (Some(id), false) = (interface.port_id, made.contains_key(&place)) {
-                made.insert(place, self.claim(context, wanted, id).await?);
+                made.insert(place, self.claim(context, wanted, id, interface.tag.as_deref()).await?);
             }
         }
         let missing = |place: &usize| !made.contains_key(place);
@@ -385,6 +385,7 @@ impl NetworkManager {
         new.port.device_id = wanted.instance_id.to_string();
         new.port.device_owner = owner(wanted);
         new.port.dns_name = wanted.hostname.clone();
+        new.port.set_device_tag(interface.tag.as_deref());
         new.port.delete_with_device = true;
         new.port.port_security_enabled = security;
         if security {
@@ -399,7 +400,13 @@ impl NetworkManager {
     }
 
     /// Takes a port that is there for the server. It stays when the server goes.
-    async fn claim(&self, context: &RequestContext, wanted: &InstanceNetworks, id: PortId) -> Answer<Port> {
+    async fn claim(
+        &self,
+        context: &RequestContext,
+        wanted: &InstanceNetworks,
+        id: PortId,
+        tag: Option<&str>,
+    ) -> Answer<Port> {
         self.free_port(context, id, Some(wanted.instance_id)).await?;
         let (device, owner) = (wanted.instance_id.to_string(), owner(wanted));
         let changed = self.change_port(id, |port| {
@@ -408,6 +415,7 @@ impl NetworkManager {
             }
             port.device_id.clone_from(&device);
             port.device_owner.clone_from(&owner);
+            port.set_device_tag(tag);
             place(port, wanted.host.as_ref());
             Ok(())
         });
@@ -429,6 +437,7 @@ impl NetworkManager {
                 if port.device_id == device {
                     port.device_id.clear();
                     port.device_owner.clear();
+                    port.set_device_tag(None);
                     place(port, None);
                 }
                 Ok(())

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use nova_core::clock::Clock;
 use nova_core::context::RequestContext;
 use nova_core::entropy::Entropy;
-use nova_core::ids::{NetworkId, PortId, ProjectId, SecurityGroupId};
+use nova_core::ids::{NetworkId, PortId, ProjectId, RouterId, SecurityGroupId};
 use nova_core::network::{
     MacAddress, Network, NetworkProblem, NetworkResource, Port, PortStatus, SecurityGroup, VifBinding, default_rules,
 };
@@ -62,6 +62,21 @@ impl NetworkManager {
             news.hosts.extend(port.host.clone());
         }
         self.notifier.changed(news);
+    }
+
+    /// The same of a network, its subnets included.
+    pub(crate) fn network_changed(&self, id: NetworkId) {
+        self.notifier.changed(BooksChangedRequest { networks: vec![id], ..Default::default() });
+    }
+
+    /// The same of a group or its rules.
+    pub(crate) fn group_changed(&self, id: SecurityGroupId) {
+        self.notifier.changed(BooksChangedRequest { groups: vec![id], ..Default::default() });
+    }
+
+    /// The same of a router, its interfaces and floating addresses.
+    pub(crate) fn routers_changed(&self, routers: impl IntoIterator<Item = RouterId>) {
+        self.notifier.changed(BooksChangedRequest { routers: routers.into_iter().collect(), ..Default::default() });
     }
 
     pub(crate) fn now(&self) -> Timestamp {

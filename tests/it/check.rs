@@ -26,6 +26,8 @@ use nova_virt::{FakeHypervisor, Hypervisor, Operation};
 
 use crate::support::{Cloud, CloudOptions};
 
+mod network;
+
 type Fakes = BTreeMap<HostName, Arc<FakeHypervisor>>;
 
 /// The fakes as a check sees them.

@@ -285,10 +285,26 @@ pub struct Port {
     pub generation: u64,
 }
 
+/// Under which key of a binding's profile a device tag is.
+const DEVICE_TAG: &str = "tag";
+
 impl Port {
     /// Does it belong to a router? Such ports come and go with what the router does.
     pub fn is_of_router(&self) -> bool {
         [ROUTER_INTERFACE, ROUTER_GATEWAY].contains(&self.device_owner.as_str())
+    }
+
+    /// What its server's guest knows it by. It is kept with the binding: it comes and goes with the server.
+    pub fn device_tag(&self) -> Option<&str> {
+        self.binding.profile.get(DEVICE_TAG).and_then(|tag| tag.as_str())
+    }
+
+    /// Gives it such a tag, or takes it away.
+    pub fn set_device_tag(&mut self, tag: Option<&str>) {
+        match tag {
+            Some(tag) => drop(self.binding.profile.insert(DEVICE_TAG.to_owned(), tag.into())),
+            None => drop(self.binding.profile.remove(DEVICE_TAG)),
+        }
     }
 }
 

@@ -9,13 +9,16 @@ mod flavors;
 mod hypervisors;
 mod input;
 mod instance_actions;
+mod interfaces;
 mod keypairs;
 mod limits;
 mod links;
 mod options;
 mod orders;
+mod proxies;
 mod server_external_events;
 mod server_groups;
+mod server_networks;
 pub mod servers;
 mod services;
 #[cfg(test)]
@@ -67,9 +70,6 @@ pub const APPLICATION: &str = "osapi_compute";
 
 /// Server actions that Nova has and that are not offered here.
 const NOT_OFFERED: &[&str] = &[
-    "addFixedIp",
-    "addFloatingIp",
-    "addSecurityGroup",
     "changePassword",
     "confirmResize",
     "createBackup",
@@ -87,9 +87,6 @@ const NOT_OFFERED: &[&str] = &[
     "os-resetState",
     "pause",
     "rebuild",
-    "removeFixedIp",
-    "removeFloatingIp",
-    "removeSecurityGroup",
     "rescue",
     "resetNetwork",
     "resize",
@@ -127,6 +124,12 @@ pub fn compute_application(deps: Arc<ComputeApi>) -> Application {
         .resource(Arc::new(extensions::Extensions))
         .resource(Arc::new(aggregates::Aggregates::new(Arc::clone(&deps))))
         .resource(Arc::new(server_groups::ServerGroups::new(Arc::clone(&deps))))
+        .resource(Arc::new(interfaces::Interfaces::new(Arc::clone(&deps))))
+        .resource(Arc::new(server_networks::ServerNetworkActions::new(Arc::clone(&deps))))
+        .resource(Arc::new(proxies::Networks::new(Arc::clone(&deps))))
+        .resource(Arc::new(proxies::FloatingIps::new(Arc::clone(&deps))))
+        .resource(Arc::new(proxies::SecurityGroups::new(Arc::clone(&deps))))
+        .resource(Arc::new(proxies::Gone))
         .resource(Arc::new(server_external_events::ServerExternalEvents::new(Arc::clone(&deps))))
         .resource(Arc::new(availability_zones::AvailabilityZones::new(deps)))
 }

@@ -204,7 +204,7 @@ impl ServerExternalEvents {
         let start = Start { rule: RULE, action: Action::DetachInterface, work, supersede: false };
         let begun = self.api.begin(request, start).await;
         request.context = whole;
-        begun
+        begun.map(drop)
     }
 }
 

@@ -179,7 +179,11 @@ impl Networks {
             network.updated_at = self.0.now();
             match self.0.store.update_network(network).await {
                 Err(StoreError::Conflict { .. }) if tries < crate::network::ATTEMPTS => tries += 1,
-                answer => return self.answer(StatusCode::OK, &answer?, &request).await,
+                answer => {
+                    let network = answer?;
+                    self.0.network_changed(network.id);
+                    return self.answer(StatusCode::OK, &network, &request).await;
+                }
             }
         }
     }
@@ -190,7 +194,10 @@ impl Networks {
         require_owner(context, &network, "delete_network")?;
         match self.0.store.delete_network(network.id).await {
             Err(StoreError::NotFound { .. }) => Err(gone(network.id)),
-            answer => answer.map(|_| nothing())?,
+            answer => {
+                self.0.network_changed(answer?.id);
+                nothing()
+            }
         }
     }
 }

@@ -134,6 +134,7 @@ impl Ports {
             fields.done()?;
         }
         let ports = self.0.create_ports(new, &draws).await?;
+        self.0.ports_changed(&ports);
         made(several, "port", "ports", ports.iter().map(|port| view(context, port)).collect(), &request)
     }
 
@@ -159,6 +160,7 @@ impl Ports {
         let mut tries = 1;
         loop {
             let mut port = visible(&self.0, context, request.param("id")).await?;
+            let before = port.clone();
             require_member(context, "update_port")?;
             let network = self.0.store.get_network(port.network_id).await?;
             apply(context, &fields, &mut port, &network)?;
@@ -169,7 +171,11 @@ impl Ports {
             let draw = self.0.entropy.next_u64();
             match self.0.store.update_port(PortChange { port, fixed_ips, draw }).await {
                 Err(StoreError::Conflict { .. }) if tries < crate::network::ATTEMPTS => tries += 1,
-                answer => return one(StatusCode::OK, "port", view(context, &answer?), &request),
+                answer => {
+                    let port = answer?;
+                    self.0.ports_changed([&before, &port]);
+                    return one(StatusCode::OK, "port", view(context, &port), &request);
+                }
             }
         }
     }
@@ -180,7 +186,10 @@ impl Ports {
         require_member(context, "delete_port")?;
         match self.0.store.delete_port(port.id).await {
             Err(StoreError::NotFound { .. }) => Err(gone(port.id)),
-            answer => answer.map(|_| nothing())?,
+            answer => {
+                self.0.ports_changed([&answer?]);
+                nothing()
+            }
         }
     }
 }

@@ -120,7 +120,11 @@ impl Routers {
             router.updated_at = self.0.now();
             match self.0.store.update_router(router, gateway).await {
                 Err(StoreError::Conflict { .. }) if tries < crate::network::ATTEMPTS => tries += 1,
-                answer => return one(StatusCode::OK, "router", view(&answer?), &request),
+                answer => {
+                    let router = answer?;
+                    self.0.routers_changed([router.id]);
+                    return one(StatusCode::OK, "router", view(&router), &request);
+                }
             }
         }
     }
@@ -148,7 +152,10 @@ impl Routers {
         require_member(context, "delete_router")?;
         match self.0.store.delete_router(router.id).await {
             Err(StoreError::NotFound { .. }) => Err(gone(router.id)),
-            answer => answer.map(|_| nothing())?,
+            answer => {
+                self.0.routers_changed([answer?.id]);
+                nothing()
+            }
         }
     }
 
@@ -188,6 +195,8 @@ impl Routers {
             (None, None) => return Err(missing("subnet_id")),
         };
         let port = self.0.store.add_router_interface(router.id, interface).await?;
+        self.0.routers_changed([router.id]);
+        self.0.network_changed(port.network_id);
         Ok(Response::json(StatusCode::OK, &interface_view(&router, &port)))
     }
 
@@ -203,6 +212,8 @@ impl Routers {
             }
         }
         let port = self.0.store.remove_router_interface(router.id, which).await?;
+        self.0.routers_changed([router.id]);
+        self.0.network_changed(port.network_id);
         Ok(Response::json(StatusCode::OK, &interface_view(&router, &port)))
     }
 }

@@ -152,7 +152,11 @@ impl SecurityGroups {
             group.updated_at = self.0.now();
             match self.0.store.update_security_group(group).await {
                 Err(StoreError::Conflict { .. }) if tries < crate::network::ATTEMPTS => tries += 1,
-                answer => return one(StatusCode::OK, "security_group", view(&answer?), &request),
+                answer => {
+                    let group = answer?;
+                    self.0.group_changed(group.id);
+                    return one(StatusCode::OK, "security_group", view(&group), &request);
+                }
             }
         }
     }
@@ -163,7 +167,10 @@ impl SecurityGroups {
         require_member(context, "delete_security_group")?;
         match self.0.store.delete_security_group(group.id, context.is_admin()).await {
             Err(StoreError::NotFound { .. }) => Err(no_group(request.param("id"))),
-            answer => answer.map(|_| nothing())?,
+            answer => {
+                self.0.group_changed(answer?.id);
+                nothing()
+            }
         }
     }
 
@@ -199,6 +206,9 @@ impl SecurityGroups {
         let rules = self.new_rules(context, &all).await?;
         let limit = self.0.limit(NetworkResource::SecurityGroupRule);
         let rules = self.0.store.create_security_group_rules(rules, limit).await?;
+        if let Some(rule) = rules.first() {
+            self.0.group_changed(rule.security_group_id);
+        }
         let views = rules.iter().map(rule_view).collect();
         made(several, "security_group_rule", "security_group_rules", views, &request)
     }
@@ -235,7 +245,11 @@ impl SecurityGroups {
         require_member(context, "delete_security_group_rule")?;
         match self.0.store.delete_security_group_rule(rule.id).await {
             Err(StoreError::NotFound { .. }) => Err(no_rule(request.param("id"))),
-            answer => answer.map(|()| nothing())?,
+            answer => {
+                answer?;
+                self.0.group_changed(rule.security_group_id);
+                nothing()
+            }
         }
     }
 }

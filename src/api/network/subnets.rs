@@ -119,7 +119,10 @@ impl Subnets {
         for subnet in new {
             let limit = self.0.limit(NetworkResource::Subnet);
             match self.0.store.create_subnet(subnet, asked_by.clone(), limit).await {
-                Ok(subnet) => subnets.push(subnet),
+                Ok(subnet) => {
+                    self.0.network_changed(subnet.network_id);
+                    subnets.push(subnet);
+                }
                 Err(error) => {
                     for made in subnets {
                         self.0.store.delete_subnet(made.id).await?;
@@ -194,7 +197,11 @@ impl Subnets {
             subnet.updated_at = self.0.now();
             match self.0.store.update_subnet(subnet).await {
                 Err(StoreError::Conflict { .. }) if tries < crate::network::ATTEMPTS => tries += 1,
-                answer => return one(StatusCode::OK, "subnet", view(&answer?), &request),
+                answer => {
+                    let subnet = answer?;
+                    self.0.network_changed(subnet.network_id);
+                    return one(StatusCode::OK, "subnet", view(&subnet), &request);
+                }
             }
         }
     }
@@ -205,7 +212,10 @@ impl Subnets {
         require_owner(context, &subnet, "delete_subnet")?;
         match self.0.store.delete_subnet(subnet.id).await {
             Err(StoreError::NotFound { .. }) => Err(gone(subnet.id)),
-            answer => answer.map(|_| nothing())?,
+            answer => {
+                self.0.network_changed(answer?.network_id);
+                nothing()
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ mod configuration;
 mod create;
 mod fuzz;
 mod groups;
+mod interfaces;
 mod list;
 mod networks;
 mod pipeline;

@@ -53,7 +53,7 @@ pub async fn built(world: &World, id: &str) {
     world.settle(id, VmState::Active, "h1").await;
 }
 
-fn context(instance: &nova_core::instance::Instance) -> RequestContext {
+pub fn context(instance: &nova_core::instance::Instance) -> RequestContext {
     let request_id = RequestId::parse("req-9f2c1f44-8f4b-4a1b-9f68-0c3a2d1e4b5a").unwrap();
     RequestContext { project_id: instance.project_id.clone(), ..RequestContext::internal(request_id) }
 }

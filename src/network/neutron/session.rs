@@ -221,10 +221,7 @@ impl Session {
                         [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS].contains(&reply.status);
                     let passing = [StatusCode::BAD_GATEWAY, StatusCode::GATEWAY_TIMEOUT].contains(&reply.status);
                     let error = refused(&reply);
-                    if !turned_away && !(passing && repeatable) {
-                        return Err(error);
-                    }
-                    error
+                    if turned_away || (passing && repeatable) { error } else { return Err(error) }
                 }
                 Err(error @ TransportError::Unclear { .. }) if !repeatable => return Err(unavailable(error)),
                 Err(error) => unavailable(error),

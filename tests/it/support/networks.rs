@@ -100,8 +100,17 @@ impl Cloud {
 
     /// A port of that project, perhaps with a device that says that it is its server.
     pub async fn add_port_of(&self, project: ProjectId, network: NetworkId, device: String) -> Port {
+        let mut new = self.new_port(project, network);
+        if !device.is_empty() {
+            new.port.device_owner = "compute:nova".to_owned();
+        }
+        new.port.device_id = device;
+        self.store.create_ports(vec![new]).await.unwrap().remove(0)
+    }
+
+    /// A port that is to be.
+    pub fn new_port(&self, project: ProjectId, network: NetworkId) -> NewPort {
         let now = self.now();
-        let device_owner = if device.is_empty() { String::new() } else { "compute:nova".to_owned() };
         let port = Port {
             id: PortId::generate(&*self.entropy),
             network_id: network,
@@ -112,8 +121,8 @@ impl Cloud {
             status: PortStatus::Down,
             mac_address: MacAddress::generate(&*self.entropy),
             fixed_ips: Vec::new(),
-            device_id: device,
-            device_owner,
+            device_id: String::new(),
+            device_owner: String::new(),
             host: None,
             binding: VifBinding::default(),
             security_groups: Vec::<SecurityGroupId>::new(),
@@ -126,8 +135,7 @@ impl Cloud {
             generation: 0,
         };
         let any = FixedIpRequest { subnet_id: None, ip_address: None };
-        let new = NewPort { port, fixed_ips: Some(vec![any]), asked_by: None, draw: 0, limit: None };
-        self.store.create_ports(vec![new]).await.unwrap().remove(0)
+        NewPort { port, fixed_ips: Some(vec![any]), asked_by: None, draw: 0, limit: None }
     }
 
     /// All ports.

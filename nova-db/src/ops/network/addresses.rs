@@ -8,7 +8,7 @@
 use std::net::IpAddr;
 
 use nova_core::ids::SubnetId;
-use nova_core::network::{AddressPool, NetworkProblem, Subnet, address_number, address_of, usable};
+use nova_core::network::{AddressPool, FloatingIp, NetworkProblem, Port, Subnet, address_number, address_of, usable};
 
 use super::super::{add, add_all, find, first, list, replace_or_race};
 use crate::Kind;
@@ -332,4 +332,23 @@ pub(super) async fn count(tx: &mut dyn Transaction, subnet: SubnetId) -> Result<
     let size = |range: &FreeRange| address_number(range.last) - address_number(range.first) + 1;
     let taken = tx.select(Address::TABLE, &Select::new(of_subnet(subnet)), Lock::None).await?.len();
     Ok((ranges.iter().map(size).sum(), taken as u64))
+}
+
+/// Frees what is taken by nothing that is there. Whoever makes a port takes its addresses in the same transaction, so that
+/// an address that is seen without its owner has none.
+pub(super) async fn free_lost(tx: &mut dyn Transaction, subnet: SubnetId) -> Result<Vec<String>, Fail> {
+    let mut freed = Vec::new();
+    for row in tx.select(Address::TABLE, &Select::new(of_subnet(subnet)), Lock::ForUpdate).await? {
+        let taken = decode::<Address>(&row)?.record;
+        let key = [Value::from(taken.owner.as_str())];
+        let is_there = find::<Port>(tx, &key, Lock::None).await?.is_some()
+            || find::<FloatingIp>(tx, &key, Lock::None).await?.is_some();
+        if is_there {
+            continue;
+        }
+        tx.delete(Address::TABLE, &Condition::key(Address::TABLE, row.key(Address::TABLE))).await?;
+        free(tx, &taken).await?;
+        freed.push(format!("{} was taken by {}, which is not there", taken.address, taken.owner));
+    }
+    Ok(freed)
 }

@@ -233,4 +233,7 @@ impl<B: Backend> NetworkStore for RowStore<B> {
     async fn count_addresses(&self, subnet: SubnetId) -> Answer<(u128, u64)> {
         self.read(&subnet, |tx, subnet| Box::pin(addresses::count(tx, *subnet))).await
     }
+    async fn free_lost_addresses(&self, subnet: SubnetId) -> Answer<Vec<String>> {
+        self.write(subnet, |tx, subnet| Box::pin(addresses::free_lost(tx, *subnet))).await
+    }
 }

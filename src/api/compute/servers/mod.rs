@@ -20,7 +20,7 @@ mod filters;
 mod ips;
 mod list;
 mod mapping;
-mod networks;
+pub(super) mod networks;
 mod resolve;
 mod show;
 mod sorting;

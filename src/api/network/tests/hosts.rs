@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
-use nova_core::ids::{HostName, NetworkAgentId};
+use nova_core::ids::{HostName, NetworkAgentId, NetworkId};
 use nova_core::network::{NetworkAgent, NetworkState};
 use nova_db::HostScope;
 
@@ -46,8 +46,10 @@ async fn when_all_is_taken_there_is_none_left() {
     let segments = SegmentOptions { vni_ranges: vec![range], ..SegmentOptions::default() };
     let bench = Bench::with(NetworkOptions { segments, ..NetworkOptions::default() });
     let network = bench.make(DEMO, "/networks", "network", json!({})).await;
-    let (status, none) = bench.call(DEMO, "POST /networks", json!({"network": {}})).await;
-    assert_eq!((status, &none["NeutronError"]["type"]), (503, &json!("NoNetworkAvailable")));
+    let another = NetworkId::generate(&SeededEntropy::new(9));
+    let another = bench.1.new_network(another, &"p-demo".into());
+    let none = ApiError::from(bench.1.create_network(another, None).await.unwrap_err());
+    assert!(matches!(none, ApiError::Network { status, name: "NoNetworkAvailable", .. } if status == 503));
     bench.gone(DEMO, &format!("/networks/{}", id(&network))).await;
     bench.make(DEMO, "/networks", "network", json!({})).await;
 }
