@@ -88,12 +88,6 @@ pub fn segment_layout(
     })
 }
 
-/// This host alone is the gateway of a network (network node): guests of other hosts look here for everything.
-pub fn gateway_of_all(network: NetworkId, wanted: &HostNetwork) -> bool {
-    let mut legs = wanted.routers.values().flat_map(|router| &router.legs);
-    legs.any(|leg| leg.network == network && !leg.distributed)
-}
-
 /// The bridge's ends of what this host keeps on a network for itself: where it is served, and its routers.
 pub fn own_ends(network: NetworkId, wanted: &HostNetwork) -> Vec<String> {
     let serves = wanted.segments.get(&network).is_some_and(|segment| segment.serves);

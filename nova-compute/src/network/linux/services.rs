@@ -13,7 +13,6 @@ use nova_core::network::{HostNetwork, MacAddress};
 
 use super::dhcp::{self, Daemons};
 use super::doors::Doors;
-use super::layout;
 use super::links::{LinkKind, LinkState, Links, VethEnd, VethSpec, failed};
 use super::names;
 use super::namespace::{self, Namespaces, Purpose};
@@ -158,9 +157,11 @@ impl Work<'_> {
         served.chain(self.wanted.routers.keys().map(|router| Purpose::Router(*router))).collect()
     }
 
-    /// This host is the gateway of guests of other hosts on that network: they look for everything here.
+    /// Guests of other hosts may look for everything here: nothing says that their hosts are gateways, too. Where those
+    /// serve their own guests, nobody asks.
     pub fn for_all(&self, network: NetworkId) -> bool {
-        layout::gateway_of_all(network, self.wanted)
+        let mut legs = self.wanted.routers.values().flat_map(|router| &router.legs);
+        !legs.any(|leg| leg.network == network && leg.distributed)
     }
 
     /// Joins a network's bridge with a namespace. Answers with the end there.

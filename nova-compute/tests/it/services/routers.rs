@@ -233,14 +233,16 @@ async fn ranges_of_version_6_are_advertised_and_routed() {
     guest.space.output("ip", &["link", "set", "eth0", "addrgenmode", "eui64"]);
     let path = "/proc/sys/net/ipv6/conf/eth0/accept_dad";
     guest.space.run(move || std::fs::write(path, "0")).unwrap();
-    let mut watch = std::process::Command::new("ip");
-    watch.args(["-n", guest.space.name(), "-6", "monitor", "route"]).stdout(std::process::Stdio::piped());
-    let mut watch = watch.spawn().unwrap();
     guest.space.output("ip", &["link", "set", "eth0", "up"]);
-    let lines = std::io::BufRead::lines(std::io::BufReader::new(watch.stdout.take().unwrap()));
-    let default = lines.map_while(Result::ok).find(|line| line.starts_with("default")).unwrap();
-    watch.kill().unwrap();
-    watch.wait().unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let default = loop {
+        let routes = guest.space.output("ip", &["-6", "route", "show", "default"]);
+        if !routes.is_empty() {
+            break routes;
+        }
+        assert!(std::time::Instant::now() < deadline, "nobody told it of a router");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    };
     assert!(default.contains("proto ra"), "{default}");
     let own = guest.space.output("ip", &["-6", "-o", "addr", "show", "dev", "eth0", "scope", "global"]);
     assert!(own.contains("2001:db8:6:0:f816:3eff:fe00:5/64"), "{own}");
