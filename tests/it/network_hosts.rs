@@ -637,7 +637,7 @@ async fn many_small_changes_end_where_the_books_are() {
         let network = &networks[usize::try_from(draw % 2).unwrap()];
         let host = ["h1", "h2"][usize::try_from(draw / 2 % 2).unwrap()];
         match draw / 4 % 4 {
-            0 | 1 => ports.push(world.port(network, host, &[if draw / 16 % 2 == 0 { web } else { db }]).await),
+            0 | 1 => ports.push(world.port(network, host, &[if (draw / 16).is_multiple_of(2) { web } else { db }]).await),
             2 if !ports.is_empty() => {
                 let port = ports.swap_remove(usize::try_from(draw / 16).unwrap() % ports.len());
                 world.store.delete_port(port.id).await.unwrap();
@@ -652,7 +652,7 @@ async fn many_small_changes_end_where_the_books_are() {
             }
         }
         // Only some are told of.
-        if draw / 64 % 3 == 0 {
+        if (draw / 64).is_multiple_of(3) {
             let networks = networks.iter().map(|network| network.id).collect();
             world.notifier.changed(BooksChangedRequest { networks, groups: vec![web, db], ..Default::default() });
         }

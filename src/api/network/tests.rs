@@ -2,6 +2,7 @@
 
 mod auto;
 mod hosts;
+mod wrong;
 
 use std::sync::Arc;
 
