@@ -123,7 +123,8 @@ pub async fn floating_ips_are_of_version_4(store: &Arc<dyn Store>) {
     new.target = Some(FloatingTarget { port_id: port.id, fixed_ip_address: fixed });
     assert_eq!(problem(store.create_floating_ip(new).await).name(), "BadRequest");
     let (alone, _) = wired(&**store, &make, "2001:db8:3::/64").await;
-    let alone = store.update_network(Network { external: true, ..alone }).await.unwrap();
+    let read = store.get_network(alone.id).await.unwrap();
+    let alone = store.update_network(Network { external: true, ..read }).await.unwrap();
     let answer = store.create_floating_ip(make.floating(&alone, "p")).await;
     assert_eq!(problem(answer).name(), "BadRequest", "it has none of version 4");
 }
