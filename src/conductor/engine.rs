@@ -37,6 +37,15 @@ impl From<StoreError> for DriveError {
     }
 }
 
+/// How far a drive came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Driven {
+    /// A host is to report, or nothing waits for the task.
+    Waits,
+    /// The task is over, and others of the server may have waited for it.
+    Over(InstanceId),
+}
+
 /// Turns of one drive; a plan has few steps, each begun and undone once per host, so that more means a defect.
 const MAX_TURNS: usize = 200;
 
@@ -55,8 +64,16 @@ impl Conductor {
         Ok(TaskContext::new(task, instance, action, self.clock.now()))
     }
 
-    /// Runs steps until one waits for a host, or the task is over.
+    /// Runs steps until one waits for a host, or the task is over; then the tasks that waited for it.
     pub(super) async fn drive(&self, cx: TaskContext) -> Result<(), DriveError> {
+        match self.drive_one(cx).await? {
+            Driven::Over(instance) => self.let_next_run(instance).await,
+            Driven::Waits => {}
+        }
+        Ok(())
+    }
+
+    async fn drive_one(&self, cx: TaskContext) -> Result<Driven, DriveError> {
         let (task, makes) = (cx.task.id, steps::makes_ports(&self.services, &cx));
         let (context, instance) = (cx.task.context.clone(), cx.instance.id);
         let driven = self.drive_on(cx).await;
@@ -66,10 +83,10 @@ impl Conductor {
         driven
     }
 
-    async fn drive_on(&self, mut cx: TaskContext) -> Result<(), DriveError> {
+    async fn drive_on(&self, mut cx: TaskContext) -> Result<Driven, DriveError> {
         if cx.instance.is_deleted() {
             self.store.commit_task(cx.commit(true)).await?;
-            return Ok(());
+            return Ok(Driven::Waits);
         }
         if cx.now >= cx.task.deadline {
             self.give_up(&mut cx);
@@ -80,7 +97,7 @@ impl Conductor {
                     if let Some(mut order) = self.run(&mut cx, name).await?
                         && self.commit_and_wait(&mut cx, &mut order).await?
                     {
-                        return self.send(&mut cx, order).await;
+                        return self.send(&mut cx, order).await.map(|()| Driven::Waits);
                     }
                 }
                 Next::Undo(name) => self.undo(&mut cx, name).await?,
@@ -247,7 +264,7 @@ impl Conductor {
         cx.task.record(step, Event::Failed(failure));
     }
 
-    async fn finish(&self, mut cx: TaskContext, failure: Option<Failure>) -> Result<(), DriveError> {
+    async fn finish(&self, mut cx: TaskContext, failure: Option<Failure>) -> Result<Driven, DriveError> {
         match &failure {
             None => success(&mut cx),
             Some(failure) => match steps::release_build(&self.services, &cx).await {
@@ -263,23 +280,27 @@ impl Conductor {
         let took = cx.now.duration_since(cx.task.created_at);
         tracing::info!(task = %cx.task.id, instance = %cx.instance.id, kind = cx.task.work.kind(),
             ok = failure.is_none(), seconds = took.as_secs_f64(), request_id = %cx.task.context.request_id, "task over");
-        if !matches!(cx.task.work, Work::Build { .. } | Work::Delete) {
-            self.let_next_run(cx.instance.id).await;
-        }
-        Ok(())
+        Ok(match cx.task.work {
+            Work::Build { .. } | Work::Delete => Driven::Waits,
+            _ => Driven::Over(cx.instance.id),
+        })
     }
 
-    /// Tasks about interfaces take turns with others: now may be the turn of one. If not, a sweep finds it.
+    /// Tasks about interfaces take turns with others: now may be the turn of one. While they are over at once, one follows
+    /// the other. If none is due, a sweep finds them.
     async fn let_next_run(&self, instance: InstanceId) {
         let waiting = self.store.list_tasks(Some(instance)).await.unwrap_or_default();
-        let Some(next) = waiting.into_iter().find(|task| steps::is_of_interface(&task.work)) else { return };
-        let id = next.id;
-        let driven = match self.open(next).await {
-            Ok(cx) => Box::pin(self.drive(cx)).await,
-            Err(error) => Err(error),
-        };
-        if let Err(DriveError::Later(why)) = driven {
-            tracing::debug!(task = %id, "its turn comes later: {why}");
+        for next in waiting.into_iter().filter(|task| steps::is_of_interface(&task.work)) {
+            let id = next.id;
+            let driven = match self.open(next).await {
+                Ok(cx) => self.drive_one(cx).await,
+                Err(error) => Err(error),
+            };
+            match driven {
+                Ok(Driven::Over(_)) => {}
+                Ok(Driven::Waits) | Err(DriveError::Overtaken) => return,
+                Err(DriveError::Later(why)) => return tracing::debug!(task = %id, "its turn comes later: {why}"),
+            }
         }
     }
 

@@ -111,8 +111,9 @@ impl Conductor {
         let running = RunningService::new(serving, &CancellationToken::new());
         let teller = self.clone();
         let running = running.with(|stop| async move { teller.tell_until(stop).await });
-        let writer = self.clone();
+        let (writer, looker) = (self.clone(), self.clone());
         let running = running.with(|stop| async move { writer.write_plugged_until(stop).await });
+        let running = running.with(|stop| async move { looker.sweep_orphans_until(stop).await });
         Ok(running.with(|stop| async move { self.sweep_until(stop).await }))
     }
 

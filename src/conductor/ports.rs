@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use nova_core::context::RequestContext;
 use nova_core::error::chain;
 use nova_core::ids::{HostName, InstanceId, PortId, RequestId, TaskId};
@@ -22,7 +23,7 @@ use super::manager::Conductor;
 /// Ports that came to work are gathered for so long into one transaction.
 const WINDOW: Duration = Duration::from_millis(100);
 /// How often it is looked for ports of servers that ended lately.
-pub(super) const ORPHANS_INTERVAL: Duration = Duration::from_secs(300);
+const ORPHANS_INTERVAL: Duration = Duration::from_secs(300);
 /// How lately: longer than a conductor's drive goes on that somebody else has overtaken.
 const LATELY: Duration = Duration::from_secs(900);
 /// Servers that are asked for at once.
@@ -130,32 +131,69 @@ impl Conductor {
         }
     }
 
-    /// Looks for ports of servers that ended lately: a conductor may have died right after it made them for a server that
-    /// others had given up meanwhile. Returns how many servers had some.
-    pub async fn sweep_orphans(&self) -> Result<usize, StoreError> {
-        let Some(network) = &self.services.network else { return Ok(0) };
-        let since = Some(earlier(self.clock.now(), LATELY));
-        let deleted = InstanceQuery { deleted: Deleted::Only, changed_since: since, ..InstanceQuery::default() };
-        let states = Some(vec![(VmState::Error, Some(vec![None]))]);
-        let failed = InstanceQuery { states, changed_since: since, ..InstanceQuery::default() };
-        let mut ended = self.store.list_instances(&deleted).await?;
-        ended.extend(self.store.list_instances(&failed).await?);
-        let ids: Vec<InstanceId> = ended.iter().filter(|one| has_ended(one)).map(|one| one.id).collect();
-        let (context, mut found) = (self.own_context(), 0);
-        for ids in ids.chunks(BATCH) {
-            let left = match network.interfaces(&context, ids).await {
-                Ok(left) => left,
-                Err(error) => {
-                    tracing::warn!("ports of servers that ended were not looked for: {}", chain(&error));
-                    return Ok(found);
-                }
+    /// Looks for orphans now and then: at the start among all servers that ended, since nobody may have looked for long.
+    pub(super) async fn sweep_orphans_until(&self, stop: CancellationToken) {
+        let mut since = None;
+        loop {
+            let begun = self.clock.now();
+            let looked = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                looked = self.sweep_orphans(since) => looked,
             };
-            let mut owners: Vec<InstanceId> = left.into_iter().map(|(owner, _)| owner).collect();
-            owners.sort_unstable();
-            owners.dedup();
-            for owner in owners {
-                found += usize::from(self.drop_orphans(&**network, &context, owner).await?);
+            match looked {
+                Ok(_) => since = Some(earlier(begun, LATELY)),
+                Err(error) => tracing::warn!("looking for ports without an owner failed: {error}"),
             }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(ORPHANS_INTERVAL) => {}
+            }
+        }
+    }
+
+    /// Looks for ports of servers that ended since then: a conductor may have died right after it made them for a server
+    /// that others had given up meanwhile. Page by page; returns how many servers had some.
+    pub(super) async fn sweep_orphans(&self, since: Option<Timestamp>) -> Result<usize, DriveError> {
+        let Some(network) = &self.services.network else { return Ok(0) };
+        let of = |deleted, states| InstanceQuery {
+            deleted,
+            states,
+            changed_since: since,
+            limit: Some(BATCH),
+            ..InstanceQuery::default()
+        };
+        let failed = Some(vec![(VmState::Error, Some(vec![None]))]);
+        let mut found = 0;
+        for mut query in [of(Deleted::Only, None), of(Deleted::No, failed)] {
+            loop {
+                let ended = match self.store.list_instances(&query).await {
+                    // Where the last page ended is archived by now: what is left of this kind is for the next look.
+                    Err(StoreError::NotFound { .. }) if query.after.is_some() => break,
+                    ended => ended?,
+                };
+                found += self.drop_orphans_among(&**network, &ended).await?;
+                if ended.len() < BATCH {
+                    break;
+                }
+                query.after = ended.last().map(|last| last.id);
+            }
+        }
+        Ok(found)
+    }
+
+    async fn drop_orphans_among(&self, network: &dyn NetworkService, ended: &[Instance]) -> Result<usize, DriveError> {
+        let ids: Vec<InstanceId> = ended.iter().filter(|one| has_ended(one)).map(|one| one.id).collect();
+        if ids.is_empty() {
+            return Ok(0);
+        }
+        let context = self.own_context();
+        let left = network.interfaces(&context, &ids).await.map_err(|error| DriveError::Later(chain(&error)))?;
+        let owners: BTreeSet<InstanceId> = left.into_iter().map(|(owner, _)| owner).collect();
+        let mut found = 0;
+        for owner in owners {
+            found += usize::from(self.drop_orphans(network, &context, owner).await?);
         }
         Ok(found)
     }

@@ -10,7 +10,6 @@ use tracing::Instrument;
 
 use super::engine::{DriveError, earlier, later, signed};
 use super::manager::Conductor;
-use super::ports::ORPHANS_INTERVAL;
 use nova_core::error::chain;
 
 /// Tasks taken up in one sweep; the rest waits for the next.
@@ -24,7 +23,7 @@ const ARCHIVE_BATCH: usize = 1000;
 
 impl Conductor {
     pub(super) async fn sweep_until(&self, stop: CancellationToken) {
-        let (mut archived_at, mut orphans_at) = (None, self.clock.now());
+        let mut archived_at = None;
         loop {
             match self.sweep().await {
                 // There are more: on with them.
@@ -36,12 +35,6 @@ impl Conductor {
             if archived_at.is_none_or(|at| now.duration_since(at) >= signed(ARCHIVE_INTERVAL)) {
                 archived_at = Some(now);
                 self.archive().await;
-            }
-            if now.duration_since(orphans_at) >= signed(ORPHANS_INTERVAL) {
-                orphans_at = now;
-                if let Err(error) = self.sweep_orphans().await {
-                    tracing::warn!("looking for ports without an owner failed: {}", chain(&error));
-                }
             }
             tokio::select! {
                 biased;

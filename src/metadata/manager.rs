@@ -6,7 +6,7 @@ use nova_core::context::RequestContext;
 use nova_core::contracts::{NetworkService, NetworkServiceError};
 use nova_core::entropy::Entropy;
 use nova_core::error::chain;
-use nova_core::ids::{InstanceId, RequestId};
+use nova_core::ids::{HostName, InstanceId, PortId, RequestId};
 use nova_core::instance::Instance;
 use nova_core::metadata::{GuestDisk, GuestKey, InstanceMetadata};
 use nova_core::network::Vif;
@@ -98,6 +98,19 @@ impl MetadataManager {
         Ok(document)
     }
 
+    /// Is the port that is asked from, where it is said, the server's own on that host?
+    pub(super) async fn asks_from_own(
+        &self,
+        instance: &Instance,
+        host: &HostName,
+        port: Option<PortId>,
+    ) -> Result<bool, MetadataError> {
+        let (Some(network), Some(port)) = (&self.network, port) else { return Ok(true) };
+        let context = RequestContext::internal(RequestId::generate(&*self.entropy));
+        let owns = network.owns_port(&context, instance.id, &instance.project_id, host, port).await;
+        owns.map_err(|source| MetadataError::Network { instance: instance.id, source })
+    }
+
     /// Answers a host that asks for one of its guests. Of others it learns nothing.
     ///
     /// # Errors
@@ -112,6 +125,11 @@ impl MetadataManager {
         let instance = self.instance(id).await.map_err(unavailable)?;
         match instance {
             Some(instance) if instance.host.as_ref() == Some(&incoming.sender.host) => {
+                if !self.asks_from_own(&instance, &incoming.sender.host, request.port_id).await.map_err(unavailable)? {
+                    tracing::warn!(sender = %incoming.sender.host, instance = %id, port = ?request.port_id,
+                        "metadata was asked for from a port that is not the server's");
+                    return Err(Refusal::new(RefusalKind::NotFound, format!("Instance {id} has no such port.")).into());
+                }
                 Ok(self.read(&instance).await.map_err(unavailable)?)
             }
             found => {

@@ -181,9 +181,14 @@ async fn a_host_learns_of_its_own_guests_only() {
         let sender = Sender { role: Role::Compute, host: HostName::new(name) };
         RpcClient::new(bus.clone(), sender, testing::clock(), Arc::new(SeededEntropy::new(9)))
     };
-    let request = GetMetadataRequest { instance_id: instance.id };
+    let request = GetMetadataRequest { instance_id: instance.id, port_id: None };
     let own = host("host1").call::<GetMetadata>(&testing::context(), &request).await.unwrap();
     assert_eq!((own.instance_id, own.number), (instance.id, instance.number));
+    // There is no such port.
+    let nil = nova_core::ids::PortId::from_uuid(uuid::Uuid::nil());
+    let alien = GetMetadataRequest { port_id: Some(nil), ..request.clone() };
+    let refused = host("host1").call::<GetMetadata>(&testing::context(), &alien).await.unwrap_err();
+    assert_eq!(refused.refusal().map(|refusal| refusal.kind), Some(RefusalKind::NotFound));
     let refused = host("host2").call::<GetMetadata>(&testing::context(), &request).await.unwrap_err();
     assert_eq!(refused.refusal().map(|refusal| refusal.kind), Some(RefusalKind::NotFound));
     serving.stop().await;
@@ -229,6 +234,27 @@ async fn interfaces_and_keys_are_in_the_document() {
     let about = manager.get(instance.id).await.unwrap().unwrap();
     assert_eq!((&about.vifs, about.hostname.as_str(), about.keys.len()), (&vifs, "server", 1));
     assert_eq!(about.vifs[0].addresses.len(), 1);
+    // Asked for from a port, the document is for that port's guest only.
+    let port = vifs[0].port_id;
+    let own = |host: &str, port| {
+        let (manager, instance, host) = (manager.clone(), instance.clone(), HostName::new(host));
+        async move { manager.asks_from_own(&instance, &host, port).await.unwrap() }
+    };
+    assert!(own("host1", Some(port)).await && own("host1", None).await);
+    assert!(!own("host2", Some(port)).await, "it is not bound there");
+    assert!(!own("host1", Some(nova_core::ids::PortId::from_uuid(uuid::Uuid::nil()))).await);
+    let claim = async |change: fn(&mut nova_core::network::Port)| {
+        let mut read = store.get_port(port).await.unwrap();
+        change(&mut read);
+        store.update_port(nova_db::PortChange { port: read, fixed_ips: None, draw: 0 }).await.unwrap();
+    };
+    claim(|port| port.device_owner = String::new()).await;
+    assert!(!own("host1", Some(port)).await, "compute does not say that it is the server's");
+    claim(|port| port.device_owner = "compute:nova".to_owned()).await;
+    let mut foreign = instance.clone();
+    foreign.project_id = "p-other".into();
+    let host = HostName::new("host1");
+    assert!(!manager.asks_from_own(&foreign, &host, Some(port)).await.unwrap(), "of another project");
     let nobody = nova_core::ids::InstanceId::from_uuid(uuid::Uuid::nil());
     assert!(manager.get(nobody).await.unwrap().is_none());
 }

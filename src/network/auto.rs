@@ -207,9 +207,13 @@ impl NetworkManager {
             Err(StoreError::Network(NetworkProblem::NoInterfaceOnSubnet { .. })) => {}
             other => gone(other.map(drop))?,
         }
-        gone(self.store.delete_router(router).await.map(drop))?;
         self.routers_changed([router]);
-        gone(self.store.delete_network(auto_network_id(project)).await.map(drop))
+        self.network_changed(auto_network_id(project));
+        gone(self.store.delete_router(router).await.map(drop))?;
+        gone(self.store.delete_network(auto_network_id(project)).await.map(drop))?;
+        self.routers_changed([router]);
+        self.network_changed(auto_network_id(project));
+        Ok(())
     }
 
     /// Nothing but its router may be on the network.

@@ -168,6 +168,24 @@ impl NetworkService for NetworkManager {
         self.store.set_port_statuses(host, ports).await.map(drop).map_err(failed)
     }
 
+    async fn owns_port(
+        &self,
+        _context: &RequestContext,
+        instance: InstanceId,
+        project: &ProjectId,
+        host: &HostName,
+        port: PortId,
+    ) -> Answer<bool> {
+        match self.store.get_port(port).await {
+            Ok(port) => {
+                let of_server = is_of_compute(&port) && port.device_id == instance.to_string();
+                Ok(of_server && port.project_id == *project && port.host.as_ref() == Some(host))
+            }
+            Err(StoreError::NotFound { .. }) => Ok(false),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
     async fn interfaces(&self, _context: &RequestContext, instances: &[InstanceId]) -> Answer<Vec<(InstanceId, Vif)>> {
         let ports = self.ports_of_servers(instances).await.map_err(failed)?;
         let owners: Vec<Option<InstanceId>> = ports.iter().map(|port| port.device_id.parse().ok()).collect();

@@ -86,6 +86,14 @@ impl Notifier {
         Self { to: None }
     }
 
+    /// What waits to be told, and does so no longer.
+    #[cfg(test)]
+    pub(crate) fn take(&self) -> Option<BooksChangedRequest> {
+        let teller = self.to.as_ref()?;
+        let news = teller.waiting().take();
+        (news != BooksChangedRequest::default()).then_some(news)
+    }
+
     /// Will be told soon, with what else changes until then. Call it after the commit; within a tokio runtime.
     pub fn changed(&self, news: BooksChangedRequest) {
         let Some(teller) = &self.to else { return };

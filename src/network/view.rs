@@ -63,7 +63,7 @@ impl<'a> View<'a> {
         let (mut ports, mut interfaces): (BTreeMap<_, Vec<_>>, BTreeMap<_, Vec<_>>) = Default::default();
         for port in books.ports.values() {
             ports.entry(port.network_id).or_default().push(port);
-            if let (ROUTER_INTERFACE, Ok(router)) = (port.device_owner.as_str(), port.device_id.parse::<RouterId>()) {
+            if let Some(router) = router_of(books, port) {
                 interfaces.entry(router).or_default().push(port);
             }
         }
@@ -257,6 +257,12 @@ impl<'a> View<'a> {
         let outside = Outside { subnets: Vec::new(), source_nat: SourceNat::Host, floating: BTreeMap::new() };
         Some((id, HostRouter { legs: vec![leg], routes: Vec::new(), outside: Some(outside) }))
     }
+}
+
+/// The router whose interface the port is. What another project's port says of a router is not believed.
+fn router_of(books: &HostBooks, port: &Port) -> Option<RouterId> {
+    let id = port.device_id.parse().ok().filter(|_| port.device_owner == ROUTER_INTERFACE)?;
+    books.routers.get(&id).filter(|router| router.project_id == port.project_id).map(|router| router.id)
 }
 
 /// On a bridge that the operator made, with addresses that the operator's own means tell.

@@ -56,9 +56,9 @@ impl Door {
 }
 
 /// Who asks from that address now.
-fn caller(callers: &Mutex<Arc<Callers>>, address: IpAddr) -> Option<InstanceId> {
+fn caller(callers: &Mutex<Arc<Callers>>, address: IpAddr) -> Option<(InstanceId, PortId)> {
     let callers = callers.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    callers.get(&address.to_canonical()).map(|(instance, _)| *instance)
+    callers.get(&address.to_canonical()).copied()
 }
 
 async fn accept(shared: Arc<Shared>, name: String, listener: TcpListener, callers: Arc<Mutex<Arc<Callers>>>) {
@@ -128,7 +128,11 @@ async fn connection(
     address
 }
 
-async fn answer<B>(shared: &Shared, caller: Option<InstanceId>, request: &Request<B>) -> Response<Full<Bytes>> {
+async fn answer<B>(
+    shared: &Shared,
+    caller: Option<(InstanceId, PortId)>,
+    request: &Request<B>,
+) -> Response<Full<Bytes>> {
     let head = request.method() == Method::HEAD;
     let path = request.uri().path();
     if !head && request.method() != Method::GET {
@@ -142,8 +146,8 @@ async fn answer<B>(shared: &Shared, caller: Option<InstanceId>, request: &Reques
     if is_root(path) {
         return found(versions(), head);
     }
-    let Some(instance) = caller else { return failure(StatusCode::NOT_FOUND) };
-    match shared.cache.get(instance).await {
+    let Some((instance, port)) = caller else { return failure(StatusCode::NOT_FOUND) };
+    match shared.cache.get((instance, port)).await {
         Ok(Some(about)) => match lookup(&about, path, &*shared.entropy) {
             Some(document) => found(document, head),
             None => failure(StatusCode::NOT_FOUND),

@@ -43,7 +43,7 @@ impl Source {
 
 #[async_trait]
 impl MetadataSource for Source {
-    async fn metadata(&self, instance: InstanceId) -> Result<Option<InstanceMetadata>, BoxError> {
+    async fn metadata(&self, instance: InstanceId, _: PortId) -> Result<Option<InstanceMetadata>, BoxError> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         self.leave.acquire().await.unwrap().forget();
         if self.fails.load(Ordering::SeqCst) > 0 {
@@ -238,19 +238,19 @@ async fn doors_come_and_go() {
 async fn answers_get_old_and_slow_sources_are_given_up() {
     let source = Source::new();
     let cache = Cache::new(source.clone(), Duration::from_secs(5), Duration::from_secs(10));
-    assert!(cache.get(id(1)).await.unwrap().is_some());
-    assert!(cache.get(id(77)).await.unwrap().is_none());
+    assert!(cache.get((id(1), port(1))).await.unwrap().is_some());
+    assert!(cache.get((id(77), port(77))).await.unwrap().is_none());
     tokio::time::advance(Duration::from_secs(4)).await;
-    cache.get(id(1)).await.unwrap();
-    cache.get(id(77)).await.unwrap();
+    cache.get((id(1), port(1))).await.unwrap();
+    cache.get((id(77), port(77))).await.unwrap();
     assert_eq!(source.asked(), 2);
     tokio::time::advance(Duration::from_secs(2)).await;
-    cache.get(id(1)).await.unwrap();
+    cache.get((id(1), port(1))).await.unwrap();
     assert_eq!(source.asked(), 3);
     source.leave.forget_permits(1000);
-    assert!(cache.get(id(2)).await.is_err(), "ten seconds are enough");
+    assert!(cache.get((id(2), port(2))).await.is_err(), "ten seconds are enough");
     tokio::time::advance(Duration::from_secs(60)).await;
     source.leave.add_permits(1);
-    cache.get(id(3)).await.unwrap();
+    cache.get((id(3), port(3))).await.unwrap();
     assert_eq!(cache.len(), 1, "guests that ask no more are forgotten");
 }

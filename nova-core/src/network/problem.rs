@@ -91,6 +91,12 @@ pub enum NetworkProblem {
         "Unable to complete operation on subnet {subnet}: One or more ports have an IP allocation from this subnet."
     )]
     SubnetInUse { subnet: SubnetId },
+    /// Floating addresses are of version 4.
+    #[error("Network {network} does not contain any IPv4 subnet.")]
+    NoV4Subnet { network: NetworkId },
+    /// Floating addresses are of version 4.
+    #[error("Invalid input for operation: Floating IPs are IPv4 addresses, and {address} is not.")]
+    FloatingV6 { address: IpAddr },
     /// Others use it by now.
     #[error("Unable to reconfigure sharing settings for network {network}. Multiple tenants are using it.")]
     SharingInUse { network: NetworkId },
@@ -108,6 +114,9 @@ pub enum NetworkProblem {
     /// The port has a user.
     #[error("Port {port} is still in use by {device}.")]
     PortInUse { port: PortId, device: String },
+    /// An interface is its router's project's.
+    #[error("Bad router request: Port {port} is not of the project of router {router}.")]
+    PortOfOther { port: PortId, router: RouterId },
     /// It has interfaces.
     #[error("Router {router} still has ports.")]
     RouterInUse { router: RouterId },
@@ -225,6 +234,7 @@ impl NetworkProblem {
             Self::PortOfRouter { .. } => ("ServicePortInUse", Conflict),
             Self::PortInUse { .. } => ("PortInUse", Conflict),
             Self::RouterInUse { .. } => ("RouterInUse", Conflict),
+            Self::NoV4Subnet { .. } | Self::FloatingV6 { .. } | Self::PortOfOther { .. } => ("BadRequest", BadRequest),
             Self::RouterOnSubnet { .. }
             | Self::RouterSubnetsOverlap { .. }
             | Self::NoGatewayForInterface { .. }

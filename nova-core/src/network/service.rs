@@ -275,6 +275,19 @@ pub trait NetworkService: Send + Sync {
         Ok(())
     }
 
+    /// Is the port that server's on that host, and of the server's project? Whoever asks from it is taken for its guest.
+    /// Where the project and the host of ports are not known, that it is an interface of the server is enough.
+    async fn owns_port(
+        &self,
+        context: &RequestContext,
+        instance: InstanceId,
+        _project: &ProjectId,
+        _host: &HostName,
+        port: PortId,
+    ) -> Result<bool, NetworkServiceError> {
+        Ok(self.interfaces(context, &[instance]).await?.iter().any(|(_, vif)| vif.port_id == port))
+    }
+
     /// The interfaces of servers, each server's in order.
     async fn interfaces(
         &self,

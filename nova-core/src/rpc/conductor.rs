@@ -62,6 +62,9 @@ rpc_method! {
 pub struct GetMetadataRequest {
     /// The server; it must be on the sender.
     pub instance_id: InstanceId,
+    /// The port that it asks from, which must be its own; older hosts do not say it.
+    #[serde(default)]
+    pub port_id: Option<PortId>,
 }
 
 /// An image, and who should have it.

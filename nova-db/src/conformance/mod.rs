@@ -213,6 +213,8 @@ macro_rules! store_conformance {
             routers_join_subnets,
             floating_ips_stand_for_fixed_ones,
             what_floating_ips_rely_on_stays,
+            interfaces_are_their_routers,
+            floating_ips_are_of_version_4,
             gateways_come_and_go,
             projects_have_one_default_group,
             rules_are_unique_in_their_group,

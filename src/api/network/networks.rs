@@ -139,10 +139,14 @@ impl Networks {
         let mut networks = Vec::with_capacity(new.len());
         for network in new {
             match self.0.create_network(network, self.0.limit(NetworkResource::Network)).await {
-                Ok(network) => networks.push(network),
+                Ok(network) => {
+                    self.0.network_changed(network.id);
+                    networks.push(network);
+                }
                 Err(error) => {
                     for made in networks {
                         self.0.store.delete_network(made.id).await?;
+                        self.0.network_changed(made.id);
                     }
                     return Err(error.into());
                 }

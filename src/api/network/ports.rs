@@ -7,7 +7,9 @@ use http::{Method, StatusCode};
 use nova_core::clock::api_time;
 use nova_core::context::RequestContext;
 use nova_core::ids::{HostName, NetworkId, PortId, SecurityGroupId, SubnetId};
-use nova_core::network::{AddressPair, Cidr, MacAddress, Network, NetworkProblem, Port};
+use nova_core::network::{
+    AddressPair, Cidr, MacAddress, Network, NetworkProblem, Port, ROUTER_GATEWAY, ROUTER_INTERFACE,
+};
 use nova_db::{FixedIpRequest, NewPort, PortChange, PortField, PortQuery, StoreError};
 use serde_json::{Value, json};
 
@@ -199,22 +201,11 @@ impl Ports {
 fn apply(context: &RequestContext, fields: &Fields, port: &mut Port, network: &Network) -> Result<(), ApiError> {
     let privileged = context.is_admin() || context.has_role("service");
     let owner = privileged || network.project_id == context.project_id;
-    let allowed = |allowed: bool, what: &str| match allowed {
-        true => Ok(()),
-        false => Err(named(403, "PolicyNotAuthorized", format!("rule:create_port:{what} is disallowed by policy"))),
-    };
     fields.text("name", 255, &mut port.name)?;
     fields.text("description", 255, &mut port.description)?;
-    fields.text("device_id", 255, &mut port.device_id)?;
     fields.text("dns_name", 63, &mut port.dns_name)?;
     fields.flag("admin_state_up", &mut port.admin_state_up)?;
-    let was = port.device_owner.clone();
-    fields.text("device_owner", 255, &mut port.device_owner)?;
-    if was != port.device_owner {
-        // Whoever could speak for routers would have every address of the network; for compute, others' servers.
-        let service = port.device_owner.starts_with("network:") || port.device_owner.starts_with("compute:");
-        allowed(!port.is_of_router() && (privileged || !service), "device_owner")?;
-    }
+    device(privileged, fields, port)?;
     let security = port.port_security_enabled;
     fields.flag("port_security_enabled", &mut port.port_security_enabled)?;
     allowed(owner || security == port.port_security_enabled, "port_security_enabled")?;
@@ -235,6 +226,29 @@ fn apply(context: &RequestContext, fields: &Fields, port: &mut Port, network: &N
         port.allowed_address_pairs = pairs;
     }
     binding(privileged, fields, port)
+}
+
+fn allowed(allowed: bool, what: &str) -> Result<(), ApiError> {
+    match allowed {
+        true => Ok(()),
+        false => Err(named(403, "PolicyNotAuthorized", format!("rule:create_port:{what} is disallowed by policy"))),
+    }
+}
+
+/// Who uses it. What compute and routers use stays theirs: a guest is known by its port, a network's gateway by its router.
+fn device(privileged: bool, fields: &Fields, port: &mut Port) -> Result<(), ApiError> {
+    let of_service = |owner: &str| owner.starts_with("network:") || owner.starts_with("compute:");
+    let (device, owner) = (port.device_id.clone(), port.device_owner.clone());
+    fields.text("device_id", 255, &mut port.device_id)?;
+    fields.text("device_owner", 255, &mut port.device_owner)?;
+    let free = privileged || !of_service(&owner);
+    allowed(free || device == port.device_id, "device_id")?;
+    if owner != port.device_owner {
+        // Whoever could speak for routers would have every address of the network; for compute, others' servers.
+        let router = port.is_of_router() || [ROUTER_INTERFACE, ROUTER_GATEWAY].contains(&owner.as_str());
+        allowed(!router && free && (privileged || !of_service(&port.device_owner)), "device_owner")?;
+    }
+    Ok(())
 }
 
 /// Where and how it is plugged in is for administrators and services to say.

@@ -104,6 +104,7 @@ impl Routers {
         let gateway = self.gateway(context, &fields).await?;
         fields.done()?;
         let router = self.0.store.create_router(router, gateway, self.0.limit(NetworkResource::Router)).await?;
+        self.0.routers_changed([router.id]);
         one(StatusCode::CREATED, "router", view(&router), &request)
     }
 
@@ -139,7 +140,10 @@ impl Routers {
         let Some(id) = info.parsed::<NetworkId>("network_id", "UUID")? else { return Ok(GatewayChange::Clear) };
         let network = networks::visible(&self.0, context, &id.to_string()).await?;
         let mut enable_snat = true;
-        info.flag("enable_snat", &mut enable_snat)?;
+        if let Some(wanted) = info.optional_flag("enable_snat")? {
+            super::input::require_admin(context, "create_router:external_gateway_info:enable_snat")?;
+            enable_snat = wanted;
+        }
         let mut port = self.0.new_port(network.id, &"".into());
         port.fixed_ips = addresses(context, &info)?;
         info.done()?;
@@ -188,6 +192,8 @@ impl Routers {
             (None, Some(port)) => NewInterface::Port(ports::visible(&self.0, context, &port.to_string()).await?.id),
             (Some(subnet), None) => {
                 let subnet = subnets::visible(&self.0, context, &subnet.to_string()).await?;
+                // A shared network's gateway address is for its owner to give.
+                subnets::require_owner(context, &subnet, "add_router_interface")?;
                 let mut port = self.0.new_port(subnet.network_id, &router.project_id);
                 port.port.port_security_enabled = false;
                 NewInterface::Subnet { subnet_id: subnet.id, port: Box::new(port) }

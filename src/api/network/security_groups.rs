@@ -137,6 +137,7 @@ impl SecurityGroups {
         self.0.default_group(&project).await?;
         let limits = [NetworkResource::SecurityGroup, NetworkResource::SecurityGroupRule].map(|r| self.0.limit(r));
         let group = self.0.store.create_security_group(group, limits[0], limits[1]).await?;
+        self.0.group_changed(group.id);
         one(StatusCode::CREATED, "security_group", view(&group), &request)
     }
 

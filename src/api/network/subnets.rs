@@ -81,7 +81,8 @@ pub(super) async fn visible(manager: &NetworkManager, context: &RequestContext, 
     }
 }
 
-fn require_owner(context: &RequestContext, subnet: &Subnet, rule: &str) -> Result<(), ApiError> {
+/// The caller's own, or 403 for what they see but do not own.
+pub(super) fn require_owner(context: &RequestContext, subnet: &Subnet, rule: &str) -> Result<(), ApiError> {
     if context.is_admin() || subnet.project_id == context.project_id {
         return require_member(context, rule);
     }
@@ -126,6 +127,7 @@ impl Subnets {
                 Err(error) => {
                     for made in subnets {
                         self.0.store.delete_subnet(made.id).await?;
+                        self.0.network_changed(made.network_id);
                     }
                     return Err(error.into());
                 }

@@ -1,6 +1,7 @@
 //! The network API as clients see it, without HTTP.
 
 mod auto;
+mod guards;
 mod hosts;
 mod wrong;
 
@@ -20,7 +21,7 @@ use serde_json::{Value, json};
 use super::{NeutronDialect, resources};
 use crate::api::router::{Found, Router};
 use crate::api::{ApiError, Dialect, MAX_BODY, Microversion, Query, Request};
-use crate::network::{NetworkManager, NetworkOptions};
+use crate::network::{NetworkManager, NetworkOptions, Notifier};
 
 /// Who calls: a project and a role.
 type Caller = (&'static str, &'static str);
@@ -46,9 +47,13 @@ impl Bench {
     }
 
     fn with(options: NetworkOptions) -> Self {
+        Self::telling(options, Notifier::silent())
+    }
+
+    fn telling(options: NetworkOptions, notifier: Notifier) -> Self {
         let (clock, entropy) = (Arc::new(TestClock), Arc::new(SeededEntropy::new(1)));
         let store = Arc::new(MemoryStore::new());
-        let manager = Arc::new(NetworkManager::new(store, clock, entropy, options));
+        let manager = Arc::new(NetworkManager::new(store, clock, entropy, options).telling(notifier));
         let mut router = Router::default();
         for resource in resources(manager.clone()) {
             for route in resource.routes() {

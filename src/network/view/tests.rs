@@ -470,3 +470,18 @@ fn a_thousand_ports_of_twenty_rules_are_a_matter_of_milliseconds() {
     // Without optimization, on a busy machine; a release build takes a tenth.
     assert!(took < std::time::Duration::from_secs(2), "{took:?}");
 }
+
+#[test]
+fn a_port_of_another_project_is_no_interface() {
+    let mut draft = Draft::new();
+    let id = draft.network(Some("flat_dhcp"), |_| {});
+    let subnet = draft.subnet(id, "10.0.0.0/24");
+    draft.port(id, subnet, "10.0.0.9", "h1");
+    let before = draft.on("h1").routers;
+    let router = draft.router(&[(id, subnet, "10.0.0.1")], None);
+    assert!(draft.on("h1").routers.contains_key(&router));
+    for port in draft.books.ports.values_mut().filter(|port| port.device_owner == ROUTER_INTERFACE) {
+        port.project_id = "other".into();
+    }
+    assert_eq!(draft.on("h1").routers, before, "neither a leg, nor the gateway taken from the network");
+}

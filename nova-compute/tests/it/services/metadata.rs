@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use nova_compute::{MetadataLimits, MetadataServer, MetadataSource};
 use nova_core::contracts::BoxError;
 use nova_core::entropy::SeededEntropy;
-use nova_core::ids::InstanceId;
+use nova_core::ids::{InstanceId, PortId};
 use nova_core::metadata::InstanceMetadata;
 use serde_json::json;
 
@@ -21,7 +21,7 @@ struct Known(BTreeMap<InstanceId, &'static str>);
 
 #[async_trait]
 impl MetadataSource for Known {
-    async fn metadata(&self, instance: InstanceId) -> Result<Option<InstanceMetadata>, BoxError> {
+    async fn metadata(&self, instance: InstanceId, _: PortId) -> Result<Option<InstanceMetadata>, BoxError> {
         let about = self.0.get(&instance).map(|name| {
             let about = json!({"instance_id": instance, "project_id": "p", "name": name, "hostname": name});
             serde_json::from_value(about).unwrap()

@@ -188,6 +188,7 @@ impl SecurityGroups {
         let group = books.new_group(&context.project_id, &name, &description, false);
         let limits = [NetworkResource::SecurityGroup, NetworkResource::SecurityGroupRule].map(|what| books.limit(what));
         let group = books.store.create_security_group(group, limits[0], limits[1]).await.map_err(refused)?;
+        books.group_changed(group.id);
         self.answer(&group).await
     }
 
@@ -206,7 +207,11 @@ impl SecurityGroups {
             (group.name, group.description, group.updated_at) = (name, description, books.now());
             match books.store.update_security_group(group).await {
                 Err(StoreError::Conflict { .. }) if tries < ATTEMPTS => tries += 1,
-                other => return self.answer(&other.map_err(refused)?).await,
+                other => {
+                    let group = other.map_err(refused)?;
+                    books.group_changed(group.id);
+                    return self.answer(&group).await;
+                }
             }
         }
     }
