@@ -222,6 +222,8 @@ async fn one_node_is_the_gateway_of_all() {
 async fn ranges_of_version_6_are_advertised_and_routed() {
     let world = World::new().await;
     let mut host = Host::in_world("h", &world, 11).await;
+    host.options.routed_ranges = vec!["2001:db8::/32".parse().unwrap()];
+    host.restart().await;
     host.add_network(6, "2001:db8:6::/64", "2001:db8:6::1");
     let told = host.wanted.segments.get_mut(&network(6)).unwrap().subnets.get_mut(&subnet(6)).unwrap();
     told.ra_mode = Some("slaac".to_owned());

@@ -1,5 +1,6 @@
 //! Routes, of the main table.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::TryStreamExt;
@@ -11,6 +12,9 @@ use rtnetlink::packet_route::route::{
 
 use super::{Links, errno, failed, or_already};
 use crate::network::PlumbingError;
+
+/// Who made a route: a number that no other program is known to use (/etc/iproute2/rt_protos).
+const OURS: RouteProtocol = RouteProtocol::Other(78);
 
 /// A route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,7 +38,7 @@ impl Links {
     }
 
     /// Adds one, in place of what leads there.
-    pub async fn replace_route(&self, route: Route) -> Result<(), PlumbingError> {
+    async fn replace_route(&self, route: Route) -> Result<(), PlumbingError> {
         let doing = format!("set the route to {}", route.destination);
         let message = message_of(&route).map_err(|e| failed(&*doing, e))?;
         or_already(self.handle.route().add(message).replace().execute().await, &[], doing)
@@ -43,21 +47,34 @@ impl Links {
     /// Removes one; fine if it is gone.
     pub async fn remove_route(&self, route: Route) -> Result<(), PlumbingError> {
         let doing = format!("remove the route to {}", route.destination);
-        let message = message_of(&route).map_err(|e| failed(&*doing, e))?;
+        let mut message = message_of(&route).map_err(|e| failed(&*doing, e))?;
+        // Whoever made it.
+        message.header.protocol = RouteProtocol::Unspec;
         let result = self.handle.route().del(message).execute().await;
         or_already(result, &[errno::ESRCH, errno::ENODEV, errno::ENOENT], doing)
     }
 
-    /// Exactly these routes over that link, besides those that the kernel made.
+    /// Exactly these routes over that link, besides those that the kernel made. What somebody else has leading there over
+    /// another link stays: that is an error, after the others were set.
     pub async fn ensure_routes(&self, link: u32, wanted: &[Route]) -> Result<(), PlumbingError> {
-        let present: Vec<Route> = self.routes().await?.into_iter().filter(|route| route.link == link).collect();
+        let messages = self.route_messages().await?;
+        let present: Vec<Route> = messages.iter().filter_map(route_of).filter(|route| route.link == link).collect();
+        let foreign = |message: &&RouteMessage| message.header.protocol != OURS;
+        let foreign = messages.iter().filter(foreign).filter_map(any_route_of).filter(|route| route.link != link);
+        let foreign: BTreeSet<Cidr> = foreign.map(|route| route.destination).collect();
+        let mut refused = Vec::new();
         for route in present.iter().filter(|route| !wanted.contains(route)) {
             self.remove_route(*route).await?;
         }
         for route in wanted.iter().filter(|route| !present.contains(route)) {
-            self.replace_route(*route).await?;
+            if foreign.contains(&route.destination) {
+                refused.push(route.destination.to_string());
+            } else {
+                self.replace_route(*route).await?;
+            }
         }
-        Ok(())
+        let text = || format!("another route leads to {}, which is not ours", refused.join(", "));
+        if refused.is_empty() { Ok(()) } else { Err(PlumbingError::Unsupported(text())) }
     }
 
     async fn route_messages(&self) -> Result<Vec<RouteMessage>, PlumbingError> {
@@ -79,7 +96,7 @@ fn message_of(route: &Route) -> Result<RouteMessage, rtnetlink::Error> {
         .destination_prefix(route.destination.base(), route.destination.prefix())
         .map_err(|e| wrong(&e))?
         .output_interface(route.link)
-        .protocol(RouteProtocol::Static);
+        .protocol(OURS);
     builder = match route.gateway {
         Some(gateway) => builder.gateway(gateway).map_err(|e| wrong(&e))?,
         None => builder.scope(RouteScope::Link),
@@ -91,13 +108,15 @@ fn message_of(route: &Route) -> Result<RouteMessage, rtnetlink::Error> {
 }
 
 fn route_of(message: &RouteMessage) -> Option<Route> {
+    let protocol = message.header.protocol;
+    any_route_of(message).filter(|_| protocol != RouteProtocol::Kernel && protocol != RouteProtocol::Ra)
+}
+
+/// Of whomever, the kernel included.
+fn any_route_of(message: &RouteMessage) -> Option<Route> {
     use rtnetlink::packet_route::route::RouteFlags;
     let header = &message.header;
-    let ours = header.table == RouteHeader::RT_TABLE_MAIN
-        && header.kind == RouteType::Unicast
-        && header.protocol != RouteProtocol::Kernel
-        && header.protocol != RouteProtocol::Ra;
-    if !ours {
+    if header.table != RouteHeader::RT_TABLE_MAIN || header.kind != RouteType::Unicast {
         return None;
     }
     let four = header.address_family == rtnetlink::packet_route::AddressFamily::Inet;
