@@ -3,6 +3,7 @@
 //! Needs the rights of root, and of programs `nft`, `ip`, `dnsmasq` and `conntrack`. What is made is found again by names ([`names`]) and by the text on
 //! links (`ifalias`), so that nothing has to be remembered but the numbers of the firewall.
 
+mod children;
 pub mod dhcp;
 pub mod doors;
 pub mod firewall;

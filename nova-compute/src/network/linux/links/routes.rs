@@ -59,9 +59,13 @@ impl Links {
     pub async fn ensure_routes(&self, link: u32, wanted: &[Route]) -> Result<(), PlumbingError> {
         let messages = self.route_messages().await?;
         let present: Vec<Route> = messages.iter().filter_map(route_of).filter(|route| route.link == link).collect();
-        let foreign = |message: &&RouteMessage| message.header.protocol != OURS;
-        let foreign = messages.iter().filter(foreign).filter_map(any_route_of).filter(|route| route.link != link);
-        let foreign: BTreeSet<Cidr> = foreign.map(|route| route.destination).collect();
+        let foreign = messages.iter().filter(|message| {
+            let header = &message.header;
+            let elsewhere = !message.attributes.contains(&RouteAttribute::Oif(link));
+            header.table == RouteHeader::RT_TABLE_MAIN && header.protocol != OURS && elsewhere
+        });
+        // Whatever it does with packets there.
+        let foreign: BTreeSet<Cidr> = foreign.filter_map(destination_of).collect();
         let mut refused = Vec::new();
         for route in present.iter().filter(|route| !wanted.contains(route)) {
             self.remove_route(*route).await?;
@@ -109,30 +113,35 @@ fn message_of(route: &Route) -> Result<RouteMessage, rtnetlink::Error> {
 
 fn route_of(message: &RouteMessage) -> Option<Route> {
     let protocol = message.header.protocol;
-    any_route_of(message).filter(|_| protocol != RouteProtocol::Kernel && protocol != RouteProtocol::Ra)
-}
-
-/// Of whomever, the kernel included.
-fn any_route_of(message: &RouteMessage) -> Option<Route> {
     use rtnetlink::packet_route::route::RouteFlags;
     let header = &message.header;
-    if header.table != RouteHeader::RT_TABLE_MAIN || header.kind != RouteType::Unicast {
+    let set = protocol != RouteProtocol::Kernel && protocol != RouteProtocol::Ra;
+    if header.table != RouteHeader::RT_TABLE_MAIN || header.kind != RouteType::Unicast || !set {
         return None;
     }
-    let four = header.address_family == rtnetlink::packet_route::AddressFamily::Inet;
-    let mut base: IpAddr = if four { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let (mut gateway, mut link, mut source) = (None, None, None);
     for attribute in &message.attributes {
         match attribute {
-            RouteAttribute::Destination(address) => base = address_of(address)?,
             RouteAttribute::Gateway(address) => gateway = address_of(address),
             RouteAttribute::PrefSource(address) => source = address_of(address),
             RouteAttribute::Oif(index) => link = Some(*index),
             _ => {}
         }
     }
-    let destination = Cidr::around(base, header.destination_prefix_length)?;
+    let destination = destination_of(message)?;
     Some(Route { destination, gateway, link: link?, onlink: header.flags.contains(RouteFlags::Onlink), source })
+}
+
+fn destination_of(message: &RouteMessage) -> Option<Cidr> {
+    let header = &message.header;
+    let four = header.address_family == rtnetlink::packet_route::AddressFamily::Inet;
+    let mut base: IpAddr = if four { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    for attribute in &message.attributes {
+        if let RouteAttribute::Destination(address) = attribute {
+            base = address_of(address)?;
+        }
+    }
+    Cidr::around(base, header.destination_prefix_length)
 }
 
 fn address_of(address: &RouteAddress) -> Option<IpAddr> {
