@@ -1,5 +1,6 @@
 """A cloud in pieces whose compute hosts live in network namespaces and plug real guests into real networks."""
 
+import subprocess
 import sys
 import time
 
@@ -11,11 +12,12 @@ class HostService(Service):
     """A service in a host's namespaces, where its health page is as well."""
 
     def __init__(self, rig, host, service):
-        super().__init__(service.name, [*rig.inside(host), *service.command], service.port, service.log)
+        # Not by `ip netns exec`: in a mount namespace of its own, the names of what it makes would go with it.
+        enter = ["nsenter", f"--net=/run/netns/{rig.name(host)}"]
+        super().__init__(service.name, [*enter, *service.command], service.port, service.log)
         self.inside = lambda *words: rig.inside(host, *words)
 
     def wait_healthy(self, until):
-        import subprocess
         page = f"import urllib.request as u; u.urlopen('http://127.0.0.1:{self.port}/healthz', timeout=5)"
         while time.monotonic() < until and self.process.poll() is None:
             if subprocess.run(self.inside(sys.executable, "-c", page), capture_output=True, check=False).returncode == 0:

@@ -70,9 +70,8 @@ class Tenant:
         self.connection = openstack.connect(cloud=name)
 
     def network(self, name, cidr, **more):
-        network = self.connection.network.create_network(name=name, **more)
-        subnet = self.connection.network.create_subnet(network_id=network.id, ip_version=4, cidr=cidr, name=name,
-                                                       dns_nameservers=["9.9.9.9"])
+        network = self.connection.network.create_network(name=name)
+        subnet = self.connection.network.create_subnet(network_id=network.id, ip_version=4, cidr=cidr, name=name, **more)
         return network, subnet
 
     def router(self, name, outer, *subnets):

@@ -8,6 +8,7 @@ use std::time::Duration;
 use nova_core::ids::HostName;
 use nova_core::network::Cidr;
 use nova_core::options::{Config, Opt, OptionDecl, common};
+use sha2::{Digest as _, Sha256};
 
 const COMPUTE: &[&str] = &["nova-compute"];
 
@@ -62,6 +63,11 @@ pub const DNSMASQ_CONFIG_FILE: Opt<Option<PathBuf>> = Opt::path("DEFAULT", "dnsm
     .roles(COMPUTE)
     .help("A configuration file of dnsmasq to read as well, for all networks.")
     .optional();
+/// `network.dnsmasq_path`
+pub const DNSMASQ_PATH: Opt<PathBuf> = Opt::path("network", "dnsmasq_path")
+    .default("/run/nova-network")
+    .roles(COMPUTE)
+    .help("Where dnsmasq finds its files, which it reads without the rights of root. Nothing there must outlive a restart of the machine.");
 /// `DEFAULT.dns_server`
 pub const DNS_SERVER: Opt<Vec<String>> = Opt::list("DEFAULT", "dns_server")
     .roles(COMPUTE)
@@ -91,6 +97,7 @@ pub const NETWORK_HOST_OPTIONS: &[OptionDecl] = &[
     DHCP_DOMAIN.decl(),
     DHCP_LEASE_TIME.decl(),
     DNSMASQ_CONFIG_FILE.decl(),
+    DNSMASQ_PATH.decl(),
     DNS_SERVER.decl(),
     NAMESPACE_PREFIX.decl(),
     ROUTED_RANGES.decl(),
@@ -105,6 +112,8 @@ pub struct PlumbingOptions {
     pub host: HostName,
     /// The folder for what must outlive the process.
     pub state: PathBuf,
+    /// The folder for dnsmasq's files: all may enter it.
+    pub dnsmasq: PathBuf,
     /// The address that tunnels come from.
     pub tunnel_ip: IpAddr,
     /// The UDP port of tunnels.
@@ -132,10 +141,12 @@ pub struct PlumbingOptions {
 impl PlumbingOptions {
     /// The defaults for a host of that name.
     pub fn new(host: impl Into<HostName>, state: impl Into<PathBuf>, tunnel_ip: IpAddr) -> Self {
+        let state = state.into();
         Self {
             namespace: None,
             host: host.into(),
-            state: state.into(),
+            dnsmasq: state.join("dnsmasq"),
+            state,
             tunnel_ip,
             vxlan_port: 4789,
             interface_mappings: BTreeMap::new(),
@@ -156,7 +167,11 @@ impl PlumbingOptions {
         let my_ip = config.get(&TUNNEL_IP).unwrap_or_else(|| config.get(&MY_IP));
         let tunnel_ip = my_ip.parse().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
         let state = config.get(&common::STATE_PATH).join("network").join(host.as_str());
+        // Hosts of one name, of several deployments on one machine, have folders of their own.
+        let own = Sha256::digest(state.as_os_str().as_encoded_bytes());
+        let own: String = own.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
         Self {
+            dnsmasq: config.get(&DNSMASQ_PATH).join(format!("{host}-{own}")),
             vxlan_port: u16::try_from(config.get(&VXLAN_PORT)).unwrap_or(4789),
             interface_mappings: mappings(&config.get(&INTERFACE_MAPPINGS)).unwrap_or_default(),
             bridge_mappings: mappings(&config.get(&BRIDGE_MAPPINGS)).unwrap_or_default(),

@@ -72,7 +72,7 @@ async fn i8_ports_outlive_their_servers() {
     taken(&mut own);
     store.update_port(PortChange { port: own, fixed_ips: None, draw: 0 }).await.unwrap();
     let made = wired.change(taken).await;
-    let mut expected = vec![mine.id, made.id];
+    let mut expected = [mine.id, made.id];
     expected.sort_by_key(|id| wired.cloud.now().min(if *id == mine.id { mine.created_at } else { made.created_at }));
     let repairs: Vec<_> = expected.iter().map(|id| format!("give back port {id}")).collect();
     wired.finds_and_mends(&repairs.iter().map(|text| ("I8", text.as_str())).collect::<Vec<_>>()).await;

@@ -119,7 +119,7 @@ impl Services {
             wanted,
             bridges,
             host: Links::open(self.options.namespace.as_deref()).await?,
-            daemons: Daemons::look(&self.options.state.join("dnsmasq")).await?,
+            daemons: Daemons::look(&self.options.dnsmasq).await?,
         })
     }
 }
@@ -152,12 +152,12 @@ impl Work<'_> {
             Purpose::Service(network) => format!("net-{network}"),
             Purpose::Router(router) => format!("rtr-{router}"),
         };
-        self.options.state.join("dnsmasq").join(name)
+        self.options.dnsmasq.join(name)
     }
 
     /// Where the name server of a network has them.
     pub fn names_folder(&self, network: NetworkId) -> PathBuf {
-        self.options.state.join("dnsmasq").join(format!("dns-{network}"))
+        self.options.dnsmasq.join(format!("dns-{network}"))
     }
 
     /// What is to be here: served networks and routers.

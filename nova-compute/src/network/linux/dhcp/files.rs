@@ -132,6 +132,8 @@ fn common(network: NetworkId, options: &PlumbingOptions, place: Place<'_>, folde
 fn dns_config(network: NetworkId, options: &PlumbingOptions, domain: &str, place: Place<'_>) -> String {
     let mut text = common(network, options, place, place.names);
     let _ = writeln!(text, "addn-hosts={}", place.names.join(NAMES).display());
+    // Names without a dot are ours alone: one that has no address of the asked kind is answered with none.
+    let _ = writeln!(text, "domain-needed");
     if !domain.is_empty() {
         let _ = writeln!(text, "local=/{domain}/");
     }

@@ -90,6 +90,7 @@ fn names_are_those_of_the_whole_network() {
     let (dhcp, files) = rendered(&segment, false);
     assert!(files.files["names"].starts_with("10.0.0.5 web.example.org web\n"), "{:?}", files.files);
     assert!(files.config.contains("\nlocal=/example.org/\n"), "{}", files.config);
+    assert!(files.config.contains("\ndomain-needed\n"), "{}", files.config);
     assert!(dhcp.config.contains("\ndomain=example.org\n"), "{}", dhcp.config);
 }
 
