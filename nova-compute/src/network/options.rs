@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nova_core::ids::HostName;
+use nova_core::network::Cidr;
 use nova_core::options::{Config, Opt, OptionDecl, common};
 use sha2::{Digest as _, Sha256};
 
@@ -77,6 +78,13 @@ pub const NAMESPACE_PREFIX: Opt<String> = Opt::string("network", "namespace_pref
     .roles(COMPUTE)
     .help("What the names of this host's network namespaces begin with; needed where several hosts share a machine.");
 
+/// `network.routed_ranges`
+pub const ROUTED_RANGES: Opt<Vec<String>> = Opt::list("network", "routed_ranges").roles(COMPUTE).help(
+    "Ranges of addresses in which subnets of projects are reached from outside as they are, where routers don't \
+     translate (IPv6, or source NAT off): this host has routes to them. Projects choose their ranges themselves; those \
+     outside of these are not reached and do not leave. Not set: none.",
+);
+
 /// Options of the network of hosts.
 pub const NETWORK_HOST_OPTIONS: &[OptionDecl] = &[
     PLUMBING.decl(),
@@ -92,6 +100,7 @@ pub const NETWORK_HOST_OPTIONS: &[OptionDecl] = &[
     DNSMASQ_PATH.decl(),
     DNS_SERVER.decl(),
     NAMESPACE_PREFIX.decl(),
+    ROUTED_RANGES.decl(),
 ];
 
 /// The settings of a host's plumbing.
@@ -125,6 +134,8 @@ pub struct PlumbingOptions {
     pub dns_servers: Vec<IpAddr>,
     /// What the names of its network namespaces begin with.
     pub namespace_prefix: String,
+    /// Ranges in which subnets of projects may be routed by the host.
+    pub routed_ranges: Vec<Cidr>,
 }
 
 impl PlumbingOptions {
@@ -146,6 +157,7 @@ impl PlumbingOptions {
             dnsmasq_config_file: None,
             dns_servers: Vec::new(),
             namespace_prefix: String::new(),
+            routed_ranges: Vec::new(),
         }
     }
 
@@ -169,6 +181,7 @@ impl PlumbingOptions {
             dnsmasq_config_file: config.get(&DNSMASQ_CONFIG_FILE),
             dns_servers: config.get(&DNS_SERVER).iter().filter_map(|server| server.parse().ok()).collect(),
             namespace_prefix: config.get(&NAMESPACE_PREFIX),
+            routed_ranges: config.get(&ROUTED_RANGES).iter().filter_map(|range| range.parse().ok()).collect(),
             ..Self::new(host, state, tunnel_ip)
         }
     }
@@ -186,6 +199,10 @@ pub fn network_options_fit(config: &Config) -> Result<(), (&'static str, String)
     let prefix = config.get(&NAMESPACE_PREFIX);
     if prefix.len() > 64 || !prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
         return Err(("network.namespace_prefix", format!("'{prefix}' is not of letters, digits and dashes")));
+    }
+    for range in config.get(&ROUTED_RANGES) {
+        let wrong = |_| ("network.routed_ranges", format!("'{range}' is not a range of addresses"));
+        range.parse::<Cidr>().map_err(wrong)?;
     }
     let servers = config.get(&DNS_SERVER).into_iter().map(|address| ("DEFAULT.dns_server", address));
     for (name, address) in one.chain(servers) {
@@ -249,6 +266,7 @@ mod tests {
             ("network.bridge_mappings=a:sixteen-letters-", "bridge_mappings"),
             ("network.tunnel_ip=here", "tunnel_ip"),
             ("DEFAULT.dns_server=ns.example", "dns_server"),
+            ("network.routed_ranges=10.0.0.0/33", "routed_ranges"),
             ("network.namespace_prefix=a/b", "namespace_prefix"),
         ] {
             let error = read(&[setting]).unwrap_err();

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use nova_core::ids::PortId;
-use nova_core::network::{HostNetwork, ItemKey, PortStatus, Vif, port_key};
+use nova_core::network::{HostNetwork, ItemKey, PortStatus, Remote, Vif, port_key};
 
 use super::Converged;
 
@@ -17,13 +17,26 @@ pub(super) fn in_force(wanted: &HostNetwork, converged: &Converged) -> BTreeMap<
     if converged.problems.is_empty() {
         return applied;
     }
+    let broken = |id: &PortId| matches!(converged.ports.get(id), None | Some(PortStatus::Error));
+    let mut ports = wanted.segments.values().flat_map(|segment| segment.ports.keys()).peekable();
+    if ports.peek().is_some() && ports.all(broken) {
+        // No rules are in force, whoever has them.
+        for group in wanted.groups.keys() {
+            applied.remove(&ItemKey::Group(*group).to_string());
+        }
+    }
     for (network, segment) in &wanted.segments {
-        let broken = |id: &PortId| matches!(converged.ports.get(id), None | Some(PortStatus::Error));
         for (id, port) in segment.ports.iter().filter(|(id, _)| broken(id)) {
             applied.remove(&port_key(*id));
             applied.remove(&ItemKey::Segment(*network).to_string());
             for group in port.security.iter().flat_map(|security| &security.groups) {
                 applied.remove(&ItemKey::Group(*group).to_string());
+                // Those that its rules name, too: their members are looked up for them.
+                for rule in wanted.groups.get(group).into_iter().flat_map(|group| &group.rules) {
+                    if let Remote::Group(named) = &rule.remote {
+                        applied.remove(&ItemKey::Group(*named).to_string());
+                    }
+                }
             }
         }
     }
@@ -93,7 +106,7 @@ pub(super) async fn load(path: PathBuf) -> Option<HostNetwork> {
 
 #[cfg(test)]
 mod tests {
-    use nova_core::network::{Carrier, HostPort, PortSecurity, Segment};
+    use nova_core::network::{Carrier, Direction, EtherType, Group, GroupRule, HostPort, PortSecurity, Segment};
 
     use super::*;
 
@@ -142,6 +155,30 @@ mod tests {
         let left = keys(&converged(PortStatus::Error, &["no bridge"]));
         let one: PortId = id(1);
         assert_eq!(left, [ItemKey::Group(id(1)).to_string(), port_key(one)]);
+    }
+
+    #[test]
+    fn groups_that_are_only_named_are_as_broken_as_who_names_them() {
+        let mut network = network();
+        let rule = GroupRule {
+            direction: Direction::Ingress,
+            ethertype: EtherType::V4,
+            protocol: None,
+            ports: (None, None),
+            remote: Remote::Group(id(3)),
+        };
+        network.groups.get_mut(&id(2)).unwrap().rules.insert(rule);
+        network.groups.extend([3, 4].map(|n| (id(n), Group::default())));
+        let groups = |converged: &Converged| {
+            let mut keys: Vec<String> = in_force(&network, converged).into_keys().collect();
+            keys.retain(|key| network.groups.keys().any(|group| *key == ItemKey::Group(*group).to_string()));
+            keys
+        };
+        let key = |n: u8| ItemKey::Group(id(n)).to_string();
+        assert_eq!(groups(&converged(PortStatus::Error, &["no bridge"])), [key(1), key(4)]);
+        let mut failed = converged(PortStatus::Error, &["no nft"]);
+        failed.ports.insert(id(1), PortStatus::Error);
+        assert_eq!(groups(&failed), Vec::<String>::new(), "the firewall as a whole");
     }
 
     #[test]

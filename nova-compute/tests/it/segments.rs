@@ -84,6 +84,40 @@ async fn guests_of_two_hosts_reach_each_other_through_a_tunnel() {
 
 #[tokio::test]
 #[ignore = "needs NOVA_TEST_NETNS"]
+async fn who_is_no_host_of_a_network_gets_no_frame_into_it() {
+    let both = Two::new(|_| {}).await;
+    let Two { one, two, hosts, _underlay: underlay, .. } = &both;
+    underlay.output("ip", &["addr", "add", "192.0.2.9/24", "dev", "switch"]);
+    let frame = frames::arp(1, (two.mac(), ip4(2)), ip4(1), EVERYBODY);
+    let packet = [&[8, 0, 0, 0, 0, 0, 101, 0], &frame[..]].concat();
+    let heard = |space: &Namespace| {
+        let packet = packet.clone();
+        one.hears(&frame, two, || {
+            let sent =
+                space.run(move || std::net::UdpSocket::bind("0.0.0.0:0").unwrap().send_to(&packet, "192.0.2.1:4789"));
+            sent.unwrap();
+        })
+    };
+    assert!(heard(&hosts[1].namespace), "a host of the network");
+    assert!(!heard(underlay), "somebody else");
+}
+
+#[tokio::test]
+#[ignore = "needs NOVA_TEST_NETNS"]
+async fn a_host_that_nobody_reaches_says_so() {
+    let host = Host::named("host-1", "127.0.0.1").await;
+    let mut scene = Scene::default();
+    scene.network(1, vxlan(101, &["127.0.0.1"]));
+    scene.network(2, vxlan(102, &[]));
+    scene.port(1, 1, None);
+    scene.port(2, 2, None);
+    let converged = host.plumbing.converge(&scene.wanted).await.unwrap();
+    assert!(converged.problems.iter().any(|problem| problem.contains("network.tunnel_ip")), "{converged:?}");
+    assert_eq!((converged.ports[&port_id(1)], converged.ports[&port_id(2)]), (PortStatus::Error, PortStatus::Down));
+}
+
+#[tokio::test]
+#[ignore = "needs NOVA_TEST_NETNS"]
 async fn what_each_host_has_for_its_own_guests_does_not_cross() {
     let shared = |distributed| {
         move |scene: &mut Scene| {
@@ -127,6 +161,8 @@ async fn what_each_host_has_for_its_own_guests_does_not_cross() {
             let metadata = frames::arp(1, (one.mac(), ip4(1)), [169, 254, 169, 254].into(), EVERYBODY);
             assert!(!one.reaches(two, &metadata));
         }
+        let asks = frames::tcp(macs(one, two), (own, 40_000), ([169, 254, 169, 254].into(), 80), frames::SYN, (1, 0));
+        assert!(!one.reaches(two, &asks), "metadata is asked for at home");
         // What is for others does.
         assert!(one.reaches(two, &frames::arp(1, (one.mac(), ip4(1)), ip4(2), EVERYBODY)));
         assert!(one.reaches(two, &frames::udp(macs(one, two), (own, 5), (ip4(2).into(), 6))));

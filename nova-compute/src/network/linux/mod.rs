@@ -3,6 +3,7 @@
 //! Needs the rights of root, and of programs `nft`, `ip`, `dnsmasq` and `conntrack`. What is made is found again by names ([`names`]) and by the text on
 //! links (`ifalias`), so that nothing has to be remembered but the numbers of the firewall.
 
+mod children;
 pub mod dhcp;
 pub mod doors;
 pub mod firewall;
@@ -186,6 +187,10 @@ impl Plumbing for LinuxPlumbing {
     async fn converge(&self, wanted: &HostNetwork) -> Result<Converged, PlumbingError> {
         let mut state = self.state.lock().await;
         let mut converged = Converged::default();
+        if let Err(e) = self.services.guard(wanted).await {
+            converged.problems.push(format!("the host's own rules: {}", segments::with_cause(&e)));
+        }
+        state.firewall.others_made(self.services.transactions());
         let bridges = self.converge_frames(&mut state, wanted, &mut converged).await?;
         converged.problems.extend(self.services.converge(wanted, &bridges).await);
         state.firewall.others_made(self.services.transactions());

@@ -3,13 +3,13 @@
 //! Several hosts may share one machine (each a namespace itself): then each has a prefix of its own for the names of its
 //! namespaces, and touches no other.
 
-use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use nova_core::ids::{NetworkId, RouterId};
 
+use super::children;
 use super::links::{Links, failed, namespace_path, run_in_namespace};
 use super::names;
 use crate::network::{PlumbingError, PlumbingOptions};
@@ -122,7 +122,7 @@ pub async fn run(
     Err(failed(doing, if said.is_empty() { output.status.to_string() } else { said }))
 }
 
-/// Runs a program there to its end, whatever it says.
+/// Runs a program there to its end, whatever it says; one that takes too long is killed.
 pub async fn run_quietly(
     namespace: Option<&str>,
     program: &'static str,
@@ -133,21 +133,10 @@ pub async fn run_quietly(
     let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
     let work = move || -> std::io::Result<Output> {
         let mut command = Command::new(program);
-        command.args(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(&arguments);
         // What is said is read by this: in one language.
         command.env("LC_ALL", "C");
-        let Some(input) = input else {
-            return command.stdin(Stdio::null()).output();
-        };
-        let mut child = command.stdin(Stdio::piped()).spawn()?;
-        let stdin = child.stdin.take();
-        let writer = std::thread::spawn(move || {
-            // A program that ends before it has read all says why by its status.
-            stdin.map(|mut stdin| stdin.write_all(input.as_bytes()))
-        });
-        let output = child.wait_with_output();
-        drop(writer.join());
-        output
+        children::output_within(command, input, children::LIMIT)
     };
     run_in_namespace(namespace, work).await?.map_err(|e| failed(doing, e))
 }

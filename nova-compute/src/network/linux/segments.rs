@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use nova_core::ids::NetworkId;
-use nova_core::network::{HostNetwork, Segment, tap_name};
+use nova_core::network::{Carrier, HostNetwork, Segment, tap_name};
 
 use super::layout::{SegmentLayout, Uplink};
 use super::links::{BridgeSpec, FdbEntry, LinkKind, LinkState, Links, VlanSpec, VxlanSpec, run_in_namespace};
@@ -85,6 +85,11 @@ async fn converge_uplink(
         }
         Uplink::Vxlan { name, vni, peers } => {
             let (local, port) = (options.tunnel_ip, options.vxlan_port);
+            let others = matches!(&segment.carrier, Carrier::Vxlan { peers, .. } if !peers.is_empty());
+            if local.is_loopback() && others {
+                let text = format!("no other host reaches tunnels at {local} (network.tunnel_ip or DEFAULT.my_ip)");
+                return Err(PlumbingError::Unsupported(text));
+            }
             let spec = VxlanSpec { name, vni: *vni, local, port, mtu: segment.mtu, alias: &alias };
             let link = links.ensure_vxlan(&spec).await?;
             let flood: Vec<FdbEntry> = peers.iter().map(|peer| FdbEntry::flood(*peer)).collect();

@@ -85,6 +85,16 @@ impl Services {
         problems
     }
 
+    /// Keeps from the host itself what guests could send it. Comes before their bridges and tunnels.
+    pub async fn guard(&self, wanted: &HostNetwork) -> Result<(), PlumbingError> {
+        let _turn = self.turn.lock().await;
+        let space = self.options.namespace.as_deref();
+        match nat::guard_table(wanted, self.options.vxlan_port) {
+            Some(table) => self.tables.ensure(space, None, &table).await,
+            None => self.tables.remove(space, "inet", "nova_host").await,
+        }
+    }
+
     /// How many transactions it made in the host's ruleset since it was asked last.
     pub fn transactions(&self) -> u32 {
         self.tables.transactions()

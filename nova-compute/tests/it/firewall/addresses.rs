@@ -79,6 +79,18 @@ async fn no_guest_is_a_dhcp_server_or_a_router() {
     hidden.extend(tail);
     assert!(!one.reaches(two, &hidden), "advertisement after destination options");
 
+    // In pieces: what is in the first, and what hides behind a header of which the rest is in another (RFC 6980).
+    let pieces = |next: u8, offset: u16, payload: &[u8]| {
+        let [a, b] = offset.to_be_bytes();
+        let payload = [&[next, 0, a, b, 0, 0, 0, 7], payload].concat();
+        frames::ip(macs(one, two), local, ip6(2).into(), 44, &payload)
+    };
+    let question = frames::neighbour(macs(one, two), "fe80::f816:3eff:fe00:1".parse().unwrap(), ip6(2), 135, ip6(2));
+    assert!(one.reaches(two, &question));
+    assert!(!one.reaches(two, &pieces(58, 0, &question[54..])), "a question that is one piece");
+    let options = [58, 0, 1, 4, 0, 0, 0, 0];
+    assert!(!one.reaches(two, &pieces(60, 0, &[&options, &question[54..]].concat())), "behind options");
+
     // One whose security is off may be one; and asks get through whatever the groups say.
     lan.scene.group(1, &[]).rules.clear();
     lan.scene.edit(3).security = None;

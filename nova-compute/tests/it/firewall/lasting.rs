@@ -2,6 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 
+use nova_compute::Plumbing;
 use nova_compute::linux::firewall::Applied;
 use nova_core::network::Remote;
 
@@ -154,6 +155,23 @@ async fn what_somebody_breaks_is_mended() {
         lan.converge().await;
         assert_eq!(host.plumbing.applied().await, Some(Applied::Unchanged), "{command:?}");
     }
+}
+
+#[tokio::test]
+#[ignore = "needs NOVA_TEST_NETNS"]
+async fn rules_that_failed_are_tried_again() {
+    let mut lan = Lan::new(&[tcp(22)]).await;
+    lan.scene.group(1, &[tcp(23)]);
+    // What must be remembered can't be written.
+    let in_the_way = lan.host.options.state.join("firewall.new");
+    std::fs::create_dir(&in_the_way).unwrap();
+    let converged = lan.host.plumbing.converge(&lan.scene.wanted).await.unwrap();
+    assert!(!converged.problems.is_empty());
+    std::fs::remove_dir(&in_the_way).unwrap();
+    lan.converge().await;
+    assert_ne!(lan.host.plumbing.applied().await, Some(Applied::Unchanged));
+    open(&lan.one, &lan.two, 23);
+    assert!(!lan.one.reaches(&lan.two, &syn(&lan.one, &lan.two, 22)));
 }
 
 #[tokio::test]

@@ -152,6 +152,51 @@ async fn guests_do_not_reach_the_host_itself() {
 
 #[tokio::test]
 #[ignore = "needs NOVA_TEST_NETNS"]
+async fn guests_speak_with_no_tunnel() {
+    let world = World::new().await;
+    let (_host, guest) = host_with_guest(&world, 11, SourceNat::Host, &[]).await;
+    let sockets = world.client.run(|| [4789, 4790].map(|port| std::net::UdpSocket::bind((CLIENT, port)).unwrap()));
+    guest.space.run(|| {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        for port in [4789, 4790] {
+            socket.send_to(b"hello", (CLIENT, port)).unwrap();
+        }
+    });
+    let [tunnel, other] = sockets;
+    other.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+    assert_eq!(other.recv(&mut [0; 9]).unwrap(), 5);
+    tunnel.set_nonblocking(true).unwrap();
+    assert!(tunnel.recv(&mut [0; 9]).is_err(), "what was sent first was not heard");
+}
+
+#[tokio::test]
+#[ignore = "needs NOVA_TEST_NETNS"]
+async fn a_project_takes_no_range_of_the_hosts() {
+    let world = World::new().await;
+    let mut host = Host::in_world("h", &world, 11).await;
+    host.options.routed_ranges = vec!["10.0.0.0/8".parse().unwrap()];
+    host.restart().await;
+    let routes = [("10.1.0.0/24", "203.0.113.1"), ("10.9.0.0/24", "203.0.113.1")];
+    for (range, by) in routes {
+        host.space.output("ip", &["route", "add", range, "via", by]);
+    }
+    host.add_network(1, "10.1.0.0/24", "10.1.0.1");
+    host.add_network(2, "192.168.7.0/24", "192.168.7.1");
+    host.add_network(3, "10.3.0.0/24", "10.3.0.1");
+    host.add_router(1, &[1, 2, 3], true);
+    host.outside(1, SourceNat::None, &[("203.0.113.11", "10.1.0.5")]);
+    let problems = host.problems().await;
+    assert_eq!(problems.len(), 2, "{problems:#?}");
+    assert!(problems[0].contains("203.0.113.11 is the host's own") && problems[1].contains("10.1.0.0/24"));
+    let now = host.space.output("ip", &["route"]);
+    for (range, by) in routes {
+        assert!(now.contains(&format!("{range} via {by} dev eth0")), "{now}");
+    }
+    assert!(now.contains("10.3.0.0/24 via 169.254.") && !now.contains("192.168.7"), "{now}");
+}
+
+#[tokio::test]
+#[ignore = "needs NOVA_TEST_NETNS"]
 async fn every_host_is_the_gateway_of_its_own_guests() {
     let world = World::new().await;
     let mut hosts = Vec::new();
@@ -222,6 +267,8 @@ async fn one_node_is_the_gateway_of_all() {
 async fn ranges_of_version_6_are_advertised_and_routed() {
     let world = World::new().await;
     let mut host = Host::in_world("h", &world, 11).await;
+    host.options.routed_ranges = vec!["2001:db8::/32".parse().unwrap()];
+    host.restart().await;
     host.add_network(6, "2001:db8:6::/64", "2001:db8:6::1");
     let told = host.wanted.segments.get_mut(&network(6)).unwrap().subnets.get_mut(&subnet(6)).unwrap();
     told.ra_mode = Some("slaac".to_owned());

@@ -140,6 +140,11 @@ impl Host {
         self.space.links_run().await;
     }
 
+    /// Makes what it can, and says what not.
+    pub async fn problems(&self) -> Vec<String> {
+        self.plumbing.converge(&self.wanted).await.unwrap().problems
+    }
+
     pub async fn doors(&self) -> Vec<MetadataDoor> {
         self.plumbing.metadata_doors().await
     }

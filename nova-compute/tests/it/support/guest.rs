@@ -80,16 +80,21 @@ impl Guest {
 
     /// The same, where `fence` can be heard and this guest can't.
     pub fn reaches_before(&self, other: &Self, frame: &[u8], fence: &Self) -> bool {
+        other.hears(frame, fence, || self.send(frame))
+    }
+
+    /// Does it hear that frame, which that sends, before what `fence` sends then?
+    pub fn hears(&self, frame: &[u8], fence: &Self, send: impl FnOnce()) -> bool {
         // What it heard before is of no interest.
         let mut buffer = [0; 2048];
-        while recv(other.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT).is_ok() {}
+        while recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT).is_ok() {}
         let end = fence.honest();
-        self.send(frame);
+        send();
         fence.send(&end);
         let mut heard = false;
         loop {
-            let length = recv(other.socket.as_raw_fd(), &mut buffer, MsgFlags::empty())
-                .unwrap_or_else(|e| panic!("guest {} hears nothing of {}: {e}", other.number, fence.number));
+            let length = recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty())
+                .unwrap_or_else(|e| panic!("guest {} hears nothing of {}: {e}", self.number, fence.number));
             let found = &buffer[..length];
             heard |= found.starts_with(frame);
             if found.starts_with(&end) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nova_core::network::MacAddress;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -47,6 +47,8 @@ pub struct Daemon<'a> {
     pub namespace: &'a str,
     /// That namespace's number.
     pub number: u64,
+    /// How long a guest keeps its address.
+    pub lease_time: Duration,
     /// What it is told.
     pub files: &'a DnsmasqFiles,
 }
@@ -59,6 +61,24 @@ struct Told {
     digest: String,
     /// Whom it may have leased which address, since it was started.
     leases: BTreeMap<IpAddr, MacAddress>,
+    /// Since when those are not wanted any more, in seconds since 1970.
+    #[serde(default)]
+    unwanted: BTreeMap<IpAddr, u64>,
+}
+
+impl Told {
+    /// Takes up what it may lease from now on, and forgets what is not wanted and whose lease has ended since: it is
+    /// not given again without being told.
+    fn lease(&mut self, wanted: &BTreeMap<IpAddr, MacAddress>, now: u64, lease_time: Duration) {
+        self.unwanted.retain(|address, _| !wanted.contains_key(address));
+        for address in self.leases.keys().filter(|address| !wanted.contains_key(*address)) {
+            self.unwanted.entry(*address).or_insert(now);
+        }
+        let ended = |since: &u64| now.saturating_sub(*since) > lease_time.as_secs();
+        self.leases.retain(|address, _| !self.unwanted.get(address).is_some_and(ended));
+        self.unwanted.retain(|_, since| !ended(since));
+        self.leases.extend(wanted);
+    }
 }
 
 /// What is to be done about a process.
@@ -112,7 +132,8 @@ impl Daemons {
             Action::Keep => Ok(()),
             Action::Reload(pid) => {
                 let mut told = if told.pid == pid { told } else { Told { pid, ..Told::default() } };
-                told.leases.extend(leases);
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+                told.lease(leases, now, wanted.lease_time);
                 told.digest.clear();
                 // Before it reads them: who dies in between has it read them once more.
                 tell(&told)?;
@@ -125,7 +146,7 @@ impl Daemons {
                 self.start(wanted, &config).await?;
                 let pid = std::fs::read_to_string(wanted.folder.join("pid")).unwrap_or_default();
                 let pid = pid.trim().parse().unwrap_or_default();
-                tell(&Told { pid, digest: files, leases: leases.clone() })?;
+                tell(&Told { pid, digest: files, leases: leases.clone(), ..Told::default() })?;
                 remove_old(wanted.folder, &config);
                 Ok(())
             }
@@ -297,7 +318,12 @@ mod tests {
 
     #[test]
     fn it_starts_anew_only_when_it_must() {
-        let told = Told { pid: 9, digest: "now".into(), leases: leases(&[("10.0.0.5", 5), ("10.0.0.6", 6)]) };
+        let told = Told {
+            pid: 9,
+            digest: "now".into(),
+            leases: leases(&[("10.0.0.5", 5), ("10.0.0.6", 6)]),
+            ..Told::default()
+        };
         let decide = |running: &[Running], files: &str, wanted: &[(&str, u8)]| {
             super::decide(running, Path::new("/s/n/config-1"), 77, &told, files, &leases(wanted))
         };
@@ -313,6 +339,24 @@ mod tests {
         }
         assert_eq!(decide(&[], "now", &[]), Action::Start, "it has died");
         assert_eq!(decide(&[right.clone(), right], "now", &[]), Action::Start, "one too many");
+    }
+
+    #[test]
+    fn what_it_may_have_leased_is_known_until_the_lease_ends() {
+        let mut told = Told { leases: leases(&[("10.0.0.5", 5), ("10.0.0.6", 6)]), ..Told::default() };
+        let mut after = |now: u64, wanted: &[(&str, u8)]| {
+            told.lease(&leases(wanted), now, Duration::from_secs(100));
+            told.leases.clone()
+        };
+        assert_eq!(after(1000, &[("10.0.0.6", 6)]).len(), 2);
+        assert_eq!(after(1100, &[("10.0.0.6", 6)]).len(), 2, "it may be in use yet");
+        assert_eq!(after(1101, &[("10.0.0.6", 6)]), leases(&[("10.0.0.6", 6)]));
+        // Wanted again in between, it counts from when it goes the next time.
+        after(2000, &[]);
+        after(2050, &[("10.0.0.6", 6)]);
+        assert_eq!(after(2120, &[]).len(), 1);
+        assert_eq!(after(2221, &[]).len(), 0);
+        assert!(told.unwanted.is_empty());
     }
 
     #[test]

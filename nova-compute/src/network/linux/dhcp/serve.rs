@@ -57,7 +57,8 @@ pub(in super::super) async fn serve(
         return work.daemons.remove(&folder).await;
     };
     for (folder, files) in [(&folder, dhcp), (&names, dns)] {
-        work.daemons.ensure(Daemon { folder, namespace: &name, number, files: &files }).await?;
+        let lease_time = work.options.dhcp_lease_time;
+        work.daemons.ensure(Daemon { folder, namespace: &name, number, lease_time, files: &files }).await?;
     }
     Ok(())
 }

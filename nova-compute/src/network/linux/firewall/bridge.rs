@@ -221,12 +221,20 @@ fn chains(table: &mut Table) {
         "from_guest6",
         None,
         [
+            "exthdr frag exists jump fragment6",
             "iifname . ether saddr . ip6 saddr @sources6 goto may_send6",
             "iifname . ether saddr . ip6 saddr @nets6 goto may_send6",
             // Before it uses an address, a guest asks whether somebody has it, and who routes, and what it may listen to.
             "ip6 saddr :: icmpv6 type { 131, 132, 133, 135, 143 } iifname . ether saddr @macs meta mark set 0 accept",
             "drop",
         ],
+    );
+    // Neighbour discovery is not to be in fragments (RFC 6980), nor is what is sent to be hidden behind headers of which
+    // the first fragment has only some: hop-by-hop, routing, another fragment, destination options, mobility.
+    table.chain(
+        "fragment6",
+        None,
+        ["frag nexthdr { 0, 43, 44, 60, 135 } drop", "icmpv6 type { 133, 134, 135, 136, 137 } drop"],
     );
     table.chain(
         "may_send6",
@@ -267,6 +275,11 @@ fn chains(table: &mut Table) {
         "from_uplink",
         None,
         [
+            // Metadata is answered to guests of this host: who asks from a wire would do it in the name of one.
+            "ip daddr 169.254.169.254 tcp dport 80 drop",
+            // Where each host serves its own guests, nobody else has anything to look for there.
+            "iifname @own_routers ip daddr 169.254.169.254 drop",
+            "ether type arp iifname @own_routers arp daddr ip 169.254.169.254 drop",
             "ether type arp iifname . arp saddr ip @own4 drop",
             "icmpv6 type 136 iifname . @th,64,128 @own6 drop",
             "icmpv6 type 134 iifname @own_routers drop",
@@ -325,7 +338,9 @@ fn chains(table: &mut Table) {
     table.chain(
         "to_the_host",
         Some("type filter hook input priority -200; policy accept;"),
-        // The host has no address on bridges of ours.
+        // The host has no address on bridges of ours. A tap that is new there and not in the plan yet is not known here:
+        // names say nothing, as the operator's machines may have taps, too, on bridges of the operator. What it sends to
+        // the host ends in `inet nova_host`, and the next look at the bridges finds it.
         ["iifname @inside drop"],
     );
 }

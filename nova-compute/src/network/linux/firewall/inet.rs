@@ -114,10 +114,10 @@ fn chains(table: &mut Table) {
             "meta mark & 0xffff0000 vmap {{ {CONNECTION:#010x} : goto {connection}, {PACKET:#010x} : goto {packet} }}"
         )
     };
-    // Before the kernel looks for the connection.
+    // Before the kernel puts fragments together (-400), which it does by zone: those of different networks don't mix.
     table.chain(
         "zone",
-        Some("type filter hook prerouting priority -300; policy accept;"),
+        Some("type filter hook prerouting priority -450; policy accept;"),
         ["ct zone set iifname map @zones"],
     );
     table.chain(

@@ -63,6 +63,24 @@ struct Memory {
     listing: String,
 }
 
+impl Memory {
+    /// What a file says. Without one that can be read generations begin at a number that was not reached before: the
+    /// time in seconds, as they don't go up every second. So no connection passes by a stamp of then.
+    fn read(bytes: Option<&[u8]>, now: std::time::SystemTime) -> Self {
+        let known = bytes.and_then(|bytes| serde_json::from_slice(bytes).ok());
+        known.unwrap_or_else(|| {
+            let seconds = now.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+            let generation = u32::try_from(seconds).unwrap_or_default();
+            Self { marks: Marks { generation, ..Marks::default() }, ..Self::default() }
+        })
+    }
+}
+
+/// The generation after that one; never 0, which connections have that nobody has stamped.
+fn following(generation: u32) -> u32 {
+    generation.checked_add(1).unwrap_or(1)
+}
+
 /// Rules and elements of a ruleset that is listed in some ten milliseconds.
 const SMALL: usize = 3000;
 
@@ -73,7 +91,7 @@ pub struct Firewall {
     memory: Memory,
     /// What is in force, if that is known.
     in_force: Option<Ruleset>,
-    /// What that was made of.
+    /// What that was made of; set only together with it, so that a failure is never taken for success.
     made_of: Option<(Plan, BTreeMap<SecurityGroupId, Group>)>,
     /// The kernel's number of it.
     generation: Option<u32>,
@@ -86,11 +104,11 @@ pub struct Firewall {
 impl Firewall {
     /// Of that namespace. What it must remember is in that file; without it connections may be cut once.
     pub fn open(namespace: Option<String>, file: PathBuf) -> Self {
-        let memory = std::fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let memory = Memory::read(std::fs::read(&file).ok().as_deref(), std::time::SystemTime::now());
         Self {
             nft: Nft::new(namespace),
             file,
-            memory: memory.unwrap_or_default(),
+            memory,
             in_force: None,
             made_of: None,
             generation: None,
@@ -104,10 +122,11 @@ impl Firewall {
         let mut marks = self.memory.marks.clone();
         plan.number(&mut marks);
         let new = self.ruleset(plan, wanted, &marks);
-        self.made_of = Some((plan.clone(), wanted.groups.clone()));
+        let made_of = (plan.clone(), wanted.groups.clone());
         if self.in_force.is_none() && self.memory.ruleset == digest(&new.to_string()) {
             // Another process has put this in force; below it is looked at whether it still is.
             self.in_force = Some(new.clone());
+            self.made_of = Some(made_of.clone());
         }
         let known = self.is_untouched().await?;
         let change = self.in_force.as_ref().filter(|_| known).and_then(|old| difference(old, &new));
@@ -115,6 +134,7 @@ impl Firewall {
             return self.replace(plan, wanted, marks).await;
         };
         if change.script.is_empty() && change.garbage.is_empty() {
+            self.made_of = Some(made_of);
             self.sweep().await;
             self.quiet = self.quiet.saturating_add(1);
             self.remember_listing().await?;
@@ -123,7 +143,7 @@ impl Firewall {
         self.quiet = 0;
         let (mut change, mut new) = (change, new);
         if change.narrows {
-            marks.generation = marks.generation.wrapping_add(1);
+            marks.generation = following(marks.generation);
             if let Some(table) = new.tables.get_mut("inet") {
                 let table = Arc::make_mut(table);
                 inet::add_generation(table, marks.generation);
@@ -137,6 +157,7 @@ impl Firewall {
         }
         self.garbage += &change.garbage;
         self.in_force = Some(new);
+        self.made_of = Some(made_of);
         self.sweep().await;
         self.generation = self.nft.generation().await.ok();
         self.remember_listing().await?;
@@ -157,12 +178,13 @@ impl Firewall {
 
     async fn replace(&mut self, plan: &Plan, wanted: &HostNetwork, mut marks: Marks) -> Result<Applied, PlumbingError> {
         self.quiet = 0;
-        marks.generation = marks.generation.wrapping_add(1);
+        marks.generation = following(marks.generation);
         let new = ruleset(plan, wanted, &marks);
         self.remember(marks, &new)?;
         self.in_force = None;
         self.nft.run(new.to_string()).await?;
         self.in_force = Some(new);
+        self.made_of = Some((plan.clone(), wanted.groups.clone()));
         self.garbage.clear();
         self.generation = self.nft.generation().await.ok();
         self.remember_listing().await?;

@@ -1,12 +1,13 @@
 //! Talking to the kernel's packet filter: scripts through `nft`, and the number of the ruleset.
 
-use std::io::{ErrorKind, Write as _};
-use std::process::{Command, Stdio};
+use std::io::ErrorKind;
+use std::process::Command;
 
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
 use super::model::TABLE;
 use crate::network::PlumbingError;
+use crate::network::linux::children::{LIMIT, output_within};
 use crate::network::linux::links::{failed, run_in_namespace};
 
 /// The packet filter of a network namespace.
@@ -47,17 +48,8 @@ impl Nft {
         let doing = format!("run nft {}", arguments.join(" "));
         let output = run_in_namespace(self.namespace.as_deref(), move || {
             let mut command = Command::new("nft");
-            command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-            let mut child = command.spawn()?;
-            // A thread of its own, since the program may write before it has read everything.
-            let pipe = child.stdin.take();
-            let writer = std::thread::spawn(move || pipe.map_or(Ok(()), |mut pipe| pipe.write_all(input.as_bytes())));
-            let output = child.wait_with_output()?;
-            match writer.join() {
-                // It did not read everything: its answer says why.
-                Ok(Err(e)) if e.kind() != ErrorKind::BrokenPipe => Err(e),
-                _ => Ok(output),
-            }
+            command.args(arguments);
+            output_within(command, Some(input), LIMIT)
         })
         .await?
         .map_err(|e| failed(&*doing, e))?;

@@ -273,6 +273,35 @@ fn the_whole_is_one_transaction_in_an_order_that_the_kernel_takes() {
 }
 
 #[test]
+fn zones_are_set_before_fragments_are_put_together() {
+    let ruleset = made(&host(&[(1, &[1])], [(1, group([ssh()], &[]))]), &mut Marks::default());
+    let text = ruleset.to_string();
+    assert!(text.contains("type filter hook prerouting priority -450; policy accept;\n    ct zone set"), "{text}");
+}
+
+#[test]
+fn without_its_file_generations_begin_where_none_was() {
+    let now = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
+    let known = Memory { marks: Marks { generation: 7, ..Marks::default() }, ..Memory::default() };
+    let text = serde_json::to_vec(&known).unwrap();
+    assert_eq!(Memory::read(Some(&text), now), known);
+    for lost in [None, Some(&text[..9])] {
+        assert_eq!(Memory::read(lost, now).marks.generation, 1_700_000_000);
+    }
+    assert_eq!((following(7), following(u32::MAX)), (8, 1), "0 is that of connections without a stamp");
+}
+
+#[test]
+fn what_is_in_fragments_or_asks_from_a_wire_is_judged() {
+    let ruleset = made(&host(&[(1, &[1])], [(1, group([ssh()], &[]))]), &mut Marks::default());
+    let chains = &ruleset.tables["bridge"].chains;
+    let first = |chain: &str| chains[chain].rules[0].clone();
+    assert_eq!(first("from_guest6"), "exthdr frag exists jump fragment6", "before anything is let through");
+    assert_eq!(chains["fragment6"].rules[1], "icmpv6 type { 133, 134, 135, 136, 137 } drop");
+    assert_eq!(first("from_uplink"), "ip daddr 169.254.169.254 tcp dport 80 drop");
+}
+
+#[test]
 fn link_local_addresses_are_made_of_mac_addresses() {
     let address = super::plan::link_local("fa:16:3e:12:34:56".parse().unwrap());
     assert_eq!(address.to_string(), "fe80::f816:3eff:fe12:3456");

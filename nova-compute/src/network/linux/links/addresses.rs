@@ -25,6 +25,13 @@ impl Links {
         Ok(self.address_messages(link).await?.iter().filter_map(address_of).collect())
     }
 
+    /// The addresses of all links, likewise.
+    pub async fn all_addresses(&self) -> Result<Vec<Address>, PlumbingError> {
+        let request = self.handle.address().get().execute();
+        let all: Vec<AddressMessage> = request.try_collect().await.map_err(|e| failed("list addresses", e))?;
+        Ok(all.iter().filter_map(address_of).collect())
+    }
+
     /// The number of the link that has that address, if there is one.
     pub async fn link_of_address(&self, wanted: IpAddr) -> Result<Option<u32>, PlumbingError> {
         let request = self.handle.address().get().execute();

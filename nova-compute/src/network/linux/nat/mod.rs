@@ -1,12 +1,14 @@
 //! Address translation on the host's side, and what the host announces of its routers.
 
 mod announce;
+mod guard;
 mod host;
 mod nft;
 mod reach;
 
 pub use announce::{announcement, gratuitous_arp};
-pub use host::{HostRules, host_table};
+pub use guard::guard_table;
+pub use host::{HostRules, Sources, host_table};
 pub use nft::{Table, Tables};
 pub(super) use reach::reach;
 

@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize};
 use super::super::links::{LinkState, Route, failed, run_in_namespace};
 use super::super::names;
 use super::super::namespace;
-use super::super::router::{Pair, ROUTER_6, routed};
+use super::super::router::{Pair, ROUTER_6, pair_of, routed};
+use super::super::segments::with_cause;
 use super::super::services::Work;
-use super::{HostRules, announcement, host_table};
+use super::{HostRules, Sources, announcement, host_table};
 use crate::network::PlumbingError;
 
 /// No interface has this name.
@@ -45,7 +46,8 @@ pub(in super::super) async fn reach(
         .filter(|(id, router)| router.outside.is_some() && pairs.contains_key(id))
         .map(|(id, router)| (*id, router))
         .collect();
-    let (reaches, mut problems) = reaches(&outside);
+    let ground = Ground { allowed: &work.options.routed_ranges, own: host_ranges(work, outside.is_empty()).await? };
+    let (reaches, mut problems) = reaches(&outside, &ground);
     let public = if outside.is_empty() { None } else { public_interface(work).await? };
     let address = match &public {
         Some(link) => work.host.addresses(link).await?.iter().find_map(|a| match a.address {
@@ -55,7 +57,6 @@ pub(in super::super) async fn reach(
         None => None,
     };
     let announced: BTreeSet<Ipv4Addr> = reaches.values().flat_map(|reach| reach.announced.iter().copied()).collect();
-    let all_routed: BTreeSet<Cidr> = reaches.values().flat_map(|reach| reach.routed.iter().copied()).collect();
     if outside.is_empty() {
         work.tables.remove(work.space(), "inet", "nova_nat").await?;
         unannounce(work, &Announced::default()).await?;
@@ -68,17 +69,24 @@ pub(in super::super) async fn reach(
     let rules = HostRules {
         public: public.as_ref().map_or(NOWHERE, |link| &link.name).to_owned(),
         address,
-        announced: announced.clone(),
-        routed: all_routed.clone(),
+        vxlan_port: work.options.vxlan_port,
+        links: reaches
+            .iter()
+            .filter_map(|(router, reach)| Some((names::way_out(*router), sources(reach, *pairs.get(router)?))))
+            .collect(),
     };
     // The rules come before the way.
     work.tables.ensure(work.space(), None, &host_table(&rules)).await?;
-    let six = all_routed.iter().any(|range| range.version() == IpVersion::V6);
+    let mut all_routed = reaches.values().flat_map(|reach| &reach.routed);
+    let six = all_routed.any(|range| range.version() == IpVersion::V6);
     forward(work, public.as_ref(), six).await?;
     for (router, reach) in &reaches {
         let Some(pair) = pairs.get(router) else { continue };
         if let Some(link) = work.host.get(&names::way_out(*router)).await? {
-            work.host.ensure_routes(link.index, &routes(reach, *pair, link.index, address)).await?;
+            let routes = routes(reach, *pair, link.index, address);
+            if let Err(e) = work.host.ensure_routes(link.index, &routes).await {
+                problems.push(format!("router {router}: {}", with_cause(&e)));
+            }
         }
     }
     if let Some(public) = &public {
@@ -87,8 +95,39 @@ pub(in super::super) async fn reach(
     Ok(problems)
 }
 
-/// What each router is reached by. What two of them want goes to the one with the lower id.
-fn reaches(routers: &BTreeMap<RouterId, &HostRouter>) -> (BTreeMap<RouterId, Reach>, Vec<String>) {
+fn sources(reach: &Reach, pair: Pair) -> Sources {
+    Sources { own: Some(pair.router), announced: reach.announced.clone(), routed: reach.routed.clone() }
+}
+
+/// What projects may not take away from the host.
+#[derive(Debug)]
+struct Ground<'a> {
+    /// Ranges of projects may become routes of the host in these.
+    allowed: &'a [Cidr],
+    /// The host's own addresses, with the ranges that they are in.
+    own: Vec<(IpAddr, Cidr)>,
+}
+
+impl Ground<'_> {
+    /// Is that within what is allowed? A project chooses its ranges itself.
+    fn allows(&self, range: &Cidr) -> bool {
+        self.allowed.iter().any(|allowed| allowed.overlaps(range) && allowed.prefix() <= range.prefix())
+    }
+}
+
+/// The addresses of the host but for those of its links to routers; there may be nothing to compare with them.
+async fn host_ranges(work: &Work<'_>, nothing: bool) -> Result<Vec<(IpAddr, Cidr)>, PlumbingError> {
+    if nothing {
+        return Ok(Vec::new());
+    }
+    let all = work.host.all_addresses().await?;
+    let own = all.into_iter().filter(|a| pair_of(a.address).is_none());
+    Ok(own.filter_map(|a| Some((a.address, Cidr::around(a.address, a.prefix)?))).collect())
+}
+
+/// What each router is reached by. What two of them want goes to the one with the lower id; what the host has itself, and
+/// what the operator does not want routed, to none. Ranges that are not allowed are no problem: projects may have any.
+fn reaches(routers: &BTreeMap<RouterId, &HostRouter>, ground: &Ground<'_>) -> (BTreeMap<RouterId, Reach>, Vec<String>) {
     let (mut all, mut problems) = (BTreeMap::new(), Vec::new());
     let mut taken: Vec<Cidr> = Vec::new();
     for (id, router) in routers {
@@ -102,15 +141,21 @@ fn reaches(routers: &BTreeMap<RouterId, &HostRouter>) -> (BTreeMap<RouterId, Rea
             // Version 6 is routed.
             let IpAddr::V4(four) = address else { continue };
             let Some(range) = Cidr::around(address, 32) else { continue };
-            if taken.contains(&range) {
+            if !outside.subnets.iter().any(|(subnet, _)| subnet.contains(address)) {
+                problems.push(format!("router {id}: {four} is not of the outer network"));
+            } else if ground.own.iter().any(|(own, _)| *own == address) {
+                problems.push(format!("router {id}: {four} is the host's own"));
+            } else if taken.contains(&range) {
                 problems.push(format!("router {id}: {four} is another router's, too"));
             } else {
                 taken.push(range);
                 reach.announced.insert(four);
             }
         }
-        for range in routed(router) {
-            if taken.iter().any(|other| other.overlaps(&range)) {
+        for range in routed(router).into_iter().filter(|range| ground.allows(range)) {
+            if ground.own.iter().any(|(_, own)| own.overlaps(&range)) {
+                problems.push(format!("router {id}: {range} overlaps the host's own, and can't be reached here"));
+            } else if taken.iter().any(|other| other.overlaps(&range)) {
                 problems.push(format!("router {id}: {range} is behind another router, too, and can't be reached here"));
             } else {
                 taken.push(range);
@@ -220,4 +265,48 @@ async fn unannounce(work: &Work<'_>, wanted: &Announced) -> Result<(), PlumbingE
         }
     }
     write_announced(work, wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use nova_core::network::{Outside, RouterLeg};
+
+    use super::*;
+
+    fn router(ranges: &[&str], floating: &[&str]) -> HostRouter {
+        let leg = |range: &&str| {
+            let range: Cidr = range.parse().unwrap();
+            let mac = "fa:16:3e:00:00:01".parse().unwrap();
+            let network = "00000001-0000-4000-8000-000000000002".parse().unwrap();
+            RouterLeg { network, mac, addresses: vec![(range.base(), range)], distributed: true }
+        };
+        let outside = Outside {
+            subnets: vec![("203.0.113.0/24".parse().unwrap(), None)],
+            source_nat: SourceNat::None,
+            floating: floating.iter().map(|address| (address.parse().unwrap(), "10.9.9.9".parse().unwrap())).collect(),
+        };
+        HostRouter { legs: ranges.iter().map(leg).collect(), routes: Vec::new(), outside: Some(outside) }
+    }
+
+    #[test]
+    fn projects_take_nothing_of_the_hosts() {
+        let allowed = ["10.0.0.0/8", "2001:db8::/32"].map(|range| range.parse().unwrap());
+        let own = |text: &str, range: &str| (text.parse().unwrap(), range.parse().unwrap());
+        let ground = Ground {
+            allowed: &allowed,
+            own: vec![own("203.0.113.11", "203.0.113.0/24"), own("10.1.0.11", "10.1.0.0/24")],
+        };
+        let id: RouterId = "00000001-0000-4000-8000-000000000003".parse().unwrap();
+        let ranges = ["10.1.0.128/25", "10.2.0.0/24", "192.168.0.0/24", "10.0.0.0/7", "2001:db8:1::/64", "::/0"];
+        let wanted = router(&ranges, &["203.0.113.11", "203.0.113.12", "198.51.100.1"]);
+        let (reaches, problems) = super::reaches(&[(id, &wanted)].into(), &ground);
+        let reach = &reaches[&id];
+        let routed: Vec<String> = reach.routed.iter().map(ToString::to_string).collect();
+        assert_eq!(routed, ["10.2.0.0/24", "2001:db8:1::/64"]);
+        assert_eq!(reach.announced, [Ipv4Addr::new(203, 0, 113, 12)].into());
+        assert_eq!(problems.len(), 3, "{problems:#?}");
+        let none = Ground { allowed: &[], own: Vec::new() };
+        let (reaches, problems) = super::reaches(&[(id, &router(&ranges, &[]))].into(), &none);
+        assert_eq!((reaches[&id].routed.len(), problems), (0, Vec::new()));
+    }
 }

@@ -34,7 +34,8 @@ impl RouterRules {
 }
 
 /// The table. Replies to what was let through need no rule: hosts that share a router each see one direction of what passes
-/// between its legs, so nothing there depends on knowing the connection.
+/// between its legs, so nothing there depends on knowing the connection. What is translated on the way out does: without
+/// its connection a packet would leave as it is.
 pub fn router_table(rules: &RouterRules) -> Table {
     let RouterRules { floating, source, hairpin, routed } = rules;
     let inwards = elements(floating.iter().map(|(floating, fixed)| format!("{floating} : {fixed}")));
@@ -82,6 +83,7 @@ pub fn router_table(rules: &RouterRules) -> Table {
     type filter hook forward priority filter; policy drop;
     iifname \"leg*\" oifname \"leg*\" accept
     iifname \"leg*\" oifname \"{OUT}\" ip daddr 169.254.0.0/16 drop
+    iifname \"leg*\" oifname \"{OUT}\" ip saddr != @routed_4 ct state invalid drop
     iifname \"leg*\" oifname \"{OUT}\" accept
     iifname \"{OUT}\" oifname \"leg*\" ct status dnat accept
     iifname \"{OUT}\" oifname \"leg*\" ct state established,related accept
@@ -132,6 +134,7 @@ mod tests {
             "oifname \"out\" snat ip to 203.0.113.2",
             "iifname \"leg*\" ct status dnat snat ip to 203.0.113.2",
             "elements = { 2001:db8:5::/64 }",
+            "iifname \"leg*\" oifname \"out\" ip saddr != @routed_4 ct state invalid drop",
         ] {
             assert!(body.contains(line), "{line} in {body}");
         }

@@ -307,8 +307,11 @@ async fn advertise(
     legs: &BTreeMap<NetworkId, u32>,
 ) -> Result<(), PlumbingError> {
     let folder = work.folder(Purpose::Router(id));
+    let lease_time = work.options.dhcp_lease_time;
     match advertisements(router, &work.wanted.segments, legs, &folder) {
-        Some(files) => work.daemons.ensure(Daemon { folder: &folder, namespace: name, number, files: &files }).await,
+        Some(files) => {
+            work.daemons.ensure(Daemon { folder: &folder, namespace: name, number, lease_time, files: &files }).await
+        }
         None => work.daemons.remove(&folder).await,
     }
 }
