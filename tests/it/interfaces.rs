@@ -296,3 +296,47 @@ async fn ports_of_a_server_that_is_deleted_while_it_is_built_go() {
         cloud.stop().await;
     }
 }
+
+/// However many wait for their turn: they follow one another, not one inside the other.
+#[tokio::test(start_paused = true)]
+async fn hundreds_of_changes_wait_for_one() {
+    let cloud = Cloud::start(CloudOptions { hosts: 1, ..CloudOptions::default() }).await;
+    let network = cloud.add_network("10.0.0.0/24").await;
+    let elsewhere = cloud.add_port(network.id).await;
+    let id = cloud.boot_on(RequestedNetworks::Nothing, cloud.flavor(1, 256)).await;
+    cloud.settle().await;
+    let host = cloud.hosts.values().next().unwrap();
+    host.hang(Operation::AttachInterface);
+    cloud.change_interface(id, attach(on(network.id))).await.unwrap();
+    // They are younger.
+    cloud.pass(Duration::from_millis(10)).await;
+    for _ in 0..400 {
+        cloud.change_interface(id, Work::DetachInterface { port_id: elsewhere.id }).await.unwrap();
+    }
+    let now = cloud.now();
+    host.release(Operation::AttachInterface);
+    cloud.settle().await;
+    assert!(cloud.now().duration_since(now).as_secs() < 10, "no sweep was needed for each");
+    assert_eq!(cloud.ports_of(id).await.len(), 1);
+    cloud.stop().await;
+}
+
+/// What a conductor left behind is found by the next, however long ago that was.
+#[tokio::test(start_paused = true)]
+async fn a_conductor_that_starts_finds_old_orphans() {
+    let mut cloud = Cloud::start(CloudOptions { hosts: 1, ..CloudOptions::default() }).await;
+    let network = cloud.add_network("10.0.0.0/24").await;
+    let id = cloud.boot_on(RequestedNetworks::Nothing, cloud.flavor(1, 256)).await;
+    cloud.settle().await;
+    assert!(cloud.act(id, Action::Delete).await);
+    cloud.settle().await;
+    cloud.pass(Duration::from_secs(7200)).await;
+    let project = cloud.get(id).await.project_id;
+    cloud.add_port_of(project, network.id, id.to_string()).await;
+    cloud.pass(Duration::from_secs(900)).await;
+    assert_eq!(cloud.ports_of(id).await.len(), 1, "only servers that ended lately are looked at");
+    cloud.replace_conductor("next", None).await;
+    cloud.pass(Duration::from_secs(5)).await;
+    assert!(cloud.ports_of(id).await.is_empty());
+    cloud.stop().await;
+}
