@@ -134,6 +134,7 @@ impl<'a> View<'a> {
                 addresses: port.fixed_ips.iter().map(|fixed| fixed.ip_address).collect(),
                 tunnel: self.books.tunnels.get(host).copied(),
                 hostname: hostname(port),
+                asks: host_port(port).instance.filter(|_| self.is_node).map(|instance| (instance, port.id)),
             })
         };
         let mut all: Vec<RemotePort> = self.ports_on(network).filter_map(remote).collect();

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use nova_compute::{Plumbing, PlumbingError};
-use nova_core::network::{Carrier, HostRouter, PortStatus, Remote, RouterLeg, Vif, VifAddress};
+use nova_core::network::{Carrier, HostRouter, PortStatus, Remote, RemotePort, RouterLeg, Vif, VifAddress};
 
 use crate::firewall::{ack, answer, macs, open, syn, udp};
 use crate::support::frames::{self, EVERYBODY};
@@ -100,6 +100,27 @@ async fn who_is_no_host_of_a_network_gets_no_frame_into_it() {
     };
     assert!(heard(&hosts[1].namespace), "a host of the network");
     assert!(!heard(underlay), "somebody else");
+}
+
+#[tokio::test]
+#[ignore = "needs NOVA_TEST_NETNS"]
+async fn one_node_is_asked_for_metadata_by_guests_of_all_hosts() {
+    let mut both = Two::new(|_| {}).await;
+    let node = both.scenes[1].wanted.segments.get_mut(&network_id(1)).unwrap();
+    node.serves = true;
+    let caller = ("0000000e-0000-4000-8000-000000000001".parse().unwrap(), port_id(1));
+    node.elsewhere.push(RemotePort {
+        mac: both.one.mac(),
+        addresses: vec![ip4(1).into()],
+        tunnel: None,
+        hostname: String::new(),
+        asks: Some(caller),
+    });
+    both.hosts[1].converge(&both.scenes[1].wanted).await;
+    let doors = both.hosts[1].plumbing.metadata_doors().await;
+    assert_eq!(doors[0].callers.get(&ip4(1).into()), Some(&caller));
+    let rules = both.hosts[1].namespace.output("nft", &["list", "set", "bridge", "nova", "asked"]);
+    assert!(rules.contains("vx-101"), "{rules}");
 }
 
 #[tokio::test]

@@ -138,6 +138,9 @@ pub struct RemotePort {
     /// Its server's name on the network.
     #[serde(default)]
     pub hostname: String,
+    /// Its server and its own id, where this host answers for its metadata, too (network node).
+    #[serde(default)]
+    pub asks: Option<(InstanceId, PortId)>,
 }
 
 /// A security group, as far as it concerns a host.

@@ -68,12 +68,16 @@ fn listen() -> std::io::Result<TcpListener> {
     Ok(listener)
 }
 
-/// The callers of a network: its ports on this host, by their own addresses.
+/// The callers of a network: its ports on this host, by their own addresses, and those of other hosts that this one
+/// answers for.
 pub fn callers(segment: &Segment) -> Callers {
     let of_instances = segment.ports.iter().filter_map(|(id, port)| Some((*id, port, port.instance?)));
     let each = |(id, port, instance): (PortId, &nova_core::network::HostPort, InstanceId)| {
         let addresses: Vec<IpAddr> = port.addresses.iter().map(|(_, address)| *address).collect();
         addresses.into_iter().map(move |address| (address, (instance, id)))
     };
-    of_instances.flat_map(each).collect()
+    let elsewhere = segment.elsewhere.iter().filter_map(|port| Some((port, port.asks?)));
+    let elsewhere = elsewhere.flat_map(|(port, who)| port.addresses.iter().map(move |address| (*address, who)));
+    // Who is here comes last: nobody from elsewhere asks in its place.
+    elsewhere.chain(of_instances.flat_map(each)).collect()
 }

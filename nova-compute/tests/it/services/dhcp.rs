@@ -56,6 +56,7 @@ async fn a_guest_is_told_what_the_books_say() {
         addresses: vec![ip("10.1.0.77")],
         tunnel: None,
         hostname: "db".to_owned(),
+        asks: None,
     });
     let one = told.subnets.get_mut(&subnet(1)).unwrap();
     one.dns = vec![ip("9.9.9.9")];

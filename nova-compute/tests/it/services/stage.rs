@@ -256,6 +256,7 @@ impl Host {
                     addresses: port.addresses.iter().map(|(_, address)| *address).collect(),
                     tunnel: None,
                     hostname: port.hostname.clone(),
+                    asks: None,
                 });
                 each.collect::<Vec<_>>()
             };

@@ -48,6 +48,7 @@ pub fn table(plan: &Plan, marks: &Marks) -> Table {
         ("own6", TARGETS),
         ("own_dhcp", NAMES),
         ("own_routers", NAMES),
+        ("asked", NAMES),
         ("served", NAMES),
         ("loose", NAMES),
         ("callers", OWN4),
@@ -95,6 +96,9 @@ pub fn table(plan: &Plan, marks: &Marks) -> Table {
         }
         if rules.dhcp {
             into.add("own_dhcp", quoted(name), "");
+        }
+        if rules.asked {
+            into.add("asked", quoted(name), "");
         }
         if rules.routers {
             into.add("own_routers", quoted(name), "");
@@ -276,7 +280,7 @@ fn chains(table: &mut Table) {
         None,
         [
             // Metadata is answered to guests of this host: who asks from a wire would do it in the name of one.
-            "ip daddr 169.254.169.254 tcp dport 80 drop",
+            "iifname != @asked ip daddr 169.254.169.254 tcp dport 80 drop",
             // Where each host serves its own guests, nobody else has anything to look for there.
             "iifname @own_routers ip daddr 169.254.169.254 drop",
             "ether type arp iifname @own_routers arp daddr ip 169.254.169.254 drop",

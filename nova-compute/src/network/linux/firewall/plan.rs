@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nova_core::ids::{NetworkId, SecurityGroupId};
-use nova_core::network::{Cidr, HostNetwork, HostPort, MacAddress, PortSecurity, Segment, tap_name};
+use nova_core::network::{Carrier, Cidr, HostNetwork, HostPort, MacAddress, PortSecurity, Segment, tap_name};
 use serde::{Deserialize, Serialize};
 
 use super::rules::Compare;
@@ -73,6 +73,9 @@ pub struct UplinkRules {
     pub dhcp: bool,
     /// Each host advertises itself as router.
     pub routers: bool,
+    /// Guests of other hosts ask here for their metadata. Over tunnels only, where their hosts let none forge its address:
+    /// on a wire there may be anybody.
+    pub asked: bool,
 }
 
 /// All that the rulesets are made of.
@@ -211,5 +214,7 @@ fn uplink_rules(wanted: &HostNetwork, network: NetworkId, segment: &Segment) -> 
     if segment.serves {
         own.insert(METADATA);
     }
-    UplinkRules { own, dhcp: segment.serves, routers: !legs.is_empty() }
+    let tunnels = matches!(segment.carrier, Carrier::Vxlan { .. });
+    let asked = tunnels && segment.elsewhere.iter().any(|port| port.asks.is_some());
+    UplinkRules { own, dhcp: segment.serves, routers: !legs.is_empty(), asked }
 }

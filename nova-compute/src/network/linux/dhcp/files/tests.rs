@@ -53,6 +53,7 @@ fn segment() -> Segment {
             addresses: vec!["10.0.0.7".parse().unwrap()],
             tunnel: None,
             hostname: "db".to_owned(),
+            asks: None,
         }],
     }
 }
