@@ -637,7 +637,9 @@ async fn many_small_changes_end_where_the_books_are() {
         let network = &networks[usize::try_from(draw % 2).unwrap()];
         let host = ["h1", "h2"][usize::try_from(draw / 2 % 2).unwrap()];
         match draw / 4 % 4 {
-            0 | 1 => ports.push(world.port(network, host, &[if (draw / 16).is_multiple_of(2) { web } else { db }]).await),
+            0 | 1 => {
+                ports.push(world.port(network, host, &[if (draw / 16).is_multiple_of(2) { web } else { db }]).await)
+            }
             2 if !ports.is_empty() => {
                 let port = ports.swap_remove(usize::try_from(draw / 16).unwrap() % ports.len());
                 world.store.delete_port(port.id).await.unwrap();
