@@ -171,7 +171,7 @@ async fn a_boot_and_a_delete_cost_few_statements() {
     assert_eq!(store.cost(), 4, "a result: task, instance");
     let start = make.start(&instance, Work::Delete, true);
     let instance = store.start_task(start).await.unwrap();
-    assert_eq!(store.cost(), 7, "a begin: instance, other tasks, action, task");
+    assert_eq!(store.cost(), 6, "a begin: instance, other tasks, action, task");
     let task = store.list_tasks(Some(instance.id)).await.unwrap().remove(0);
     store.cost();
     let release = vec![HostName::from("h1")];
