@@ -60,7 +60,8 @@ pub use network::{
     NetworkField, NetworkStore, NewFloatingIp, NewInterface, NewPort, PortChange, PortField, PortQuery, RouterField,
     RuleField, SecurityGroupField, SubnetField,
 };
-pub use network_hosts::{GroupBooks, HostBooks, HostScope, NetworkHostStore, SegmentRange};
+pub use network_hosts::{GroupBooks, HostBooks, HostScope, NetworkHostStore};
+pub use nova_core::network::SegmentRange;
 pub use open::{OpenOptions, open};
 pub use ops::RowStore;
 pub use secrets::SecretStore;

@@ -13,24 +13,6 @@ use nova_core::rpc::network::BooksChangedRequest;
 
 use crate::StoreError;
 
-/// Tags or identifiers of which a network may get one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SegmentRange {
-    /// Of which physical network; `None` for tunnels.
-    pub physical_network: Option<String>,
-    /// The first.
-    pub first: u32,
-    /// The last.
-    pub last: u32,
-}
-
-impl SegmentRange {
-    /// How many there are.
-    pub fn count(&self) -> u64 {
-        (u64::from(self.last) + 1).saturating_sub(u64::from(self.first))
-    }
-}
-
 /// Whose network is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostScope {

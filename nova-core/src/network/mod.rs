@@ -26,7 +26,7 @@ pub use host::{
 pub use mac::{InvalidMac, MacAddress};
 pub use model::{
     AddressPair, FixedIp, FloatingIp, Gateway, HostRoute, IpVersion, Network, Port, PortStatus, ROUTER_GATEWAY,
-    ROUTER_INTERFACE, Router, Subnet, VifBinding,
+    ROUTER_INTERFACE, Router, SegmentRange, Subnet, VifBinding,
 };
 pub use pool::{AddressPool, check_gateway, check_pools, check_subnet, default_gateway, default_pools, usable};
 pub use problem::{NetworkProblem, ProblemClass};
