@@ -5,9 +5,9 @@ use nova_core::network::{FloatingIp, Network, NetworkProblem, NetworkResource, P
 
 use super::super::{add, conflict, list, need, not_found, remove_existing, replace_or_race};
 use super::{addresses, segments, usage, write_over};
-use crate::SegmentRange;
 use crate::records::of_network;
 use crate::rows::{Condition, Fail, Lock, Record, Select, Transaction, Value};
+use crate::{Kind, SegmentRange, StoreError};
 
 pub(super) async fn create(tx: &mut dyn Transaction, network: &Network, limit: Option<u64>) -> Result<Network, Fail> {
     usage::charge(tx, &network.project_id, NetworkResource::Network, 1, limit).await?;
@@ -28,7 +28,13 @@ pub(super) async fn create_in(
     let network_type = network.network_type.as_deref().unwrap_or_default();
     let (physical_network, number) = segments::free_one(tx, network_type, ranges, draw).await?;
     let network = Network { physical_network, segmentation_id: Some(number), ..network.clone() };
-    create(tx, &network, limit).await
+    create(tx, &network, limit).await.map_err(|fail| match fail {
+        // Somebody was given it in this moment: there may be others.
+        Fail::Store(StoreError::Network(NetworkProblem::VlanInUse { .. } | NetworkProblem::TunnelInUse { .. })) => {
+            Fail::Raced { kind: Kind::Network, id: network.id.to_string() }
+        }
+        other => other,
+    })
 }
 
 /// The network, if the one who asks may put something on it: it is theirs, or shared.
