@@ -57,7 +57,11 @@ class Shell:
     def opens(self, seconds=60):
         """Waits until somebody answers there; the guest's name."""
         def name():
-            done = subprocess.run(self.words("hostname"), capture_output=True, text=True, timeout=20, check=False)
+            # A connection that begins while the address moves may hang: the next one does not.
+            try:
+                done = subprocess.run(self.words("hostname"), capture_output=True, text=True, timeout=8, check=False)
+            except subprocess.TimeoutExpired:
+                return None
             return done.stdout.strip() if done.returncode == 0 else None
         return wait_until(name, seconds, f"a shell at {self.address}", pause=0.5)
 
