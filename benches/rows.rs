@@ -57,8 +57,13 @@ impl Rows {
     }
 
     fn build(&self, instance: &Instance) -> Task {
-        let work =
-            Work::Build { spec: Default::default(), selection: None, admin_password: None, keys: Default::default() };
+        let work = Work::Build {
+            spec: Default::default(),
+            selection: None,
+            admin_password: None,
+            keys: Default::default(),
+            networks: Default::default(),
+        };
         Task {
             id: TaskId::generate(&self.0),
             instance_id: instance.id,

@@ -105,6 +105,7 @@ pieces_start() {
   start_service nova-api "$(local_address)" "$(pieces_prefix nova-api)" nova-api "${control[@]}"
   start_piece nova-scheduler nova-scheduler "${control[@]}"
   start_piece nova-conductor nova-conductor "${control[@]}"
+  start_piece nova-network nova-network "${control[@]}"
   for n in 1 2; do start_piece nova-compute-$n nova-compute "${shared[@]}" --config-file "$STATE/compute-$n.conf"; done
   for name in "${SERVICES[@]}"; do wait_healthy "$name"; done
   step "all services are healthy: ${SERVICES[*]}"

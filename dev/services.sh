@@ -7,7 +7,7 @@ SERVICES=() # those that this run started, in the order of their start
 declare -A PID ADDRESS LOGGER
 # All that there may be, in the order of their start. They end in reverse: hosts report to the conductor what they have
 # in hand.
-ALL_SERVICES=(nova-all nova-api nova-scheduler nova-conductor nova-compute-1 nova-compute-2)
+ALL_SERVICES=(nova-all nova-api nova-scheduler nova-conductor nova-network nova-compute-1 nova-compute-2)
 
 pid_of() { cat "$RUN/$1.pid" 2>/dev/null || true; }
 # Every service has a file of the state folder in its command line.

@@ -6,6 +6,7 @@ pub mod conductor;
 pub mod identity;
 pub mod image;
 pub mod live;
+pub mod metadata;
 pub mod network;
 pub mod scheduler;
 pub mod servicegroup;

@@ -1,11 +1,14 @@
-//! The control services, each a part by itself: the API with identity and images, the conductor, the scheduler.
+//! The control services, each a part by itself: the API with identity and images, the conductor, the scheduler,
+//! the network service.
 
 mod api;
 mod workers;
 
 use std::sync::Arc;
 
+use nova::network::{NetworkManager, NetworkOptions, NeutronClient, NeutronOptions, Notifier};
 use nova_core::clock::Clock;
+use nova_core::contracts::NetworkService;
 use nova_core::entropy::Entropy;
 use nova_core::ids::HostName;
 use nova_core::options::{Config, common};
@@ -15,8 +18,9 @@ use nova_queue::{MessageBus, RpcClient};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::cli::StartError;
 pub use api::ApiPart;
-pub use workers::{ConductorPart, SchedulerPart, algorithm, tell_life};
+pub use workers::{ConductorPart, NetworkPart, SchedulerPart, algorithm, tell_life};
 
 /// What the control services of a process are built on.
 #[derive(Clone)]
@@ -35,6 +39,21 @@ impl Foundation {
     fn client(&self, config: &Config, role: Role) -> RpcClient {
         let sender = Sender { role, host: HostName::new(config.get(&common::HOST)) };
         RpcClient::new(self.bus.clone(), sender, self.clock.clone(), self.entropy.clone())
+    }
+
+    /// The built-in network service, which tells hosts of what it changes.
+    fn books(&self, config: &Config, role: Role) -> NetworkManager {
+        let options = NetworkOptions::from_config(config);
+        let notifier = Notifier::new(self.client(config, role), self.entropy.clone());
+        NetworkManager::new(self.store.clone(), self.clock.clone(), self.entropy.clone(), options).telling(notifier)
+    }
+
+    /// A Neutron of somebody else's, if the configuration says that it keeps the networks.
+    fn outside_network(&self, config: &Config) -> Result<Option<Arc<dyn NetworkService>>, StartError> {
+        let Some(options) = NeutronOptions::from_config(config) else { return Ok(None) };
+        let client = NeutronClient::new(options, self.clock.clone(), self.entropy.clone());
+        let client = client.map_err(|error| StartError::config(vec![error.to_string()]))?;
+        Ok(Some(Arc::new(client)))
     }
 }
 

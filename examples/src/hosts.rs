@@ -1,11 +1,16 @@
 //! Host agents of this process.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use nova::api::health::HealthCheck;
-use nova_compute::{Agent, ComputeOptions, HttpImageService, Parts};
+use nova_compute::linux::LinuxPlumbing;
+use nova_compute::{
+    Agent, BooksPlumbing, ComputeOptions, HttpImageService, MetadataLimits, MetadataServer, NetworkAgent,
+    NetworkAgentOptions, NetworkAgentParts, Parts, PlumbingError, PlumbingOptions, RpcMetadataSource,
+};
 use nova_core::clock::Clock;
 use nova_core::contracts::ImageService;
 use nova_core::entropy::Entropy;
@@ -15,8 +20,8 @@ use nova_core::rpc::{Role, Sender};
 use nova_queue::{MessageBus, RpcClient, RunningService};
 use nova_virt::Hypervisor;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::cli::{ConfigArgs, StartError};
 use crate::health::{BusAnswers, HealthPage, PATIENCE, Vitals, metrics_text};
@@ -42,7 +47,7 @@ const CONNECTING: usize = 16;
 
 /// Agents that are starting or at work.
 pub struct Agents {
-    starting: JoinSet<Option<RunningService>>,
+    starting: JoinSet<Option<RunningHost>>,
     stop: CancellationToken,
     /// The buses of the hosts that take orders.
     ready: watch::Receiver<Vec<Arc<dyn MessageBus>>>,
@@ -64,10 +69,12 @@ impl Agents {
         for (host, hypervisor) in hypervisors {
             let agent = NewAgent {
                 options: ComputeOptions::from_config(config, host.clone(), state.join("instances/_base")),
+                plumbing: PlumbingOptions::from_config(config, host.clone()),
                 host,
                 hypervisor,
                 around: around.clone(),
                 turns: turns.clone(),
+                linux: config.get(&nova_compute::PLUMBING) == "linux",
             };
             starting.spawn(start_until(agent, stop.clone(), told.clone()));
         }
@@ -106,6 +113,36 @@ struct NewAgent {
     options: ComputeOptions,
     around: Surroundings,
     turns: Arc<Semaphore>,
+    plumbing: PlumbingOptions,
+    /// Guests are plugged in; otherwise their network is in the books only.
+    linux: bool,
+}
+
+/// A host at work.
+struct RunningHost {
+    agent: RunningService,
+    network: RunningNetwork,
+}
+
+impl RunningHost {
+    /// Orders in hand may still need the network: it ends last.
+    async fn stop(self) {
+        self.agent.stop().await;
+        self.network.stop().await;
+    }
+}
+
+/// A host's network agent at work; it ends when this is dropped.
+struct RunningNetwork {
+    stop: DropGuard,
+    running: JoinHandle<()>,
+}
+
+impl RunningNetwork {
+    async fn stop(self) {
+        drop(self.stop);
+        let _ = self.running.await;
+    }
 }
 
 impl NewAgent {
@@ -115,17 +152,46 @@ impl NewAgent {
         self.around.transport.connect(&format!("nova-compute@{}", self.host)).await
     }
 
-    fn on(self, bus: Arc<dyn MessageBus>) -> Agent {
-        let sender = Sender { role: Role::Compute, host: self.host };
+    fn client(&self, bus: Arc<dyn MessageBus>) -> RpcClient {
+        let sender = Sender { role: Role::Compute, host: self.host.clone() };
+        RpcClient::new(bus, sender, self.around.clock.clone(), self.around.entropy.clone())
+    }
+
+    /// The agent of the host's network, over the plumbing that the configuration names.
+    async fn network(&self, bus: Arc<dyn MessageBus>) -> Result<NetworkAgent, PlumbingError> {
+        let (rpc, entropy) = (self.client(bus), self.around.entropy.clone());
+        let options = NetworkAgentOptions::new(self.host.clone());
+        if !self.linux {
+            let plumbing = Arc::new(BooksPlumbing);
+            return Ok(NetworkAgent::new(NetworkAgentParts { plumbing, rpc, entropy, metadata: None, options }));
+        }
+        let settings = &self.plumbing;
+        let wires = settings.interface_mappings.keys().chain(settings.bridge_mappings.keys());
+        let options = NetworkAgentOptions {
+            tunnel_ip: Some(settings.tunnel_ip),
+            physical_networks: wires.cloned().collect::<BTreeSet<_>>().into_iter().collect(),
+            state_file: Some(settings.state.join("wanted.json")),
+            ..options
+        };
+        let plumbing = Arc::new(LinuxPlumbing::open(settings.clone()).await?);
+        let source = Arc::new(RpcMetadataSource::new(rpc.clone(), entropy.clone()));
+        let metadata = Some(MetadataServer::new(source, entropy.clone(), MetadataLimits::default()));
+        Ok(NetworkAgent::new(NetworkAgentParts { plumbing, rpc, entropy, metadata, options }))
+    }
+
+    fn on(self, bus: Arc<dyn MessageBus>, network: NetworkAgent) -> Agent {
+        let rpc = self.client(bus);
         let (clock, entropy) = (self.around.clock, self.around.entropy);
-        Agent::new(Parts {
+        let agent = Agent::new(Parts {
             hypervisor: self.hypervisor,
             images: self.around.images,
-            rpc: RpcClient::new(bus, sender, clock.clone(), entropy.clone()),
+            rpc,
             clock,
             entropy,
             options: self.options,
-        })
+        });
+        // With books the conductor says which ports work: nobody is asked on a build's way.
+        if self.linux { agent.with_network(Arc::new(network)) } else { agent }
     }
 }
 
@@ -134,7 +200,7 @@ async fn start_until(
     new: NewAgent,
     stop: CancellationToken,
     told: Arc<watch::Sender<Vec<Arc<dyn MessageBus>>>>,
-) -> Option<RunningService> {
+) -> Option<RunningHost> {
     let host = new.host.clone();
     let bus = tokio::select! {
         biased;
@@ -142,22 +208,55 @@ async fn start_until(
         bus = new.connect() => bus,
     };
     let bus = bus.inspect_err(|error| tracing::error!(%host, "{error}")).ok()?;
-    let agent = new.on(bus.clone());
+    let network = loop {
+        match new.network(bus.clone()).await {
+            Ok(network) => break network,
+            Err(error) => tracing::error!(%host, "its network can't be used: {}", nova_core::error::chain(&error)),
+        }
+        rest(&stop).await?;
+    };
+    // The network is what it was before the start while a conductor is still waited for.
+    let running = run_network(network.clone());
+    let agent = new.on(bus.clone(), network);
     loop {
         match agent.clone().start(stop.clone()).await {
-            Ok(running) => {
+            Ok(agent) => {
                 told.send_modify(|ready| ready.push(bus));
-                return Some(running);
+                return Some(RunningHost { agent, network: running });
             }
             Err(nova_compute::AgentError::Stopped) => return None,
             Err(error) => tracing::warn!(%host, "not yet: {}", nova_core::error::chain(&error)),
         }
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return None,
-            () = tokio::time::sleep(std::time::Duration::from_secs(2)) => {}
-        }
+        rest(&stop).await?;
     }
+}
+
+fn run_network(network: NetworkAgent) -> RunningNetwork {
+    let stop = CancellationToken::new();
+    let until = stop.clone();
+    let running = tokio::spawn(async move { network.run(until).await });
+    RunningNetwork { stop: stop.drop_guard(), running }
+}
+
+/// A moment before the next try; `None`: it is to stop.
+async fn rest(stop: &CancellationToken) -> Option<()> {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        () = tokio::time::sleep(std::time::Duration::from_secs(2)) => Some(()),
+    }
+}
+
+/// One process has one network: several hosts in it can't be plugged in. An entry of
+/// [`Registry::check`](nova_core::options::Registry::check).
+///
+/// # Errors
+/// The option and what is wrong with it.
+pub fn plumbing_fits(config: &Config) -> Result<(), (&'static str, String)> {
+    if config.get(&nova_compute::PLUMBING) == "linux" && config.get(&common::FAKE_HOSTS) > 1 {
+        return Err(("network.plumbing", "'linux' is for one host, and fake.hosts makes several".to_owned()));
+    }
+    Ok(())
 }
 
 /// Do all hosts of this process take orders, and do messages get through to them?

@@ -11,7 +11,7 @@ use nova_core::options::{Config, common};
 
 use crate::cli::{ConfigArgs, StartError};
 use crate::clouds;
-use crate::control::{ApiPart, Background, ConductorPart, Foundation, SchedulerPart, tell_life};
+use crate::control::{ApiPart, Background, ConductorPart, Foundation, NetworkPart, SchedulerPart, tell_life};
 use crate::health::{HealthPage, Vitals};
 use crate::parts;
 use crate::process::{self, Asked, OsEntropy, Signals, SystemClock};
@@ -57,6 +57,21 @@ impl Piece for ConductorPart {
 #[async_trait]
 impl Piece for SchedulerPart {
     const PROGRAM: &'static str = "nova-scheduler";
+
+    async fn start(config: &Config, on: &Foundation, background: &Background) -> Result<Self, StartError> {
+        let part = Self::start(config, on).await?;
+        tell_life(config, on, &[Self::PROGRAM], background);
+        Ok(part)
+    }
+
+    async fn stop(self) {
+        Self::stop(self).await;
+    }
+}
+
+#[async_trait]
+impl Piece for NetworkPart {
+    const PROGRAM: &'static str = "nova-network";
 
     async fn start(config: &Config, on: &Foundation, background: &Background) -> Result<Self, StartError> {
         let part = Self::start(config, on).await?;

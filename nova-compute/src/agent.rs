@@ -18,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 use crate::ComputeOptions;
 use crate::image_cache::ImageCache;
 use crate::instances::Instances;
+use crate::interfaces::NoNetwork;
+use crate::network::HostNetworkAgent;
 use crate::stats::Stats;
 use crate::tracker::ResourceTracker;
 
@@ -68,6 +70,8 @@ pub struct Agent {
     pub(crate) instances: Instances,
     pub(crate) stats: Stats,
     pub(crate) builds: Arc<Semaphore>,
+    pub(crate) network: Arc<dyn HostNetworkAgent>,
+    pub(crate) has_network_agent: bool,
     pub(crate) started: Timestamp,
 }
 
@@ -87,7 +91,17 @@ impl Agent {
             instances: Instances::default(),
             stats: Stats::default(),
             builds: Arc::new(Semaphore::new(builds)),
+            network: Arc::new(NoNetwork),
+            has_network_agent: false,
         }
+    }
+
+    /// The same, over the host's network: its agent says which ports work.
+    #[must_use]
+    pub fn with_network(mut self, network: Arc<dyn HostNetworkAgent>) -> Self {
+        self.network = network;
+        self.has_network_agent = true;
+        self
     }
 
     /// Waits for a conductor, tells what the host has, compares what is here with what should be, and then takes orders.

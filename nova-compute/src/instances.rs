@@ -166,7 +166,7 @@ mod tests {
         let Admission::Work(in_hand) = instances.admit(build, id, 1) else { panic!("refused") };
         assert!(matches!(instances.admit(build, id, 1), Admission::Doubled));
         assert!(instances.busy(id));
-        in_hand.ended(&StepOutcome::Done { power_state: None });
+        in_hand.ended(&StepOutcome::Done { power_state: None, plugged: Vec::new() });
         drop(in_hand);
         assert!(matches!(instances.admit(build, id, 1), Admission::Ended(StepOutcome::Done { .. })));
         assert!(matches!(instances.admit(build, id, 2), Admission::Work(_)), "the same task, but another order");

@@ -13,6 +13,9 @@ mod heartbeat;
 mod image_cache;
 mod image_client;
 mod instances;
+mod interfaces;
+mod metadata;
+mod network;
 mod options;
 mod orders;
 mod reconcile;
@@ -23,6 +26,13 @@ mod tracker;
 pub use agent::{Agent, AgentError, Parts};
 pub use image_cache::{ImageCache, ImageCacheError};
 pub use image_client::{EndpointError, GLANCE_ENDPOINT_OVERRIDE, HttpImageOptions, HttpImageService};
+pub use metadata::{MetadataLimits, MetadataServer, MetadataSource, RpcMetadataSource};
+#[cfg(target_os = "linux")]
+pub use network::linux;
+pub use network::{
+    BooksPlumbing, Converged, HostNetworkAgent, MetadataDoor, NETWORK_HOST_OPTIONS, NetworkAgent, NetworkAgentOptions,
+    NetworkAgentParts, PLUMBING, Plumbing, PlumbingError, PlumbingOptions, network_options_fit,
+};
 pub use options::{COMPUTE_OPTIONS, ComputeOptions};
 pub use stats::Monitors;
 pub use tracker::{Claim, ClaimError, ResourceTracker};

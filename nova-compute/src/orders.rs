@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use nova_core::ids::{InstanceId, PortId};
 use nova_core::rpc::compute::{
-    BuildAndRunInstance, BuildOrder, CacheImage, CacheImageReply, CacheImageRequest, ConsoleOutput,
-    ConsoleOutputRequest, GetConsoleOutput, Order, Ping, RebootInstance, StartInstance, StopInstance,
-    TerminateInstance,
+    AttachInterface, BuildAndRunInstance, BuildOrder, CacheImage, CacheImageReply, CacheImageRequest, ConsoleOutput,
+    ConsoleOutputRequest, DetachInterface, GetConsoleOutput, NetworkChanged, Order, Ping, RebootInstance,
+    StartInstance, StopInstance, TerminateInstance,
 };
 use nova_core::rpc::conductor::{ReportStep, ReportStepRequest, StepOutcome, Verdict};
 use nova_core::rpc::{Refusal, RefusalKind};
@@ -26,7 +27,7 @@ const UNDO_TRIES: u32 = 4;
 
 impl Agent {
     pub(crate) fn dispatcher(&self) -> Dispatcher {
-        let [a, b, c, d, e, f, g] = std::array::from_fn(|_| self.clone());
+        let [a, b, c, d, e, f, g, h, i, j] = std::array::from_fn(|_| self.clone());
         Dispatcher::new("compute")
             .method::<BuildAndRunInstance, _, _>(move |incoming, order| {
                 let agent = a.clone();
@@ -71,6 +72,18 @@ impl Agent {
             .method::<CacheImage, _, _>(move |_, request| {
                 let agent = g.clone();
                 async move { agent.cache_image(&request).await }
+            })
+            .method::<AttachInterface, _, _>(move |incoming, order| {
+                let agent = h.clone();
+                async move { agent.carry_out(incoming, &order, None, agent.attach_interface(&order)).await }
+            })
+            .method::<DetachInterface, _, _>(move |incoming, order| {
+                let agent = i.clone();
+                async move { agent.carry_out(incoming, &order, None, agent.detach_interface(&order)).await }
+            })
+            .method::<NetworkChanged, _, _>(move |_, ()| {
+                j.network.changed();
+                async { Ok(()) }
             })
             .method::<Ping, _, _>(|_, ()| async { Ok(()) })
     }
@@ -173,17 +186,15 @@ impl Agent {
         if assigned.iter().any(|a| a.instance_id == order.instance_id) {
             return;
         }
-        match self.hypervisor.destroy(order.instance_id).await {
-            Ok(()) => {
-                self.tracker.release(order.instance_id);
-                self.instances.removed(order.instance_id, self.clock.now());
-            }
+        match self.remove_guest(order.instance_id).await {
+            Ok(()) => {}
             Err(error) => tracing::warn!(instance = %order.instance_id, "it was not removed: {}", chain(&error)),
         }
     }
 
     async fn build(&self, order: &Order<BuildOrder>) -> StepOutcome {
-        let mut cx = BuildContext { agent: self, order, claim: None, base: None, guest: Found::Unknown };
+        let mut cx =
+            BuildContext { agent: self, order, claim: None, base: None, interfaces: Vec::new(), guest: Found::Unknown };
         for (begun, step) in STEPS.iter().enumerate() {
             let Err(error) = step.run(&mut cx).await else { continue };
             let clean = undo(&mut cx, &STEPS[..=begun]).await;
@@ -197,22 +208,27 @@ impl Agent {
             claim.keep();
         }
         self.stats.build_succeeded();
-        self.done(order).await
+        self.done(order, self.plugged(&order.body.vifs)).await
     }
 
     async fn terminate(&self, order: &Order<()>) -> StepOutcome {
-        match self.hypervisor.destroy(order.instance_id).await {
-            Ok(()) => {
-                self.tracker.release(order.instance_id);
-                self.instances.removed(order.instance_id, self.clock.now());
-                StepOutcome::Done { power_state: None }
-            }
+        match self.remove_guest(order.instance_id).await {
+            Ok(()) => StepOutcome::Done { power_state: None, plugged: Vec::new() },
             Err(error) => StepOutcome::Failed {
                 message: "The server could not be removed from its host.".into(),
                 details: chain(&error),
                 retryable: false,
             },
         }
+    }
+
+    /// Removes a guest and what the host holds for it.
+    pub(crate) async fn remove_guest(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        self.hypervisor.destroy(id).await?;
+        self.network.gone(id).await;
+        self.tracker.release(id);
+        self.instances.removed(id, self.clock.now());
+        Ok(())
     }
 
     async fn then_power<T>(
@@ -222,14 +238,14 @@ impl Agent {
         message: &str,
     ) -> StepOutcome {
         match work.await {
-            Ok(()) => self.done(order).await,
+            Ok(()) => self.done(order, Vec::new()).await,
             Err(error) => StepOutcome::Failed { message: message.to_owned(), details: chain(&error), retryable: false },
         }
     }
 
-    async fn done<T>(&self, order: &Order<T>) -> StepOutcome {
+    pub(crate) async fn done<T>(&self, order: &Order<T>, plugged: Vec<PortId>) -> StepOutcome {
         let power_state = self.hypervisor.info(order.instance_id).await.ok().map(|guest| guest.power_state);
-        StepOutcome::Done { power_state }
+        StepOutcome::Done { power_state, plugged }
     }
 
     async fn console_output(&self, request: &ConsoleOutputRequest) -> Result<ConsoleOutput, HandlerError> {

@@ -93,11 +93,8 @@ impl Agent {
             return;
         }
         tracing::warn!(instance = %guest.instance, name = %guest.name, "removing a guest that does not belong here");
-        match self.hypervisor.destroy(guest.instance).await {
-            Ok(()) => {
-                self.tracker.release(guest.instance);
-                self.instances.removed(guest.instance, self.clock.now());
-            }
+        match self.remove_guest(guest.instance).await {
+            Ok(()) => {}
             Err(error) => tracing::warn!(instance = %guest.instance, "it was not removed: {}", chain(&error)),
         }
     }

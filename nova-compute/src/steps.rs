@@ -1,16 +1,19 @@
-//! The host's own part of a build, as steps: the image into the cache, the guest onto the hypervisor.
+//! The host's own part of a build, as steps: the image into the cache, the ports into the host's network, the guest onto the
+//! hypervisor.
 
 use std::path::PathBuf;
 
 use async_trait::async_trait;
 use nova_core::contracts::ImageServiceError;
+use nova_core::entropy::Entropy;
 use nova_core::flavor::Resources;
 use nova_core::rpc::compute::{BuildOrder, Order};
-use nova_virt::{DiskFormat, DiskRole, DiskSource, DiskSpec, ErrorKind, GuestSpec, HypervisorError};
+use nova_virt::{DiskFormat, DiskRole, DiskSource, DiskSpec, ErrorKind, GuestSpec, HypervisorError, InterfaceSpec};
 
 use crate::agent::Agent;
 use crate::config_drive;
 use crate::image_cache::ImageCacheError;
+use crate::network::PlumbingError;
 use crate::tracker::{Claim, ClaimError};
 
 /// Why this host could not make a guest.
@@ -22,6 +25,9 @@ pub(crate) enum BuildError {
     /// No image.
     #[error(transparent)]
     Image(#[from] ImageCacheError),
+    /// The host's network does not have its ports.
+    #[error("the host's network does not have the ports")]
+    Network(#[source] PlumbingError),
     /// The hypervisor.
     #[error(transparent)]
     Hypervisor(#[from] HypervisorError),
@@ -34,7 +40,7 @@ impl BuildError {
     /// May another host do better?
     pub(crate) fn retryable(&self) -> bool {
         match self {
-            Self::Claim(_) => true,
+            Self::Claim(_) | Self::Network(_) => true,
             // An image that is gone or damaged is so for every host; the service that does not answer may be this host's
             // own trouble, and so may its disk.
             Self::Image(ImageCacheError::Fetch(error)) => matches!(error, ImageServiceError::Unavailable { .. }),
@@ -60,6 +66,8 @@ impl BuildError {
                 error @ (ImageServiceError::NotFound { .. } | ImageServiceError::NotActive { .. }),
             )) => error.to_string(),
             Self::Image(_) => "The image could not be fetched.".into(),
+            // As Nova says it.
+            Self::Network(_) => "Virtual Interface creation failed".into(),
             Self::Hypervisor(_) => "Build of the instance aborted: the hypervisor could not make the guest.".into(),
             Self::Overtaken => "The build was overtaken by a later request.".into(),
         }
@@ -72,6 +80,8 @@ pub(crate) struct BuildContext<'a> {
     pub(crate) order: &'a Order<BuildOrder>,
     pub(crate) claim: Option<Claim>,
     pub(crate) base: Option<PathBuf>,
+    /// How its interfaces are plugged in.
+    pub(crate) interfaces: Vec<InterfaceSpec>,
     /// What was here before this build; only a guest that it made itself is its own to remove.
     pub(crate) guest: Found,
 }
@@ -95,7 +105,7 @@ pub(crate) trait Step: Send + Sync {
 }
 
 /// All of them, in order.
-pub(crate) const STEPS: [&dyn Step; 3] = [&HoldResources, &FetchImage, &Spawn];
+pub(crate) const STEPS: [&dyn Step; 4] = [&HoldResources, &FetchImage, &ReadyNetwork, &Spawn];
 
 struct HoldResources;
 
@@ -139,6 +149,28 @@ impl Step for FetchImage {
     }
 }
 
+/// The host's network has the guest's ports, with their rules in force, before the guest is there.
+struct ReadyNetwork;
+
+#[async_trait]
+impl Step for ReadyNetwork {
+    async fn run(&self, cx: &mut BuildContext<'_>) -> Result<(), BuildError> {
+        let vifs = &cx.order.body.vifs;
+        if !vifs.is_empty() {
+            cx.interfaces = cx.agent.network.ready(vifs).await.map_err(BuildError::Network)?;
+        }
+        Ok(())
+    }
+
+    async fn undo(&self, cx: &mut BuildContext<'_>) -> Result<(), BuildError> {
+        // A guest that was here before keeps its network.
+        if cx.guest != Found::Guest && !cx.order.body.vifs.is_empty() {
+            cx.agent.network.gone(cx.order.instance_id).await;
+        }
+        Ok(())
+    }
+}
+
 struct Spawn;
 
 #[async_trait]
@@ -152,7 +184,8 @@ impl Step for Spawn {
             Err(error) if error.kind() == ErrorKind::NotFound => Found::Nothing,
             Err(error) => return Err(error.into()),
         };
-        let guest = guest(cx.order, cx.base.clone());
+        let guest = guest(cx.order, cx.base.clone(), &*cx.agent.entropy);
+        let guest = GuestSpec { interfaces: cx.interfaces.clone(), ..guest };
         Ok(cx.agent.hypervisor.spawn(&guest).await?)
     }
 
@@ -164,7 +197,7 @@ impl Step for Spawn {
     }
 }
 
-fn guest(order: &Order<BuildOrder>, base: Option<PathBuf>) -> GuestSpec {
+fn guest(order: &Order<BuildOrder>, base: Option<PathBuf>, entropy: &dyn Entropy) -> GuestSpec {
     let body = &order.body;
     let raw = body.image.as_ref().is_none_or(|image| image.disk_format != "qcow2");
     let format = if raw { DiskFormat::Raw } else { DiskFormat::Qcow2 };
@@ -196,7 +229,7 @@ fn guest(order: &Order<BuildOrder>, base: Option<PathBuf>) -> GuestSpec {
         vcpus: body.vcpus,
         memory_mb: body.memory_mb,
         disks,
-        config_drive: body.config_drive.then(|| config_drive::contents(order.instance_id, body)),
+        config_drive: body.config_drive.then(|| config_drive::contents(order.instance_id, body, entropy)),
         interfaces: Vec::new(),
         running: true,
         placement: body.placement.clone(),

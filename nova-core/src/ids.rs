@@ -92,6 +92,8 @@ uuid_ids! {
     SecurityGroupId = "security group id",
     /// A rule of a security group.
     SecurityGroupRuleId = "security group rule id",
+    /// A host's network agent.
+    NetworkAgentId = "agent id",
 }
 
 macro_rules! names {

@@ -26,6 +26,7 @@ pub mod ids;
 pub mod image;
 pub mod instance;
 pub mod keypair;
+pub mod metadata;
 pub mod network;
 pub mod options;
 pub mod quota;

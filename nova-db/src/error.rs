@@ -35,6 +35,8 @@ pub enum Kind {
     SecurityGroup,
     SecurityGroupRule,
     NetworkUsage,
+    Segment,
+    NetworkAgent,
 }
 
 impl std::fmt::Display for Kind {
@@ -66,6 +68,8 @@ impl std::fmt::Display for Kind {
             Self::SecurityGroup => "security group",
             Self::SecurityGroupRule => "security group rule",
             Self::NetworkUsage => "network usage",
+            Self::Segment => "segment",
+            Self::NetworkAgent => "network agent",
         })
     }
 }

@@ -33,6 +33,7 @@ mod identity;
 mod images;
 mod memory;
 mod network;
+mod network_hosts;
 mod open;
 mod ops;
 mod records;
@@ -59,6 +60,8 @@ pub use network::{
     NetworkField, NetworkStore, NewFloatingIp, NewInterface, NewPort, PortChange, PortField, PortQuery, RouterField,
     RuleField, SecurityGroupField, SubnetField,
 };
+pub use network_hosts::{GroupBooks, HostBooks, HostScope, NetworkHostStore};
+pub use nova_core::network::SegmentRange;
 pub use open::{OpenOptions, open};
 pub use ops::RowStore;
 pub use secrets::SecretStore;

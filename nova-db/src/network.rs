@@ -6,13 +6,13 @@ use std::net::IpAddr;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use nova_core::ids::{
-    FloatingIpId, NetworkId, PortId, ProjectId, RouterId, SecurityGroupId, SecurityGroupRuleId, SubnetId,
+    FloatingIpId, HostName, NetworkId, PortId, ProjectId, RouterId, SecurityGroupId, SecurityGroupRuleId, SubnetId,
 };
 use nova_core::network::{
-    FloatingIp, Network, NetworkResource, Port, Router, SecurityGroup, SecurityGroupRule, Subnet,
+    FloatingIp, Network, NetworkResource, Port, PortStatus, Router, SecurityGroup, SecurityGroupRule, Subnet,
 };
 
-use crate::{Direction, StoreError};
+use crate::{Direction, NetworkHostStore, SegmentRange, StoreError};
 
 /// What lists are asked and sorted by.
 pub(crate) trait Field: Copy + Send + Sync + 'static {
@@ -247,14 +247,23 @@ pub struct NetworkAccount {
 /// and its taken addresses are rows, and each operation moves addresses from one to the other in its one transaction. What
 /// fails has changed nothing; [`StoreError::Network`] says why.
 #[async_trait]
-pub trait NetworkStore: Send + Sync {
-    /// A new network.
+pub trait NetworkStore: NetworkHostStore + Send + Sync {
+    /// A new network. The tag, identifier or physical network that it says is its alone.
     async fn create_network(&self, network: Network, limit: Option<u64>) -> Result<Network, StoreError>;
+    /// A new network with a tag or identifier out of these ranges: the first that is free from a drawn place on.
+    async fn create_network_in(
+        &self,
+        network: Network,
+        ranges: Vec<SegmentRange>,
+        draw: u64,
+        limit: Option<u64>,
+    ) -> Result<Network, StoreError>;
     /// One network.
     async fn get_network(&self, id: NetworkId) -> Result<Network, StoreError>;
     /// Networks.
     async fn list_networks(&self, query: &ListQuery<NetworkField>) -> Result<Vec<Network>, StoreError>;
-    /// Writes a network, if the generation still stands. It stays shared or external while others rely on that.
+    /// Writes a network, if the generation still stands. What carries it stays; so does sharing, and being external, while
+    /// others rely on that.
     async fn update_network(&self, network: Network) -> Result<Network, StoreError>;
     /// Removes a network with its subnets; not while ports or floating addresses are on it.
     async fn delete_network(&self, id: NetworkId) -> Result<Network, StoreError>;
@@ -286,6 +295,13 @@ pub trait NetworkStore: Send + Sync {
     /// Removes a port: its addresses are free, floating ones stand for nothing. Of two that do it, one is told
     /// [`StoreError::NotFound`]. Ports of routers go with what the router does.
     async fn delete_port(&self, id: PortId) -> Result<Port, StoreError>;
+    /// Writes how ports of a host work, in one transaction; those that are gone or elsewhere are passed over. Returns those
+    /// that it changed.
+    async fn set_port_statuses(
+        &self,
+        host: &HostName,
+        statuses: &BTreeMap<PortId, PortStatus>,
+    ) -> Result<Vec<Port>, StoreError>;
 
     /// A new floating address.
     async fn create_floating_ip(&self, new: NewFloatingIp) -> Result<FloatingIp, StoreError>;
@@ -338,6 +354,11 @@ pub trait NetworkStore: Send + Sync {
         &self,
         query: &ListQuery<SecurityGroupField>,
     ) -> Result<Vec<SecurityGroup>, StoreError>;
+    /// Groups without their rules, for those who want to know names: a group may have thousands.
+    async fn list_bare_security_groups(
+        &self,
+        query: &ListQuery<SecurityGroupField>,
+    ) -> Result<Vec<SecurityGroup>, StoreError>;
     /// Writes a group, if the generation still stands; its rules stay.
     async fn update_security_group(&self, group: SecurityGroup) -> Result<SecurityGroup, StoreError>;
     /// Removes a group that no port has, with its rules and those that name it. A project's default group only
@@ -373,4 +394,7 @@ pub trait NetworkStore: Send + Sync {
     ) -> Result<(), StoreError>;
     /// Addresses of a subnet that are free, and those that are taken: together, all that there are.
     async fn count_addresses(&self, subnet: SubnetId) -> Result<(u128, u64), StoreError>;
+    /// Repair: frees the addresses of a subnet that are taken by no port and no floating address that is there. One
+    /// transaction. Returns what was freed, one line each.
+    async fn free_lost_addresses(&self, subnet: SubnetId) -> Result<Vec<String>, StoreError>;
 }

@@ -55,6 +55,8 @@ macro_rules! hypervisor_conformance {
             what_it_cannot_do_it_says,
             resources_are_plausible,
             guests_are_independent,
+            interfaces_come_and_go,
+            bad_interfaces_are_refused,
         );
     };
     (@each $ignore:tt $open:expr => $($check:ident),+ $(,)?) => {
@@ -362,7 +364,7 @@ pub async fn what_it_cannot_do_it_says(hypervisor: &dyn Hypervisor) {
     };
     let nic = InterfaceSpec {
         mac_address: "fa:16:3e:00:00:00".into(),
-        bridge: "none".into(),
+        bridge: Some("none".into()),
         tap_name: "none".into(),
         mtu: None,
     };
@@ -413,6 +415,78 @@ pub async fn guests_are_independent(hypervisor: &dyn Hypervisor) {
     assert_state(hypervisor, two.instance, PowerState::Running).await;
     assert_eq!(listed(hypervisor, one.instance).await, None);
     hypervisor.destroy(two.instance).await.unwrap();
+}
+
+/// Interfaces are those of the order; one that is attached, to a guest that runs or not, is there from then on, and one that
+/// is detached is not. Each may be repeated.
+pub async fn interfaces_come_and_go(hypervisor: &dyn Hypervisor) {
+    if !hypervisor.capabilities().attach_interface {
+        return;
+    }
+    let nic = |last: u8| InterfaceSpec {
+        mac_address: format!("fa:16:3e:01:14:{last:02x}"),
+        bridge: None,
+        tap_name: format!("tapconf114-{last:02x}"),
+        mtu: Some(1450),
+    };
+    let guest = GuestSpec { interfaces: vec![nic(1)], ..fresh(hypervisor, 0x114).await };
+    let id = guest.instance;
+    let macs = |lasts: &[u8]| lasts.iter().map(|last| nic(*last).mac_address).collect::<Vec<_>>();
+    hypervisor.spawn(&guest).await.unwrap();
+    assert_eq!(hypervisor.interfaces(id).await.unwrap(), macs(&[1]));
+    for _ in 0..2 {
+        hypervisor.attach_interface(id, &nic(2)).await.unwrap();
+        assert_eq!(hypervisor.interfaces(id).await.unwrap(), macs(&[1, 2]));
+    }
+    hypervisor.detach_interface(id, &nic(9).mac_address).await.unwrap();
+    hypervisor.power_off(id, None).await.unwrap();
+    assert_eq!(hypervisor.interfaces(id).await.unwrap(), macs(&[1, 2]));
+    for _ in 0..2 {
+        hypervisor.detach_interface(id, &nic(1).mac_address.to_uppercase()).await.unwrap();
+        hypervisor.attach_interface(id, &nic(3)).await.unwrap();
+        assert_eq!(hypervisor.interfaces(id).await.unwrap(), macs(&[2, 3]));
+    }
+    hypervisor.power_on(id).await.unwrap();
+    assert_eq!(hypervisor.interfaces(id).await.unwrap(), macs(&[2, 3]));
+    if hypervisor.capabilities().suspend {
+        hypervisor.suspend(id).await.unwrap();
+        let attached = hypervisor.attach_interface(id, &nic(4)).await;
+        let detached = hypervisor.detach_interface(id, &nic(2).mac_address).await;
+        for result in [attached, detached] {
+            assert_eq!(result.unwrap_err().kind(), ErrorKind::InvalidState);
+        }
+    }
+    hypervisor.destroy(id).await.unwrap();
+    assert!(matches!(hypervisor.interfaces(id).await, Err(HypervisorError::NotFound { .. })));
+    assert!(matches!(hypervisor.attach_interface(id, &nic(1)).await, Err(HypervisorError::NotFound { .. })));
+}
+
+/// What the kernel or libvirt would misread never reaches them.
+pub async fn bad_interfaces_are_refused(hypervisor: &dyn Hypervisor) {
+    if !hypervisor.capabilities().attach_interface {
+        return;
+    }
+    let guest = fresh(hypervisor, 0x115).await;
+    hypervisor.spawn(&GuestSpec { running: false, ..guest.clone() }).await.unwrap();
+    let good = InterfaceSpec {
+        mac_address: "fa:16:3e:01:15:01".into(),
+        bridge: None,
+        tap_name: "tapconf115".into(),
+        mtu: None,
+    };
+    let bad = [
+        InterfaceSpec { mac_address: "none".into(), ..good.clone() },
+        InterfaceSpec { mac_address: "01:00:5e:00:00:01".into(), ..good.clone() },
+        InterfaceSpec { tap_name: "a-name-of-sixteen".into(), ..good.clone() },
+        InterfaceSpec { tap_name: "../tap".into(), ..good.clone() },
+        InterfaceSpec { bridge: Some(String::new()), ..good },
+    ];
+    for nic in bad {
+        let refused = hypervisor.attach_interface(guest.instance, &nic).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidInput, "{nic:?}");
+    }
+    assert!(hypervisor.interfaces(guest.instance).await.unwrap().is_empty());
+    hypervisor.destroy(guest.instance).await.unwrap();
 }
 
 /// A guest of that number, of which an earlier, broken run left nothing.

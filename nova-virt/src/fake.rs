@@ -15,7 +15,7 @@ use tokio::sync::{Notify, broadcast};
 
 use crate::{
     Capabilities, ErrorKind, GuestEvent, GuestEventKind, GuestInfo, GuestSpec, Hypervisor, HypervisorError,
-    NodeResources, Operation, RebootKind, VncEndpoint,
+    InterfaceSpec, NodeResources, Operation, RebootKind, VncEndpoint,
 };
 
 mod faults;
@@ -407,7 +407,7 @@ impl Hypervisor for FakeHypervisor {
             snapshot: false,
             vnc: true,
             attach_disk: false,
-            attach_interface: false,
+            attach_interface: true,
         }
     }
 
@@ -553,6 +553,26 @@ impl Hypervisor for FakeHypervisor {
             Ok(VncEndpoint { host: self.options.host_ip.clone(), port })
         })
         .await
+    }
+
+    async fn interfaces(&self, id: InstanceId) -> Result<Vec<String>, HypervisorError> {
+        self.read(Operation::Interfaces, Some(id), |guests| {
+            let spec = guests.get(&id).and_then(|guest| guest.spec.as_ref());
+            let spec = spec.ok_or(HypervisorError::NotFound { instance: id })?;
+            Ok(spec.interfaces.iter().map(|nic| nic.mac_address.to_ascii_lowercase()).collect())
+        })
+        .await
+    }
+
+    async fn attach_interface(&self, id: InstanceId, interface: &InterfaceSpec) -> Result<(), HypervisorError> {
+        interface.validate()?;
+        self.change(Operation::AttachInterface, id, None, |guests| guests::attach_interface(guests, id, interface))
+            .await
+    }
+
+    async fn detach_interface(&self, id: InstanceId, mac_address: &str) -> Result<(), HypervisorError> {
+        self.change(Operation::DetachInterface, id, None, |guests| guests::detach_interface(guests, id, mac_address))
+            .await
     }
 
     fn events(&self) -> broadcast::Receiver<GuestEvent> {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use nova_core::ids::InstanceId;
+use nova_core::network::MacAddress;
 use nova_core::state::PowerState;
 use nova_core::topology::{HostCell, Placement};
 use serde::{Deserialize, Serialize};
@@ -116,8 +117,8 @@ pub struct ConfigDrive {
 pub struct InterfaceSpec {
     /// Hardware address, `fa:16:3e:…`.
     pub mac_address: String,
-    /// The host's bridge that the interface is plugged into.
-    pub bridge: String,
+    /// The host's bridge that the interface is plugged into; `None`: the interface leads nowhere.
+    pub bridge: Option<String>,
     /// The name of the host's end of the interface, at most 15 bytes.
     pub tap_name: String,
     /// Largest packet in bytes; `None`: the bridge's own.
@@ -204,7 +205,7 @@ pub struct Capabilities {
     pub vnc: bool,
     /// `attach_disk`, `detach_disk`.
     pub attach_disk: bool,
-    /// `attach_interface`, `detach_interface`.
+    /// `interfaces`, `attach_interface`, `detach_interface`.
     pub attach_interface: bool,
 }
 
@@ -301,6 +302,7 @@ impl GuestSpec {
         }
         self.validate_placement()?;
         validate_disks(&self.disks)?;
+        self.interfaces.iter().try_for_each(InterfaceSpec::validate)?;
         self.config_drive.as_ref().map_or(Ok(()), ConfigDrive::validate)
     }
 }
@@ -370,6 +372,26 @@ fn validate_disks(disks: &[DiskSpec]) -> Result<(), HypervisorError> {
         }
     }
     Ok(())
+}
+
+/// The kernel's limit for the name of a device.
+const MAX_DEVICE_NAME: usize = 15;
+
+impl InterfaceSpec {
+    /// Refuses what no interface can be, naming the field. Drivers call it before they make or attach one.
+    pub fn validate(&self) -> Result<(), HypervisorError> {
+        if !self.mac_address.parse::<MacAddress>().is_ok_and(|mac| mac.is_unicast()) {
+            return Err(HypervisorError::invalid("interface.mac_address", "is no address of an interface"));
+        }
+        let device = |name: &str| {
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@');
+            (1..=MAX_DEVICE_NAME).contains(&name.len()) && name.chars().all(plain) && !name.chars().all(|c| c == '.')
+        };
+        if !device(&self.tap_name) || !self.bridge.as_deref().is_none_or(device) {
+            return Err(HypervisorError::invalid("interface", "has a device whose name the kernel would not take"));
+        }
+        Ok(())
+    }
 }
 
 impl ConfigDrive {

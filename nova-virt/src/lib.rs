@@ -141,12 +141,21 @@ pub trait Hypervisor: Send + Sync {
         Err(HypervisorError::Unsupported { operation: Operation::DetachDisk })
     }
 
-    /// Attaches a network interface. One with that hardware address is Ok.
+    /// Hardware addresses of the guest's interfaces, lower case, in the order in which it sees them: of one that runs, those
+    /// that it has now; of any other, those that it will have.
+    async fn interfaces(&self, _id: InstanceId) -> Result<Vec<String>, HypervisorError> {
+        Err(HypervisorError::Unsupported { operation: Operation::Interfaces })
+    }
+
+    /// Attaches a network interface, now and for each start from now on. One with that hardware address is Ok. A suspended
+    /// guest is `InvalidState`: what it had is on disk.
     async fn attach_interface(&self, _id: InstanceId, _interface: &InterfaceSpec) -> Result<(), HypervisorError> {
         Err(HypervisorError::Unsupported { operation: Operation::AttachInterface })
     }
 
-    /// Detaches the interface with that hardware address. An absent one is Ok.
+    /// Detaches the interface with that hardware address, now and for each start from now on. An absent one is Ok. A guest
+    /// that runs must let it go: one that does not in time is `TimedOut`, and has it until it is stopped. Suspended:
+    /// `InvalidState`.
     async fn detach_interface(&self, _id: InstanceId, _mac_address: &str) -> Result<(), HypervisorError> {
         Err(HypervisorError::Unsupported { operation: Operation::DetachInterface })
     }

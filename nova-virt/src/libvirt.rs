@@ -20,8 +20,8 @@ use tokio::sync::broadcast;
 use virt::sys;
 
 use crate::{
-    Capabilities, GuestEvent, GuestInfo, GuestSpec, Hypervisor, HypervisorError, NodeResources, Operation, RebootKind,
-    VncEndpoint,
+    Capabilities, GuestEvent, GuestInfo, GuestSpec, Hypervisor, HypervisorError, InterfaceSpec, NodeResources,
+    Operation, RebootKind, VncEndpoint,
 };
 
 mod cells;
@@ -32,6 +32,7 @@ mod errors;
 mod ffi;
 mod folder;
 mod host;
+mod interfaces;
 mod operations;
 mod options;
 mod read_xml;
@@ -168,7 +169,7 @@ impl Hypervisor for LibvirtHypervisor {
             snapshot: false,
             vnc: true,
             attach_disk: false,
-            attach_interface: false,
+            attach_interface: true,
         }
     }
 
@@ -271,6 +272,27 @@ impl Hypervisor for LibvirtHypervisor {
                 })
                 .await
         })
+        .await
+    }
+
+    async fn interfaces(&self, id: InstanceId) -> Result<Vec<String>, HypervisorError> {
+        self.run(Operation::Interfaces, move |inner| async move { inner.with(id, |guest| guest.interfaces()).await })
+            .await
+    }
+
+    async fn attach_interface(&self, id: InstanceId, interface: &InterfaceSpec) -> Result<(), HypervisorError> {
+        let interface = interface.clone();
+        self.run(Operation::AttachInterface, move |inner| async move { inner.attach_interface(id, interface).await })
+            .await
+    }
+
+    async fn detach_interface(&self, id: InstanceId, mac_address: &str) -> Result<(), HypervisorError> {
+        let (extra, mac) = (self.inner.options.detach_wait, mac_address.to_ascii_lowercase());
+        self.bounded(
+            Operation::DetachInterface,
+            extra,
+            move |inner| async move { inner.detach_interface(id, mac).await },
+        )
         .await
     }
 

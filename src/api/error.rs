@@ -162,6 +162,7 @@ impl From<NetworkProblem> for ApiError {
             ProblemClass::BadRequest => StatusCode::BAD_REQUEST,
             ProblemClass::NotFound => StatusCode::NOT_FOUND,
             ProblemClass::Conflict => StatusCode::CONFLICT,
+            ProblemClass::Exhausted => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::Network { status, name: problem.name(), text: problem.to_string() }
     }

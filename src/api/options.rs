@@ -64,7 +64,7 @@ impl Default for ApiOptions {
         Self {
             listen: "127.0.0.1:8774".to_owned(),
             public_url: None,
-            enabled_apis: ["identity", "osapi_compute", "image"].map(named).to_vec(),
+            enabled_apis: ["identity", "osapi_compute", "image", "network"].map(named).to_vec(),
             pipelines: default_pipelines(),
             max_body: MAX_BODY,
             body_timeout: Duration::from_secs(60),
@@ -90,6 +90,7 @@ fn default_pipelines() -> BTreeMap<String, PipelineOptions> {
         pipeline(USER_FILTERS, "network"),
         pipeline(&image, "image"),
         pipeline(PLAIN_FILTERS, "health"),
+        pipeline(PLAIN_FILTERS, "metadata"),
     ])
 }
 
@@ -124,9 +125,25 @@ pub const RATE_LIMIT: Opt<i64> = Opt::integer("api", "rate_limit", 0, 1_000_000)
     .roles(API)
     .help("What the filter rate_limit lets through; more is answered with 429 and Retry-After. 0 lets all through.");
 
+/// `DEFAULT.metadata_listen`
+pub const METADATA_LISTEN: Opt<String> = Opt::string("DEFAULT", "metadata_listen")
+    .default("127.0.0.1")
+    .roles(API)
+    .help("Where the application 'metadata' is served, if enabled_apis names it without an address.");
+/// `DEFAULT.metadata_listen_port`
+pub const METADATA_LISTEN_PORT: Opt<i64> =
+    Opt::integer("DEFAULT", "metadata_listen_port", 1, 65_535).default("8775").roles(API).help("The port there.");
+
 /// Options that only the HTTP side has.
-pub const API_OPTIONS: &[OptionDecl] =
-    &[BODY_TIMEOUT.decl(), HEADER_TIMEOUT.decl(), MAX_REQUESTS.decl(), MAX_CONNECTIONS.decl(), RATE_LIMIT.decl()];
+pub const API_OPTIONS: &[OptionDecl] = &[
+    BODY_TIMEOUT.decl(),
+    HEADER_TIMEOUT.decl(),
+    MAX_REQUESTS.decl(),
+    MAX_CONNECTIONS.decl(),
+    RATE_LIMIT.decl(),
+    METADATA_LISTEN.decl(),
+    METADATA_LISTEN_PORT.decl(),
+];
 
 impl ApiOptions {
     /// Reads what the configuration says. The registry must know [`API_OPTIONS`]. A `[pipeline:NAME]` of the configuration
@@ -143,7 +160,11 @@ impl ApiOptions {
         Self {
             listen: config.get(&common::API_LISTEN).to_string(),
             public_url: config.get(&common::API_PUBLIC_URL),
-            enabled_apis: config.get(&common::ENABLED_APIS).iter().map(|entry| EnabledApi::parse(entry)).collect(),
+            enabled_apis: config
+                .get(&common::ENABLED_APIS)
+                .iter()
+                .map(|entry| EnabledApi::parse(entry, config))
+                .collect(),
             pipelines,
             max_body: count(&common::MAX_REQUEST_BODY_SIZE),
             body_timeout: config.get(&BODY_TIMEOUT),
@@ -157,9 +178,15 @@ impl ApiOptions {
 }
 
 impl EnabledApi {
-    fn parse(text: &str) -> Self {
+    fn parse(text: &str, config: &Config) -> Self {
         match text.split_once('@') {
             Some((name, address)) => Self { name: name.to_owned(), address: Some(address.to_owned()) },
+            // It takes every path, so it has a listener of its own.
+            None if text == "metadata" => {
+                let (host, port) = (config.get(&METADATA_LISTEN), config.get(&METADATA_LISTEN_PORT));
+                let host = if host.contains(':') { format!("[{host}]") } else { host };
+                Self { name: text.to_owned(), address: Some(format!("{host}:{port}")) }
+            }
             None => Self { name: text.to_owned(), address: None },
         }
     }

@@ -1,19 +1,20 @@
 //! What is looked at: rows of the store and guests of the hosts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use nova_core::action::ActionRecord;
 use nova_core::contracts::BoxError;
 use nova_core::host::{Allocation, ComputeNode, Service};
-use nova_core::ids::{HostName, InstanceId, ProjectId};
+use nova_core::ids::{HostName, InstanceId, ProjectId, RouterId, SubnetId};
 use nova_core::image::Image;
 use nova_core::instance::Instance;
+use nova_core::network::{FloatingIp, Port, Subnet};
 use nova_core::quota::Usage;
 use nova_core::state::PowerState;
 use nova_core::task::Task;
-use nova_db::{Deleted, InstanceQuery, Store, StoreError};
+use nova_db::{Deleted, InstanceQuery, ListQuery, PortQuery, Store, StoreError};
 
 /// Everything that the rules look at: one reading.
 #[derive(Debug, Clone)]
@@ -70,6 +71,16 @@ pub struct StoreFacts {
     pub services: Vec<Service>,
     /// All images.
     pub images: Vec<Image>,
+    /// All ports.
+    pub ports: Vec<Port>,
+    /// All subnets.
+    pub subnets: Vec<Subnet>,
+    /// Of each subnet, how many addresses are free and how many are taken.
+    pub addresses: BTreeMap<SubnetId, (u128, u64)>,
+    /// All floating addresses.
+    pub floating_ips: Vec<FloatingIp>,
+    /// All routers.
+    pub routers: BTreeSet<RouterId>,
 }
 
 /// What one host says.
@@ -138,6 +149,19 @@ pub async fn read_store(store: &dyn Store) -> Result<StoreFacts, StoreError> {
             }
         }
     }
+    // Ports come before tasks, as actions do.
+    read_network(store, &mut facts).await?;
     facts.tasks = store.list_tasks(None).await?;
     Ok(facts)
+}
+
+async fn read_network(store: &dyn Store, facts: &mut StoreFacts) -> Result<(), StoreError> {
+    facts.ports = store.list_ports(&PortQuery::default()).await?;
+    facts.floating_ips = store.list_floating_ips(&ListQuery::default()).await?;
+    facts.routers = store.list_routers(&ListQuery::default()).await?.iter().map(|router| router.id).collect();
+    facts.subnets = store.list_subnets(&ListQuery::default()).await?;
+    for subnet in &facts.subnets {
+        facts.addresses.insert(subnet.id, store.count_addresses(subnet.id).await?);
+    }
+    Ok(())
 }

@@ -1,10 +1,11 @@
 //! The repairs. Each looks again before it acts, and may be carried out twice.
 
 use nova_core::fault::Fault;
-use nova_core::ids::{HostName, InstanceId, RequestId, TaskId};
+use nova_core::ids::{FloatingIpId, HostName, InstanceId, PortId, RequestId, TaskId};
 use nova_core::instance::Instance;
+use nova_core::network::{Port, PortStatus};
 use nova_core::state::{PowerState, VmState};
-use nova_db::{StoreError, TaskCommit};
+use nova_db::{PortChange, StoreError, TaskCommit};
 
 use super::{Checker, Outcome, Repair};
 use nova_core::error::chain;
@@ -23,6 +24,12 @@ pub(super) async fn mend(checker: &Checker, repair: &Repair) -> Outcome {
         }
         Repair::FinishAction { instance, request } => checker.finish_action(*instance, request).await,
         Repair::DeleteAllocation { instance, host } => checker.delete_allocation(*instance, host).await,
+        Repair::ReleasePort { port, generation } => checker.release_port(*port, *generation).await,
+        Repair::BindPort { port, generation } => checker.bind_port(*port, *generation).await,
+        Repair::DisassociateFloatingIp { floating_ip, generation } => {
+            checker.disassociate(*floating_ip, *generation).await
+        }
+        Repair::FreeAddresses { subnet } => return outcome(checker.store.free_lost_addresses(*subnet).await),
         Repair::RebuildAccounts => return outcome(checker.store.rebuild_accounts().await),
     };
     match result {
@@ -123,6 +130,66 @@ impl Checker {
 
     async fn delete_allocation(&self, instance: InstanceId, host: &HostName) -> Result<bool, StoreError> {
         self.store.delete_allocation(instance, host).await?;
+        Ok(true)
+    }
+
+    /// The port, if it is as it was read, with the server that has it, if that lives.
+    async fn port(&self, id: PortId, generation: u64) -> Result<Option<(Port, Option<Instance>)>, StoreError> {
+        let port = self.store.get_port(id).await?;
+        if port.generation != generation {
+            return Ok(None);
+        }
+        let owner = match port.device_id.parse() {
+            Ok(owner) => self.find(owner).await?.filter(|owner| !owner.is_deleted()),
+            Err(_) => None,
+        };
+        if let Some(owner) = &owner
+            && (owner.task_state.is_some() || !self.store.list_tasks(Some(owner.id)).await?.is_empty())
+        {
+            return Ok(None);
+        }
+        Ok(Some((port, owner)))
+    }
+
+    async fn release_port(&self, id: PortId, generation: u64) -> Result<bool, StoreError> {
+        let Some((mut port, owner)) = self.port(id, generation).await? else { return Ok(false) };
+        if owner.is_some_and(|owner| owner.host.is_some() || owner.vm_state != VmState::Error) {
+            return Ok(false);
+        }
+        if port.delete_with_device {
+            self.store.delete_port(id).await?;
+            return Ok(true);
+        }
+        port.device_id.clear();
+        port.device_owner.clear();
+        port.host = None;
+        port.status = PortStatus::Down;
+        port.binding.vif_type = "unbound".to_owned();
+        self.write_port(port).await
+    }
+
+    async fn bind_port(&self, id: PortId, generation: u64) -> Result<bool, StoreError> {
+        let Some((mut port, Some(owner))) = self.port(id, generation).await? else { return Ok(false) };
+        if owner.host.is_none() || owner.host == port.host {
+            return Ok(false);
+        }
+        port.host = owner.host;
+        port.binding.vif_type = "bridge".to_owned();
+        self.write_port(port).await
+    }
+
+    async fn write_port(&self, mut port: Port) -> Result<bool, StoreError> {
+        port.updated_at = self.clock.now();
+        self.store.update_port(PortChange { port, fixed_ips: None, draw: 0 }).await?;
+        Ok(true)
+    }
+
+    async fn disassociate(&self, id: FloatingIpId, generation: u64) -> Result<bool, StoreError> {
+        let floating = self.store.get_floating_ip(id).await?;
+        if floating.generation != generation {
+            return Ok(false);
+        }
+        self.store.associate_floating_ip(floating, None).await?;
         Ok(true)
     }
 }

@@ -5,12 +5,13 @@
 //!
 //! | invariant | what it says here |
 //! |---|---|
+//! | I1 | on a network each address and MAC address is one port's; each address is free, or taken by something that is there |
 //! | I2 | what is booked on a host fits into it, and its node counts it right |
 //! | I3 | each live instance holds exactly what its flavor says, on its host; nobody else holds anything |
 //! | I4 | whatever was accepted is being worked on, or is over |
 //! | I5 | an instance runs on one host at most, and on its own if it is active |
 //! | I6 | a project's usage is what its instances use |
-//! | I8 | no guest without a live owner that is assigned to that host |
+//! | I8 | no guest without a live owner that is assigned to that host; no port of a server that is not there, or elsewhere; no floating address that stands for nothing that is there |
 //! | I9 | the states of a row can stand together |
 //! | I10 | a deleted instance's secrets are gone |
 //! | I16 | nothing that was created is lost: records, numbers, guests |

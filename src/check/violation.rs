@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use nova_core::ids::{HostName, InstanceId, RequestId, TaskId};
+use nova_core::ids::{FloatingIpId, HostName, InstanceId, PortId, RequestId, SubnetId, TaskId};
 use nova_core::state::PowerState;
 
 /// Something is not as it must be.
@@ -112,6 +112,32 @@ pub enum Repair {
         /// There.
         host: HostName,
     },
+    /// Give back a port whose server has no use for it.
+    ReleasePort {
+        /// This one.
+        port: PortId,
+        /// As it was read.
+        generation: u64,
+    },
+    /// Write that a port is where its server is.
+    BindPort {
+        /// This one.
+        port: PortId,
+        /// As it was read.
+        generation: u64,
+    },
+    /// Make a floating address stand for nothing.
+    DisassociateFloatingIp {
+        /// This one.
+        floating_ip: FloatingIpId,
+        /// As it was read.
+        generation: u64,
+    },
+    /// Free addresses that are taken by nothing that is there.
+    FreeAddresses {
+        /// Of this subnet.
+        subnet: SubnetId,
+    },
     /// Count again: usage of projects, use of nodes, allocations of settled instances.
     RebuildAccounts,
 }
@@ -131,6 +157,12 @@ impl fmt::Display for Repair {
             Self::DeleteAllocation { instance, host } => {
                 write!(f, "give back what instance {instance} holds on host {host}")
             }
+            Self::ReleasePort { port, .. } => write!(f, "give back port {port}"),
+            Self::BindPort { port, .. } => write!(f, "bind port {port} to the host of its server"),
+            Self::DisassociateFloatingIp { floating_ip, .. } => {
+                write!(f, "make floating address {floating_ip} stand for nothing")
+            }
+            Self::FreeAddresses { subnet } => write!(f, "free the lost addresses of subnet {subnet}"),
             Self::RebuildAccounts => f.write_str("count usage, bookings and nodes again"),
         }
     }

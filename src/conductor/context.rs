@@ -5,8 +5,9 @@ use nova_core::action::ActionRecord;
 use nova_core::host::Allocation;
 use nova_core::ids::HostName;
 use nova_core::instance::Instance;
+use nova_core::network::Vif;
 use nova_core::request::Destination;
-use nova_core::rpc::compute::{BuildOrder, Order, RebootOrder, StopOrder};
+use nova_core::rpc::compute::{AttachInterfaceOrder, BuildOrder, DetachInterfaceOrder, Order, RebootOrder, StopOrder};
 use nova_core::state::{PowerState, is_legal_edge};
 use nova_core::task::Task;
 use nova_db::{Booking, TaskCommit};
@@ -24,6 +25,19 @@ pub enum StagedOrder {
     Stop(StopOrder),
     /// Restart it.
     Reboot(RebootOrder),
+    /// Plug an interface in.
+    AttachInterface(Box<AttachInterfaceOrder>),
+    /// Unplug one.
+    DetachInterface(DetachInterfaceOrder),
+}
+
+/// Something that a host may have of a task that is given up, and must not keep.
+#[derive(Debug, Clone)]
+pub enum Removal {
+    /// The guest.
+    Guest(Order<()>),
+    /// An interface.
+    Interface(Order<DetachInterfaceOrder>),
 }
 
 /// One drive of a task: from one durable point to the next.
@@ -38,12 +52,16 @@ pub struct TaskContext {
     pub now: Timestamp,
     /// The power state that the host reported with the step that ended last.
     pub reported_power: Option<PowerState>,
+    /// The step that failed last did so on its host, which says that nothing of it is left there.
+    pub left_nothing: bool,
+    /// Interfaces that this drive has made or read.
+    pub vifs: Option<Vec<Vif>>,
     /// Hosts that this drive lost to others when they were to be booked.
     pub lost: Vec<HostName>,
     before: Instance,
     book: Option<Booking>,
     release: Vec<HostName>,
-    removals: Vec<(HostName, Order<()>)>,
+    removals: Vec<(HostName, Removal)>,
 }
 
 impl TaskContext {
@@ -56,6 +74,8 @@ impl TaskContext {
             action,
             now,
             reported_power: None,
+            left_nothing: false,
+            vifs: None,
             lost: Vec::new(),
             book: None,
             release: Vec::new(),
@@ -95,12 +115,23 @@ impl TaskContext {
 
     /// Has a host remove the guest, once the next commit is durable: what it makes true must be true first.
     pub fn stage_removal(&mut self, host: HostName) {
+        let order = self.newest(());
+        self.removals.push((host, Removal::Guest(order)));
+    }
+
+    /// The same of an interface of the guest.
+    pub fn stage_unplug(&mut self, host: HostName, interface: DetachInterfaceOrder) {
+        let order = self.newest(interface);
+        self.removals.push((host, Removal::Interface(order)));
+    }
+
+    fn newest<T>(&self, body: T) -> Order<T> {
         let (task_id, instance_id, epoch) = (self.task.id, self.instance.id, self.instance.epoch);
-        self.removals.push((host, Order { task_id, instance_id, epoch, given: self.now, body: () }));
+        Order { task_id, instance_id, epoch, given: self.now, body }
     }
 
     /// Removals that are due now that the commit is durable.
-    pub fn take_removals(&mut self) -> Vec<(HostName, Order<()>)> {
+    pub fn take_removals(&mut self) -> Vec<(HostName, Removal)> {
         std::mem::take(&mut self.removals)
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use nova_core::fault::Fault;
-use nova_core::ids::HostName;
+use nova_core::ids::{HostName, InstanceId};
 use nova_core::rpc::compute as orders;
 use nova_core::rpc::scheduler::AllocationNews;
 use nova_core::state::{FailurePhase, History, failed, succeeded};
@@ -12,7 +12,7 @@ use nova_core::task::{Event, Failure, Next, Task, Work};
 use nova_db::{Committed, Kind, ServiceQuery, StoreError, TaskCommit};
 use nova_queue::BusError;
 
-use super::context::{StagedOrder, TaskContext};
+use super::context::{Removal, StagedOrder, TaskContext};
 use super::manager::Conductor;
 use super::steps::{self, Ran, StepError};
 use nova_core::error::chain;
@@ -37,6 +37,15 @@ impl From<StoreError> for DriveError {
     }
 }
 
+/// How far a drive came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Driven {
+    /// A host is to report, or nothing waits for the task.
+    Waits,
+    /// The task is over, and others of the server may have waited for it.
+    Over(InstanceId),
+}
+
 /// Turns of one drive; a plan has few steps, each begun and undone once per host, so that more means a defect.
 const MAX_TURNS: usize = 200;
 
@@ -55,11 +64,29 @@ impl Conductor {
         Ok(TaskContext::new(task, instance, action, self.clock.now()))
     }
 
-    /// Runs steps until one waits for a host, or the task is over.
-    pub(super) async fn drive(&self, mut cx: TaskContext) -> Result<(), DriveError> {
+    /// Runs steps until one waits for a host, or the task is over; then the tasks that waited for it.
+    pub(super) async fn drive(&self, cx: TaskContext) -> Result<(), DriveError> {
+        match self.drive_one(cx).await? {
+            Driven::Over(instance) => self.let_next_run(instance).await,
+            Driven::Waits => {}
+        }
+        Ok(())
+    }
+
+    async fn drive_one(&self, cx: TaskContext) -> Result<Driven, DriveError> {
+        let (task, makes) = (cx.task.id, steps::makes_ports(&self.services, &cx));
+        let (context, instance) = (cx.task.context.clone(), cx.instance.id);
+        let driven = self.drive_on(cx).await;
+        if makes && matches!(driven, Err(DriveError::Overtaken)) {
+            self.drop_orphans_of(task, instance, &context).await?;
+        }
+        driven
+    }
+
+    async fn drive_on(&self, mut cx: TaskContext) -> Result<Driven, DriveError> {
         if cx.instance.is_deleted() {
             self.store.commit_task(cx.commit(true)).await?;
-            return Ok(());
+            return Ok(Driven::Waits);
         }
         if cx.now >= cx.task.deadline {
             self.give_up(&mut cx);
@@ -70,7 +97,7 @@ impl Conductor {
                     if let Some(mut order) = self.run(&mut cx, name).await?
                         && self.commit_and_wait(&mut cx, &mut order).await?
                     {
-                        return self.send(&mut cx, order).await;
+                        return self.send(&mut cx, order).await.map(|()| Driven::Waits);
                     }
                 }
                 Next::Undo(name) => self.undo(&mut cx, name).await?,
@@ -88,7 +115,7 @@ impl Conductor {
             return Err(DriveError::Later(format!("no step is called {name}")));
         };
         let begun = cx.task.log.last().is_some_and(|last| last.step == name && last.event == Event::Begun);
-        if begun && matches!(cx.task.work, Work::Delete) && !self.host_is_up(cx).await? {
+        if begun && name == "terminate" && !self.host_is_up(cx).await? {
             // The host is gone: it removes the guest by itself when it comes back and finds it unassigned.
             tracing::warn!(instance = %cx.instance.id, "deleted without its host, which is down");
             cx.task.record(name, Event::Done);
@@ -205,6 +232,12 @@ impl Conductor {
             StagedOrder::Reboot(body) => {
                 rpc.cast_to::<orders::RebootInstance>(&host, context, &addressed(cx, body)).await
             }
+            StagedOrder::AttachInterface(body) => {
+                rpc.cast_to::<orders::AttachInterface>(&host, context, &addressed(cx, *body)).await
+            }
+            StagedOrder::DetachInterface(body) => {
+                rpc.cast_to::<orders::DetachInterface>(&host, context, &addressed(cx, body)).await
+            }
         };
         match sent {
             Ok(()) => Ok(()),
@@ -231,10 +264,14 @@ impl Conductor {
         cx.task.record(step, Event::Failed(failure));
     }
 
-    async fn finish(&self, mut cx: TaskContext, failure: Option<Failure>) -> Result<(), DriveError> {
+    async fn finish(&self, mut cx: TaskContext, failure: Option<Failure>) -> Result<Driven, DriveError> {
         match &failure {
             None => success(&mut cx),
-            Some(failure) => give_fault(&mut cx, failure),
+            Some(failure) => match steps::release_build(&self.services, &cx).await {
+                Ok(()) => give_fault(&mut cx, failure),
+                Err(StepError::Later(why)) => return Err(DriveError::Later(why)),
+                Err(StepError::Failed(failure)) => return Err(DriveError::Later(failure.message)),
+            },
         }
         let commit = cx.commit(true);
         let committed = self.store.commit_task(commit.clone()).await?;
@@ -243,15 +280,40 @@ impl Conductor {
         let took = cx.now.duration_since(cx.task.created_at);
         tracing::info!(task = %cx.task.id, instance = %cx.instance.id, kind = cx.task.work.kind(),
             ok = failure.is_none(), seconds = took.as_secs_f64(), request_id = %cx.task.context.request_id, "task over");
-        Ok(())
+        Ok(match cx.task.work {
+            Work::Build { .. } | Work::Delete => Driven::Waits,
+            _ => Driven::Over(cx.instance.id),
+        })
+    }
+
+    /// Tasks about interfaces take turns with others: now may be the turn of one. While they are over at once, one follows
+    /// the other. If none is due, a sweep finds them.
+    async fn let_next_run(&self, instance: InstanceId) {
+        let waiting = self.store.list_tasks(Some(instance)).await.unwrap_or_default();
+        for next in waiting.into_iter().filter(|task| steps::is_of_interface(&task.work)) {
+            let id = next.id;
+            let driven = match self.open(next).await {
+                Ok(cx) => self.drive_one(cx).await,
+                Err(error) => Err(error),
+            };
+            match driven {
+                Ok(Driven::Over(_)) => {}
+                Ok(Driven::Waits) | Err(DriveError::Overtaken) => return,
+                Err(DriveError::Later(why)) => return tracing::debug!(task = %id, "its turn comes later: {why}"),
+            }
+        }
     }
 
     /// Hosts that are not told find out by themselves: the guest is no longer assigned to them.
     async fn send_removals(&self, cx: &mut TaskContext) {
-        for (host, order) in cx.take_removals() {
-            let rpc = &self.services.rpc;
-            if let Err(error) = rpc.cast_to::<orders::TerminateInstance>(&host, &cx.task.context, &order).await {
-                tracing::info!(instance = %order.instance_id, %host, "it will find the guest by itself: {}", chain(&error));
+        for (host, removal) in cx.take_removals() {
+            let (rpc, context) = (&self.services.rpc, &cx.task.context);
+            let sent = match removal {
+                Removal::Guest(order) => rpc.cast_to::<orders::TerminateInstance>(&host, context, &order).await,
+                Removal::Interface(order) => rpc.cast_to::<orders::DetachInterface>(&host, context, &order).await,
+            };
+            if let Err(error) = sent {
+                tracing::info!(instance = %cx.instance.id, %host, "it will find it by itself: {}", chain(&error));
             }
         }
     }
@@ -316,7 +378,11 @@ fn success(cx: &mut TaskContext) {
                 cx.stage_release(host);
             }
         }
-        Work::Start | Work::Stop | Work::Reboot { .. } => {}
+        Work::Start
+        | Work::Stop
+        | Work::Reboot { .. }
+        | Work::AttachInterface { .. }
+        | Work::DetachInterface { .. } => {}
     }
     if let Some(action) = &mut cx.action {
         action.finish(None, cx.now);
@@ -326,7 +392,12 @@ fn success(cx: &mut TaskContext) {
 fn give_fault(cx: &mut TaskContext, failure: &Failure) {
     let phase = match cx.task.work {
         Work::Build { .. } => FailurePhase::BeforeHost,
-        Work::Delete | Work::Start | Work::Stop | Work::Reboot { .. } => FailurePhase::BeforeDiskMove,
+        Work::Delete
+        | Work::Start
+        | Work::Stop
+        | Work::Reboot { .. }
+        | Work::AttachInterface { .. }
+        | Work::DetachInterface { .. } => FailurePhase::BeforeDiskMove,
     };
     let states = failed(cx.task.work.action(), phase, &cx.instance.states());
     cx.instance.set_states(states);

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use nova_core::clock::Clock;
 use nova_core::entropy::Entropy;
 use nova_core::error::chain;
+use nova_core::network::NetworkService;
 use nova_core::request::RequestSpec;
 use nova_core::rpc::conductor::{
-    CacheImage, ConfirmStrays, Heartbeat, ListAssigned, Ping, ReportPowerStates, ReportStep, StartTask,
+    CacheImage, ConfirmStrays, GetMetadata, Heartbeat, ListAssigned, Ping, ReportPowerStates, ReportStep, StartTask,
     StartTaskRequest,
 };
 use nova_core::task::{Event, Task, Work};
@@ -21,9 +22,11 @@ use super::ConductorOptions;
 use super::context::TaskContext;
 use super::engine::DriveError;
 use super::news::AllocationsNews;
+use super::ports::Plugged;
 use super::steps::{self, Services, StepError};
 use crate::image::GrantKey;
 use crate::live::Live;
+use crate::metadata::MetadataManager;
 
 /// Messages in hand at once. Some wait for a scheduler or a slow store, and must not keep heartbeats out.
 const PREFETCH: usize = 1024;
@@ -62,6 +65,7 @@ pub struct Conductor {
     pub(super) entropy: Arc<dyn Entropy>,
     pub(super) services: Services,
     pub(super) news: Arc<AllocationsNews>,
+    pub(super) plugged: Arc<Plugged>,
 }
 
 impl Conductor {
@@ -75,8 +79,23 @@ impl Conductor {
             rpc: parts.rpc,
             options: parts.options,
             image_grants: GrantKey::new(&key),
+            network: None,
         };
-        Self { store: parts.store, clock: parts.clock, entropy: parts.entropy, services, news: Arc::default() }
+        Self {
+            store: parts.store,
+            clock: parts.clock,
+            entropy: parts.entropy,
+            services,
+            news: Arc::default(),
+            plugged: Arc::default(),
+        }
+    }
+
+    /// The same, with interfaces for servers.
+    #[must_use]
+    pub fn with_network(mut self, network: Arc<dyn NetworkService>) -> Self {
+        self.services.network = Some(network);
+        self
     }
 
     /// Reads the key of image grants, listens on the bus and looks for tasks that nobody works on.
@@ -92,6 +111,9 @@ impl Conductor {
         let running = RunningService::new(serving, &CancellationToken::new());
         let teller = self.clone();
         let running = running.with(|stop| async move { teller.tell_until(stop).await });
+        let (writer, looker) = (self.clone(), self.clone());
+        let running = running.with(|stop| async move { writer.write_plugged_until(stop).await });
+        let running = running.with(|stop| async move { looker.sweep_orphans_until(stop).await });
         Ok(running.with(|stop| async move { self.sweep_until(stop).await }))
     }
 
@@ -102,6 +124,7 @@ impl Conductor {
 
     fn dispatcher(&self) -> Dispatcher {
         let [a, b, c, d, e, f, g] = std::array::from_fn(|_| self.clone());
+        let metadata = self.metadata();
         Dispatcher::new("conductor")
             .method::<StartTask, _, _>(move |_, request| {
                 let conductor = a.clone();
@@ -131,7 +154,17 @@ impl Conductor {
                 let conductor = g.clone();
                 async move { conductor.cache_image(incoming, request).await }
             })
+            .method::<GetMetadata, _, _>(move |incoming, request| {
+                let metadata = metadata.clone();
+                async move { metadata.answer(incoming, request).await }
+            })
             .method::<Ping, _, _>(|_, ()| async { Ok(()) })
+    }
+
+    /// Knows what guests may learn.
+    fn metadata(&self) -> MetadataManager {
+        let (store, network) = (self.store.clone(), self.services.network.clone());
+        MetadataManager::new(store, network, self.entropy.clone(), self.services.options.get().guests.clone())
     }
 
     /// Takes up new tasks; the servers of one request are placed together, all or none.

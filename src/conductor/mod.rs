@@ -15,6 +15,7 @@ mod image_cache;
 mod manager;
 mod news;
 mod options;
+mod ports;
 mod power;
 mod report;
 mod rpcapi;

@@ -6,6 +6,8 @@ use nova_core::ids::InstanceId;
 use nova_core::instance::hypervisor_name;
 use nova_core::options::{Config, Opt, OptionDecl, common};
 
+use crate::metadata::GuestOptions;
+
 /// `image_cache.precache_concurrency`
 pub const PRECACHE_CONCURRENCY: Opt<i64> = Opt::integer("image_cache", "precache_concurrency", 1, 1_000)
     .default("1")
@@ -39,6 +41,8 @@ pub struct ConductorOptions {
     pub shutdown_timeout: Duration,
     /// For so long news for the schedulers is gathered into one message.
     pub news_window: Duration,
+    /// What guests are told besides what their users say.
+    pub guests: GuestOptions,
     /// From an instance's number to the hypervisor's name for it (`instance_name_template`).
     pub instance_name_template: String,
 }
@@ -55,13 +59,15 @@ impl Default for ConductorOptions {
             precache_concurrency: 1,
             shutdown_timeout: Duration::from_secs(60),
             news_window: Duration::from_millis(200),
+            guests: GuestOptions::default(),
             instance_name_template: "instance-%08x".into(),
         }
     }
 }
 
 impl ConductorOptions {
-    /// What the configuration says, whose registry must know [`CONDUCTOR_OPTIONS`]; `name` must be another one at each start.
+    /// What the configuration says, whose registry must know [`CONDUCTOR_OPTIONS`] and
+    /// [`METADATA_OPTIONS`](crate::metadata::METADATA_OPTIONS); `name` must be another one at each start.
     pub fn from_config(config: &Config, name: String) -> Self {
         Self {
             name,
@@ -70,6 +76,7 @@ impl ConductorOptions {
             max_attempts: usize::try_from(config.get(&common::SCHEDULER_MAX_ATTEMPTS)).unwrap_or(1),
             precache_concurrency: usize::try_from(config.get(&PRECACHE_CONCURRENCY)).unwrap_or(1),
             shutdown_timeout: config.get(&common::SHUTDOWN_TIMEOUT),
+            guests: GuestOptions::from_config(config),
             instance_name_template: config.get(&common::INSTANCE_NAME_TEMPLATE),
             ..Self::default()
         }

@@ -24,7 +24,13 @@ impl Conductor {
     ) -> Result<Verdict, HandlerError> {
         for _ in 0..TRIES {
             match self.record_step(&incoming, &request).await {
-                Ok(verdict) => return Ok(verdict),
+                Ok(verdict) => {
+                    // Also of a report that was heard before: its answer may be lost.
+                    if let StepOutcome::Done { plugged, .. } = &request.outcome {
+                        self.plugged_in(&incoming.sender.host, plugged).await?;
+                    }
+                    return Ok(verdict);
+                }
                 Err(DriveError::Overtaken) => {}
                 Err(DriveError::Later(why)) => return Err(Refusal::new(RefusalKind::Unavailable, why).into()),
             }
@@ -50,7 +56,7 @@ impl Conductor {
             return Ok(Verdict::Stale);
         }
         match &request.outcome {
-            StepOutcome::Done { power_state } => {
+            StepOutcome::Done { power_state, .. } => {
                 cx.reported_power = *power_state;
                 cx.task.record(step, Event::Done);
             }
@@ -61,6 +67,7 @@ impl Conductor {
                     details: format!("{}: {details}", incoming.sender.host),
                     retryable: *retryable,
                 };
+                cx.left_nothing = *retryable;
                 cx.task.record(step, Event::Failed(failure));
             }
         }

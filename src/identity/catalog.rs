@@ -46,12 +46,13 @@ impl Catalog {
         self
     }
 
-    /// Identity, compute and images of this process, where their applications hang by default.
+    /// Identity, compute, images and networks of this process, where their applications hang by default.
     pub fn of_this_process(public_url: impl Into<String>) -> Self {
         Self::new(public_url)
             .service("identity", "keystone", "/identity/v3")
             .service("compute", "nova", "/compute/v2.1")
             .service("image", "glance", "/image")
+            .service("network", "neutron", "/network")
     }
 
     /// The services.
@@ -164,7 +165,7 @@ mod tests {
         assert_eq!(body[1]["endpoints"][0]["region_id"], "RegionOne");
         let mut ids: Vec<_> = catalog.endpoint_bodies("").iter().map(|endpoint| endpoint["id"].clone()).collect();
         ids.dedup();
-        assert_eq!(ids.len(), 9);
+        assert_eq!(ids.len(), 12);
     }
 
     #[test]

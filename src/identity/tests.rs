@@ -44,7 +44,7 @@ async fn a_login_gives_a_token_with_roles_and_catalog() {
     let roles: Vec<_> = token["roles"].as_array().unwrap().iter().map(|role| role["name"].clone()).collect();
     assert_eq!(roles, ["admin", "manager", "member", "reader"]);
     let types: Vec<_> = token["catalog"].as_array().unwrap().iter().map(|service| service["type"].clone()).collect();
-    assert_eq!(types, ["identity", "compute", "image"]);
+    assert_eq!(types, ["identity", "compute", "image", "network"]);
     assert_eq!(token["issued_at"], "2025-11-22T08:03:11.000000Z");
     assert_eq!(token["expires_at"], "2025-11-22T09:03:11.000000Z");
     assert_eq!(token["audit_ids"].as_array().unwrap().len(), 1);

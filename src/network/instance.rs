@@ -16,8 +16,11 @@ use nova_db::{
     StoreError, SubnetField,
 };
 
+use sha2::Digest as _;
+
 use super::NetworkManager;
 use super::manager::may_see;
+use super::servers::{AT_ONCE, is_of_compute};
 
 type Answer<T> = Result<T, NetworkServiceError>;
 
@@ -28,6 +31,7 @@ fn failed(error: StoreError) -> NetworkServiceError {
         StoreError::Network(NetworkProblem::AddressInUse { address, .. }) => {
             NetworkServiceError::AddressInUse { address }
         }
+        StoreError::Network(NetworkProblem::Exhausted { network }) => NetworkServiceError::NoMoreAddresses { network },
         StoreError::Network(problem) => NetworkServiceError::Refused(problem.to_string()),
         other => NetworkServiceError::Unavailable { source: Box::new(other) },
     }
@@ -65,18 +69,26 @@ impl NetworkService for NetworkManager {
 
     async fn allocate(&self, context: &RequestContext, wanted: &InstanceNetworks) -> Answer<Vec<Vif>> {
         let made = self.ports_of(wanted.instance_id).await?;
-        if !made.is_empty() {
+        if !made.is_empty() && !matches!(wanted.requested, RequestedNetworks::These(_)) {
             return self.vifs(made).await;
         }
-        let interfaces = self.plan(context, &wanted.project_id, &wanted.requested).await?;
-        let ports = self.make(context, wanted, &interfaces).await?;
+        let mut interfaces = self.plan(context, &wanted.project_id, &wanted.requested).await?;
+        for (place, interface) in interfaces.iter_mut().enumerate() {
+            if interface.port_id.is_none() && interface.new_port_id.is_none() {
+                interface.new_port_id = Some(port_of(wanted.instance_id, place));
+            }
+        }
+        self.prepare_auto(wanted, &interfaces).await?;
+        let ports = self.make(context, wanted, &interfaces, made).await?;
         self.vifs(ports).await
     }
 
     async fn deallocate(&self, _context: &RequestContext, instance: InstanceId) -> Answer<()> {
-        for port in self.ports_of(instance).await? {
-            self.let_go(&port).await?;
+        let ports = self.ports_of(instance).await?;
+        for port in &ports {
+            self.let_go(port).await?;
         }
+        self.ports_changed(&ports);
         Ok(())
     }
 
@@ -90,8 +102,17 @@ impl NetworkService for NetworkManager {
             true => RequestedNetworks::Unsaid,
             false => RequestedNetworks::These(vec![interface.clone()]),
         };
-        let interfaces = self.plan(context, &wanted.project_id, &asked).await?;
-        let ports = self.make(context, wanted, &interfaces).await?;
+        let made = self.ports_of(wanted.instance_id).await?;
+        let named = interface.port_id.or(interface.new_port_id);
+        if let Some(port) = made.into_iter().find(|port| Some(port.id) == named) {
+            let id = port.id;
+            return self.vifs(vec![port]).await?.pop().ok_or(NetworkServiceError::PortNotFound { id });
+        }
+        let mut interfaces = self.plan(context, &wanted.project_id, &asked).await?;
+        if let [one] = interfaces.as_mut_slice() {
+            one.new_port_id = interface.new_port_id;
+        }
+        let ports = self.make(context, wanted, &interfaces, Vec::new()).await?;
         let vif = self.vifs(ports).await?.into_iter().next();
         vif.ok_or_else(|| NetworkServiceError::Refused("No network is available to this project.".to_owned()))
     }
@@ -99,7 +120,9 @@ impl NetworkService for NetworkManager {
     async fn detach(&self, _context: &RequestContext, instance: InstanceId, id: PortId) -> Answer<()> {
         let ports = self.ports_of(instance).await?;
         let port = ports.iter().find(|port| port.id == id).ok_or(NetworkServiceError::PortNotFound { id })?;
-        self.let_go(port).await
+        self.let_go(port).await?;
+        self.ports_changed([port]);
+        Ok(())
     }
 
     async fn bind(&self, _context: &RequestContext, instance: InstanceId, host: Option<&HostName>) -> Answer<Vec<Vif>> {
@@ -116,7 +139,10 @@ impl NetworkService for NetworkManager {
                 }
                 Ok(())
             });
-            bound.push(changed.await.map_err(failed)?);
+            let changed = changed.await.map_err(failed)?;
+            // Where it was and where it is.
+            self.ports_changed([&port, &changed]);
+            bound.push(changed);
         }
         self.vifs(bound).await
     }
@@ -133,20 +159,50 @@ impl NetworkService for NetworkManager {
         }
     }
 
+    async fn set_statuses(
+        &self,
+        _context: &RequestContext,
+        host: &HostName,
+        ports: &BTreeMap<PortId, PortStatus>,
+    ) -> Answer<()> {
+        self.store.set_port_statuses(host, ports).await.map(drop).map_err(failed)
+    }
+
+    async fn owns_port(
+        &self,
+        _context: &RequestContext,
+        instance: InstanceId,
+        project: &ProjectId,
+        host: &HostName,
+        port: PortId,
+    ) -> Answer<bool> {
+        match self.store.get_port(port).await {
+            Ok(port) => {
+                let of_server = is_of_compute(&port) && port.device_id == instance.to_string();
+                Ok(of_server && port.project_id == *project && port.host.as_ref() == Some(host))
+            }
+            Err(StoreError::NotFound { .. }) => Ok(false),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
     async fn interfaces(&self, _context: &RequestContext, instances: &[InstanceId]) -> Answer<Vec<(InstanceId, Vif)>> {
-        let devices = instances.iter().map(InstanceId::to_string).collect();
-        let list = ListQuery { filters: vec![(PortField::DeviceId, devices)], ..ListQuery::default() };
-        let ports = self.store.list_ports(&PortQuery { list, ..PortQuery::default() }).await.map_err(failed)?;
-        let ports: Vec<Port> = ports.into_iter().filter(is_of_compute).collect();
+        let ports = self.ports_of_servers(instances).await.map_err(failed)?;
         let owners: Vec<Option<InstanceId>> = ports.iter().map(|port| port.device_id.parse().ok()).collect();
         let vifs = self.vifs(ports).await?;
         Ok(owners.into_iter().zip(vifs).filter_map(|(owner, vif)| Some((owner?, vif))).collect())
     }
 }
 
-/// Anybody may write a server's id into a port of theirs; only compute says that it is the server's.
-fn is_of_compute(port: &Port) -> bool {
-    port.device_owner.starts_with("compute:")
+/// The id of the port that is made for a server's interface at that place: the same call again makes the same port, and
+/// of two at once one finds it made.
+fn port_of(instance: InstanceId, place: usize) -> PortId {
+    let mut text = sha2::Sha256::new();
+    text.update(instance.as_uuid().as_bytes());
+    text.update(u64::try_from(place).unwrap_or(u64::MAX).to_be_bytes());
+    let mut bytes = [0; 16];
+    bytes.iter_mut().zip(text.finalize()).for_each(|(byte, hashed)| *byte = hashed);
+    PortId::from_uuid(uuid::Builder::from_random_bytes(bytes).into_uuid())
 }
 
 /// Puts a port on a host, or nowhere.
@@ -178,11 +234,16 @@ impl NetworkManager {
             RequestedNetworks::Unsaid | RequestedNetworks::Auto => {
                 let mut networks = self.networks_of(project).await?;
                 match (networks.len(), requested) {
+                    (0, RequestedNetworks::Auto) => Ok(vec![self.auto_interface(project).await?]),
                     (0 | 1, _) => Ok(networks.pop().iter().map(of).collect()),
                     _ => Err(NetworkServiceError::Ambiguous),
                 }
             }
             RequestedNetworks::These(interfaces) => {
+                let mut named = BTreeSet::new();
+                if let Some(id) = interfaces.iter().filter_map(|i| i.port_id).find(|id| !named.insert(*id)) {
+                    return Err(NetworkServiceError::PortTwice { id });
+                }
                 for id in interfaces.iter().filter(|i| i.port_id.is_none()).filter_map(|i| i.network_id) {
                     self.bootable_network(context, project, id).await?;
                 }
@@ -192,7 +253,7 @@ impl NetworkManager {
     }
 
     /// Networks that a server without a wish may be plugged into: the project's own, or else shared ones, with a subnet.
-    async fn networks_of(&self, project: &ProjectId) -> Answer<Vec<Network>> {
+    pub(crate) async fn networks_of(&self, project: &ProjectId) -> Answer<Vec<Network>> {
         let query = ListQuery { visible_to: Some(project.clone()), ..ListQuery::default() };
         let all: Vec<Network> = self.store.list_networks(&query).await.map_err(failed)?;
         let inner = |network: &&Network| !network.external;
@@ -246,14 +307,25 @@ impl NetworkManager {
         Ok(port)
     }
 
-    /// Makes interfaces, all or none: first those by ports that are there, then the rest in one transaction.
+    /// Makes interfaces, all or none: first those by ports that are there, then the rest in one transaction. Those that
+    /// the server has are not made again.
     async fn make(
         &self,
         context: &RequestContext,
         wanted: &InstanceNetworks,
         interfaces: &[RequestedInterface],
+        has: Vec<Port>,
     ) -> Answer<Vec<Port>> {
         let mut made = BTreeMap::new();
+        for port in has {
+            let is_it = |interface: &RequestedInterface| interface.port_id.or(interface.new_port_id) == Some(port.id);
+            if let Some(place) = interfaces.iter().position(is_it) {
+                made.insert(place, port);
+            }
+        }
+        if made.len() == interfaces.len() {
+            return Ok(made.into_values().collect());
+        }
         let result = self.fill(context, wanted, interfaces, &mut made).await;
         if let Err(error) = result {
             for port in made.values() {
@@ -261,8 +333,10 @@ impl NetworkManager {
                     tracing::warn!(port = %port.id, error = %undo, "an interface is left behind");
                 }
             }
+            self.ports_changed(made.values());
             return Err(error);
         }
+        self.ports_changed(made.values());
         Ok(made.into_values().collect())
     }
 
@@ -274,14 +348,20 @@ impl NetworkManager {
         made: &mut BTreeMap<usize, Port>,
     ) -> Answer<()> {
         for (place, interface) in interfaces.iter().enumerate() {
-            if let Some(id) = interface.port_id {
-                made.insert(place, self.claim(context, wanted, id).await?);
+            if let (Some(id), false) = (interface.port_id, made.contains_key(&place)) {
+                made.insert(place, self.claim(context, wanted, id, interface.tag.as_deref()).await?);
             }
+        }
+        let missing = |place: &usize| !made.contains_key(place);
+        let missing: Vec<usize> = (0..interfaces.len()).filter(missing).collect();
+        if missing.is_empty() {
+            return Ok(());
         }
         let groups = self.groups_named(&wanted.project_id, &wanted.security_groups).await?;
         let (mut places, mut new) = (Vec::new(), Vec::new());
-        for (place, interface) in interfaces.iter().enumerate() {
-            if let (None, Some(network)) = (interface.port_id, interface.network_id) {
+        for place in missing {
+            let Some(interface) = interfaces.get(place) else { continue };
+            if let Some(network) = interface.network_id {
                 let asked_by = (!context.is_admin()).then(|| wanted.project_id.clone());
                 let mut port = self.draft(wanted, network, interface, &groups).await?;
                 // Lists are in the order of time.
@@ -292,11 +372,20 @@ impl NetworkManager {
             }
         }
         if !new.is_empty() {
-            let draws = vec![true; new.len()];
-            let ports = self.create_ports(new, &draws).await.map_err(failed)?;
+            let (draws, ids) = (vec![true; new.len()], new.iter().map(|new| new.port.id).collect::<Vec<_>>());
+            let ports = match self.create_ports(new, &draws).await {
+                Ok(ports) => ports,
+                Err(error) => self.made_meanwhile(wanted.instance_id, &ids).await?.ok_or_else(|| failed(error))?,
+            };
             made.extend(places.into_iter().zip(ports));
         }
         Ok(())
+    }
+
+    /// The ports of these ids, if somebody else has made all of them for the server.
+    async fn made_meanwhile(&self, instance: InstanceId, ids: &[PortId]) -> Answer<Option<Vec<Port>>> {
+        let there = self.ports_of(instance).await?;
+        Ok(ids.iter().map(|id| there.iter().find(|port| port.id == *id).cloned()).collect())
     }
 
     async fn draft(
@@ -308,9 +397,13 @@ impl NetworkManager {
     ) -> Answer<NewPort> {
         let security = self.store.get_network(network).await.map_err(failed)?.port_security_enabled;
         let mut new = self.new_port(network, &wanted.project_id);
+        if let Some(id) = interface.new_port_id {
+            new.port.id = id;
+        }
         new.port.device_id = wanted.instance_id.to_string();
         new.port.device_owner = owner(wanted);
         new.port.dns_name = wanted.hostname.clone();
+        new.port.set_device_tag(interface.tag.as_deref());
         new.port.delete_with_device = true;
         new.port.port_security_enabled = security;
         if security {
@@ -325,7 +418,13 @@ impl NetworkManager {
     }
 
     /// Takes a port that is there for the server. It stays when the server goes.
-    async fn claim(&self, context: &RequestContext, wanted: &InstanceNetworks, id: PortId) -> Answer<Port> {
+    async fn claim(
+        &self,
+        context: &RequestContext,
+        wanted: &InstanceNetworks,
+        id: PortId,
+        tag: Option<&str>,
+    ) -> Answer<Port> {
         self.free_port(context, id, Some(wanted.instance_id)).await?;
         let (device, owner) = (wanted.instance_id.to_string(), owner(wanted));
         let changed = self.change_port(id, |port| {
@@ -334,6 +433,7 @@ impl NetworkManager {
             }
             port.device_id.clone_from(&device);
             port.device_owner.clone_from(&owner);
+            port.set_device_tag(tag);
             place(port, wanted.host.as_ref());
             Ok(())
         });
@@ -355,6 +455,7 @@ impl NetworkManager {
                 if port.device_id == device {
                     port.device_id.clear();
                     port.device_owner.clear();
+                    port.set_device_tag(None);
                     place(port, None);
                 }
                 Ok(())
@@ -391,22 +492,40 @@ impl NetworkManager {
     }
 
     /// Ports with what guests need to know of their networks and addresses: three questions, however many there are.
-    async fn vifs(&self, ports: Vec<Port>) -> Answer<Vec<Vif>> {
+    pub(super) async fn vifs(&self, ports: Vec<Port>) -> Answer<Vec<Vif>> {
         if ports.is_empty() {
             return Ok(Vec::new());
         }
         let networks = texts(ports.iter().map(|port| port.network_id));
         let subnets = texts(ports.iter().flat_map(|port| &port.fixed_ips).map(|fixed| fixed.subnet_id));
         let ids = texts(ports.iter().map(|port| port.id));
-        let query = ListQuery { filters: vec![(NetworkField::Id, networks)], ..ListQuery::default() };
-        let networks: BTreeMap<NetworkId, Network> =
-            self.store.list_networks(&query).await.map_err(failed)?.into_iter().map(|n| (n.id, n)).collect();
-        let query = ListQuery { filters: vec![(SubnetField::Id, subnets)], ..ListQuery::default() };
-        let subnets: BTreeMap<SubnetId, Subnet> =
-            self.store.list_subnets(&query).await.map_err(failed)?.into_iter().map(|s| (s.id, s)).collect();
-        let query = ListQuery { filters: vec![(FloatingIpField::PortId, ids)], ..ListQuery::default() };
-        let floating = self.store.list_floating_ips(&query).await.map_err(failed)?;
-        Ok(ports.iter().map(|port| vif(port, networks.get(&port.network_id), &subnets, &floating)).collect())
+        let (mut wires, mut ranges, mut floating) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        for some in networks.chunks(AT_ONCE) {
+            let query = ListQuery { filters: vec![(NetworkField::Id, some.to_vec())], ..ListQuery::default() };
+            let found = self.store.list_networks(&query).await.map_err(failed)?;
+            wires.extend(found.into_iter().map(|network| (network.id, network)));
+        }
+        for some in subnets.chunks(AT_ONCE) {
+            let query = ListQuery { filters: vec![(SubnetField::Id, some.to_vec())], ..ListQuery::default() };
+            let found = self.store.list_subnets(&query).await.map_err(failed)?;
+            ranges.extend(found.into_iter().map(|subnet| (subnet.id, subnet)));
+        }
+        for some in ids.chunks(AT_ONCE) {
+            let query = ListQuery { filters: vec![(FloatingIpField::PortId, some.to_vec())], ..ListQuery::default() };
+            floating.extend(self.store.list_floating_ips(&query).await.map_err(failed)?);
+        }
+        let mut of_port: BTreeMap<PortId, Vec<FloatingIp>> = BTreeMap::new();
+        for one in floating {
+            if let Some(port) = one.port_id {
+                of_port.entry(port).or_default().push(one);
+            }
+        }
+        Ok(ports
+            .iter()
+            .map(|port| {
+                vif(port, wires.get(&port.network_id), &ranges, of_port.get(&port.id).map_or(&[], Vec::as_slice))
+            })
+            .collect())
     }
 }
 
@@ -425,7 +544,9 @@ fn vif(port: &Port, network: Option<&Network>, subnets: &BTreeMap<SubnetId, Subn
             gateway: subnet.gateway_ip,
             dns: subnet.dns_nameservers.clone(),
             routes: subnet.host_routes.clone(),
-            dhcp: subnet.enable_dhcp,
+            // On the operator's bridge nobody of ours tells it.
+            dhcp: subnet.enable_dhcp && network.is_none_or(|network| network.network_type.as_deref() != Some("flat")),
+            ipv6_address_mode: subnet.ipv6_address_mode.clone(),
             floating: floating.iter().filter(stands).map(|one| one.floating_ip_address).collect(),
         })
     });

@@ -6,13 +6,14 @@ use jiff::Timestamp;
 use nova_core::clock::Clock;
 use nova_core::context::RequestContext;
 use nova_core::entropy::Entropy;
-use nova_core::ids::{NetworkId, PortId, ProjectId, SecurityGroupId};
+use nova_core::ids::{NetworkId, PortId, ProjectId, RouterId, SecurityGroupId};
 use nova_core::network::{
     MacAddress, Network, NetworkProblem, NetworkResource, Port, PortStatus, SecurityGroup, VifBinding, default_rules,
 };
+use nova_core::rpc::network::BooksChangedRequest;
 use nova_db::{NetworkStore, NewPort, PortChange, StoreError};
 
-use super::NetworkOptions;
+use super::{NetworkOptions, Notifier};
 
 /// How often a MAC address is drawn before that is an error (`create_unique_mac_address_attempts`).
 const MAC_DRAWS: usize = 5;
@@ -25,6 +26,7 @@ pub struct NetworkManager {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) options: NetworkOptions,
+    pub(crate) notifier: Notifier,
 }
 
 impl std::fmt::Debug for NetworkManager {
@@ -41,7 +43,40 @@ impl NetworkManager {
         entropy: Arc<dyn Entropy>,
         options: NetworkOptions,
     ) -> Self {
-        Self { store, clock, entropy, options }
+        Self { store, clock, entropy, options, notifier: Notifier::silent() }
+    }
+
+    /// The same, which tells of what it changes.
+    #[must_use]
+    pub fn telling(mut self, notifier: Notifier) -> Self {
+        self.notifier = notifier;
+        self
+    }
+
+    /// Tells whoever is concerned that these ports have come, gone or changed. Call it after the commit.
+    pub(crate) fn ports_changed<'a>(&self, ports: impl IntoIterator<Item = &'a Port>) {
+        let mut news = BooksChangedRequest::default();
+        for port in ports {
+            news.networks.push(port.network_id);
+            news.groups.extend(&port.security_groups);
+            news.hosts.extend(port.host.clone());
+        }
+        self.notifier.changed(news);
+    }
+
+    /// The same of a network, its subnets included.
+    pub(crate) fn network_changed(&self, id: NetworkId) {
+        self.notifier.changed(BooksChangedRequest { networks: vec![id], ..Default::default() });
+    }
+
+    /// The same of a group or its rules.
+    pub(crate) fn group_changed(&self, id: SecurityGroupId) {
+        self.notifier.changed(BooksChangedRequest { groups: vec![id], ..Default::default() });
+    }
+
+    /// The same of a router, its interfaces and floating addresses.
+    pub(crate) fn routers_changed(&self, routers: impl IntoIterator<Item = RouterId>) {
+        self.notifier.changed(BooksChangedRequest { routers: routers.into_iter().collect(), ..Default::default() });
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -1,7 +1,9 @@
 //! What an operator may set about the built-in network service, under Neutron's names.
 
-use nova_core::network::{NetworkLimits, NetworkResource};
+use nova_core::network::{Cidr, NetworkLimits, NetworkResource, check_subnet};
 use nova_core::options::{Config, Opt, OptionDecl};
+
+use super::{Gateways, SegmentOptions, service};
 
 const API: &[&str] = &["nova-api"];
 
@@ -17,7 +19,13 @@ macro_rules! quotas {
         const QUOTAS: &[(NetworkResource, &Opt<i64>)] = &[$((NetworkResource::$resource, &$name)),+];
 
         /// Options that only the built-in network service has.
-        pub const NETWORK_OPTIONS: &[OptionDecl] = &[$($name.decl(),)+ GLOBAL_PHYSNET_MTU.decl(), MAX_LIMIT.decl()];
+        pub const NETWORK_OPTIONS: &[OptionDecl] = &[
+            $($name.decl(),)+
+            GLOBAL_PHYSNET_MTU.decl(),
+            MAX_LIMIT.decl(),
+            AUTO_SUBNET.decl(),
+            PUBLIC_SUBNET.decl(),
+        ];
     };
 }
 
@@ -33,6 +41,19 @@ pub const MAX_LIMIT: Opt<i64> = Opt::integer("DEFAULT", "pagination_max_limit", 
     .unit("items")
     .roles(API)
     .help("Items of a page of networks, ports and the like at most. -1 is no limit.");
+
+/// `network.auto_subnet`
+pub const AUTO_SUBNET: Opt<String> =
+    Opt::string("network", "auto_subnet").default("10.0.0.0/24").unit("CIDR").roles(API).help(
+        "The range of the subnet that a project gets with its auto-allocated topology (servers created with `--nic \
+         auto`). Each project's is its own, so all may have the same. Empty: there are no such topologies.",
+    );
+/// `network.public_subnet`
+pub const PUBLIC_SUBNET: Opt<String> =
+    Opt::string("network", "public_subnet").default("172.24.4.0/24").unit("CIDR").roles(API).help(
+        "The range of the outer network `public` that is made at the first start of a deployment, for routers and \
+         floating addresses. Empty: none is made.",
+    );
 
 quotas! {
     QUOTA_NETWORK: "quota_network", "100", Network, "networks";
@@ -53,22 +74,65 @@ pub struct NetworkOptions {
     pub mtu: u32,
     /// `DEFAULT.pagination_max_limit`.
     pub max_limit: Option<usize>,
+    /// `network.auto_subnet`.
+    pub auto_subnet: Option<Cidr>,
+    /// `network.public_subnet`.
+    pub public_subnet: Option<Cidr>,
+    /// What carries networks.
+    pub segments: SegmentOptions,
+    /// Where gateways are (`DEFAULT.multi_host`, `DEFAULT.network_host`).
+    pub gateways: Gateways,
+    /// `DEFAULT.agent_down_time`.
+    pub agent_down_time: std::time::Duration,
+}
+
+/// Is what is said of ranges such? An entry of [`Registry::check`](nova_core::options::Registry::check).
+///
+/// # Errors
+/// The option and what is wrong with it.
+pub fn ranges_fit(config: &Config) -> Result<(), (&'static str, String)> {
+    let fits = |text: &str| match text.parse::<Cidr>() {
+        Ok(cidr) => check_subnet(&cidr, true).map_err(|problem| problem.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    for (name, option) in [("network.auto_subnet", &AUTO_SUBNET), ("network.public_subnet", &PUBLIC_SUBNET)] {
+        let text = config.get(option);
+        if !text.is_empty() {
+            fits(&text).map_err(|problem| (name, problem))?;
+        }
+    }
+    Ok(())
 }
 
 impl Default for NetworkOptions {
     fn default() -> Self {
-        Self { limits: NetworkLimits::default(), mtu: 1500, max_limit: None }
+        Self {
+            limits: NetworkLimits::default(),
+            mtu: 1500,
+            max_limit: None,
+            auto_subnet: "10.0.0.0/24".parse().ok(),
+            public_subnet: None,
+            segments: SegmentOptions::default(),
+            gateways: Gateways::EveryHost,
+            agent_down_time: std::time::Duration::from_secs(75),
+        }
     }
 }
 
 impl NetworkOptions {
-    /// Reads what the configuration says. The registry must know [`NETWORK_OPTIONS`].
+    /// Reads what the configuration says. The registry must know [`NETWORK_OPTIONS`],
+    /// [`SEGMENT_OPTIONS`](super::SEGMENT_OPTIONS) and [`service::HOSTS_OPTIONS`].
     pub fn from_config(config: &Config) -> Self {
         let limits = QUOTAS.iter().map(|(resource, option)| (*resource, u64::try_from(config.get(option)).ok()));
         Self {
             limits: NetworkLimits(limits.collect()),
             mtu: u32::try_from(config.get(&GLOBAL_PHYSNET_MTU)).unwrap_or(1500),
             max_limit: usize::try_from(config.get(&MAX_LIMIT)).ok(),
+            auto_subnet: config.get(&AUTO_SUBNET).parse().ok(),
+            public_subnet: config.get(&PUBLIC_SUBNET).parse().ok(),
+            segments: SegmentOptions::from_config(config),
+            gateways: service::gateways(config),
+            agent_down_time: config.get(&service::AGENT_DOWN_TIME),
         }
     }
 }

@@ -68,6 +68,7 @@ impl Bench {
             network_type: None,
             physical_network: None,
             segmentation_id: None,
+            is_default: false,
             created_at: now,
             updated_at: now,
             generation: 0,
@@ -291,4 +292,44 @@ async fn mac_addresses_that_meet_are_drawn_again() {
     let error = hopeless.service.create_ports(vec![new], &[true]).await.unwrap_err();
     assert!(error.to_string().contains("The mac address fa:16:3e:07:07:07 is in use."), "{error}");
     assert_eq!(hopeless.ports().await.len(), 1);
+}
+
+/// Whoever goes on where another one died finds what that one made, and makes the rest; of two at once, one does.
+#[tokio::test]
+async fn an_allocation_that_was_cut_off_goes_on() {
+    let bench = Bench::new();
+    let network = bench.network("p", "10.0.0.0/24").await;
+    let own = bench.port(&network, "p").await;
+    let mine = RequestedInterface { port_id: Some(own.id), ..RequestedInterface::default() };
+    let context = member("p");
+    let whole = bench.server("p", vec![on(&network), mine.clone(), on(&network)]);
+    // As after the first of its transactions, and as another process that read before them.
+    let part = InstanceNetworks { requested: RequestedNetworks::These(vec![mine]), ..whole.clone() };
+    bench.service.allocate(&context, &part).await.unwrap();
+    let (one, two) = tokio::join!(bench.service.allocate(&context, &whole), bench.service.allocate(&context, &whole));
+    let ids = |vifs: Vec<nova_core::network::Vif>| vifs.into_iter().map(|vif| vif.port_id).collect::<Vec<_>>();
+    let (one, two) = (ids(one.unwrap()), ids(two.unwrap()));
+    assert_eq!((one.len(), one[1]), (3, own.id));
+    assert_eq!(one, two);
+    assert_eq!(bench.ports().await.len(), 3);
+    assert_eq!(bench.service.interfaces(&context, &[whole.instance_id]).await.unwrap().len(), 3);
+    // An interface that is attached by the same name again is the same.
+    let named = RequestedInterface { new_port_id: Some(PortId::generate(&*bench.entropy)), ..on(&network) };
+    let first = bench.service.attach(&context, &whole, &named).await.unwrap();
+    let again = bench.service.attach(&context, &whole, &named).await.unwrap();
+    assert_eq!((Some(first.port_id), again.port_id), (named.new_port_id, first.port_id));
+    assert_eq!(bench.ports().await.len(), 4);
+    bench.service.deallocate(&context, whole.instance_id).await.unwrap();
+    assert_eq!(bench.ports().await.iter().map(|port| port.id).collect::<Vec<_>>(), [own.id]);
+}
+
+#[tokio::test]
+async fn a_pool_that_is_empty_says_so() {
+    let bench = Bench::new();
+    let network = bench.network("p", "10.0.0.0/30").await;
+    let context = member("p");
+    bench.service.allocate(&context, &bench.server("p", vec![on(&network)])).await.unwrap();
+    let error = bench.service.allocate(&context, &bench.server("p", vec![on(&network)])).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("No fixed IP addresses available for network: {}", network.id));
+    assert_eq!(bench.ports().await.len(), 1);
 }

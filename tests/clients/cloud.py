@@ -200,7 +200,7 @@ class Pieces(Cloud):
             raise RuntimeError(f"nova-manage db sync: {done.stdout}{done.stderr}")
         self.computes = [self.compute(number) for number in range(1, self.hosts + 1)]
         services = [self.service("nova-api", "nova-api", [self.control], self.port, "api.listen")]
-        for name in ("nova-scheduler", "nova-conductor"):
+        for name in ("nova-scheduler", "nova-conductor", "nova-network"):
             services.append(self.service(name, name, [self.control], free_port(), "health.listen"))
         for number, conf in enumerate(self.computes, 1):
             services.append(self.service(f"nova-compute-{number}", "nova-compute", [conf], free_port(), "health.listen"))

@@ -19,6 +19,7 @@ import time
 
 import with_cli
 import with_groups
+import with_networks
 import with_novaclient
 import with_sdk
 from cloud import AllInOne, Pieces
@@ -64,7 +65,7 @@ def check_log(cloud):
 
 
 def drive(setting, ledger):
-    for clients in (with_cli, with_groups, with_sdk, with_novaclient):
+    for clients in (with_cli, with_groups, with_networks, with_sdk, with_novaclient):
         clients.run(setting, ledger)
 
 

@@ -26,6 +26,8 @@ use nova_virt::{FakeHypervisor, Hypervisor, Operation};
 
 use crate::support::{Cloud, CloudOptions};
 
+mod network;
+
 type Fakes = BTreeMap<HostName, Arc<FakeHypervisor>>;
 
 /// The fakes as a check sees them.
@@ -367,6 +369,7 @@ async fn i4_i10_a_task_and_an_action_outlive_their_server() {
         selection: None,
         admin_password: Some("secret".into()),
         keys: BTreeMap::new(),
+        networks: Default::default(),
     };
     let task = still.begin(server.clone(), work).await;
     server = still.store.get_instance(server.id).await.unwrap();

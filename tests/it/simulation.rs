@@ -4,11 +4,14 @@
 use std::time::Duration;
 
 use nova_core::entropy::{Entropy, SeededEntropy};
-use nova_core::ids::InstanceId;
+use nova_core::ids::{InstanceId, NetworkId};
+use nova_core::network::{RequestedInterface, RequestedNetworks};
 use nova_core::state::Action;
+use nova_core::task::Work;
 use nova_queue::Chances;
 use nova_virt::{ErrorKind, Operation};
 
+use crate::support::networks::{by, on, these};
 use crate::support::{Cloud, CloudOptions};
 
 const OPERATIONS: usize = 200;
@@ -18,6 +21,7 @@ const SEEDS: std::ops::Range<u64> = 1..51;
 
 struct Simulation {
     cloud: Cloud,
+    networks: [NetworkId; 2],
     dice: SeededEntropy,
     servers: Vec<InstanceId>,
     hung: Vec<usize>,
@@ -29,7 +33,16 @@ impl Simulation {
         let chances = Chances { lose: 20, repeat: 30, delay: 100, fail: 10, longest_delay: Duration::from_secs(3) };
         let options = CloudOptions { seed, hosts: 20, vcpus: 2, memory_mb: 4096, chances, ..CloudOptions::default() };
         let cloud = Cloud::start(options).await;
-        Self { cloud, dice: SeededEntropy::new(seed ^ 0xd1ce), servers: Vec::new(), hung: Vec::new(), refused: 0 }
+        // The second is soon exhausted.
+        let networks = [cloud.add_network("10.0.0.0/22").await.id, cloud.add_network("10.4.0.0/27").await.id];
+        Self {
+            cloud,
+            networks,
+            dice: SeededEntropy::new(seed ^ 0xd1ce),
+            servers: Vec::new(),
+            hung: Vec::new(),
+            refused: 0,
+        }
     }
 
     fn one_of(&self, count: usize) -> usize {
@@ -47,15 +60,29 @@ impl Simulation {
                 let count = 1 + self.dice.below(3) as u32;
                 let (vcpus, memory_mb) = (1 + self.dice.below(3) as u32, 256 << self.dice.below(4));
                 let flavor = self.cloud.flavor(vcpus, memory_mb);
-                self.servers.extend(self.cloud.boot(count, flavor).await.unwrap());
+                if self.dice.below(2) == 0 {
+                    let wanted = self.interfaces().await;
+                    self.servers.push(self.cloud.boot_on(wanted, flavor).await);
+                } else {
+                    self.servers.extend(self.cloud.boot(count, flavor).await.unwrap());
+                }
             }
-            35..55 => self.act(Action::Delete).await,
+            35..50 => self.act(Action::Delete).await,
+            50..53 => self.plug_in().await,
+            53..55 => self.plug_out().await,
             55..61 => self.act(Action::Stop).await,
             61..67 => self.act(Action::Start).await,
             67..71 => self.act(Action::RebootSoft).await,
             71..75 => self.act(Action::RebootHard).await,
             75..83 => {
-                let operation = [Operation::Spawn, Operation::Destroy, Operation::PowerOff][self.one_of(3)];
+                let operations = [
+                    Operation::Spawn,
+                    Operation::Destroy,
+                    Operation::PowerOff,
+                    Operation::AttachInterface,
+                    Operation::DetachInterface,
+                ];
+                let operation = operations[self.one_of(operations.len())];
                 let kind = [ErrorKind::Failed, ErrorKind::Unavailable, ErrorKind::TimedOut][self.one_of(3)];
                 if self.dice.below(2) == 0 {
                     self.host(host).fail_next(operation, 2, kind);
@@ -79,6 +106,40 @@ impl Simulation {
         }
         let wait = self.dice.below(2_000);
         self.cloud.pass(Duration::from_millis(wait)).await;
+    }
+
+    /// Up to three interfaces, some by ports of the user's own.
+    async fn interfaces(&self) -> RequestedNetworks {
+        let mut wanted = Vec::new();
+        for _ in 0..self.dice.below(4) {
+            wanted.push(self.interface().await);
+        }
+        these(wanted)
+    }
+
+    async fn interface(&self) -> RequestedInterface {
+        let network = self.networks[self.one_of(2)];
+        if self.dice.below(4) > 0 {
+            return on(network);
+        }
+        let free = self.cloud.ports().await.into_iter().find(|port| port.device_id.is_empty());
+        by(match free {
+            Some(port) => port.id,
+            None => self.cloud.add_port(self.networks[0]).await.id,
+        })
+    }
+
+    async fn plug_in(&self) {
+        let Some(id) = self.some_server() else { return };
+        let interface = self.interface().await;
+        self.cloud.change_interface(id, Work::AttachInterface { interface }).await;
+    }
+
+    async fn plug_out(&self) {
+        let Some(id) = self.some_server() else { return };
+        if let Some(port) = self.cloud.ports_of(id).await.first() {
+            self.cloud.change_interface(id, Work::DetachInterface { port_id: port.id }).await;
+        }
     }
 
     fn some_server(&self) -> Option<InstanceId> {

@@ -9,14 +9,14 @@ use nova_core::clock::Clock;
 use nova_core::entropy::Entropy;
 use nova_core::options::{Config, common};
 use nova_examples::cli::{ConfigArgs, StartError, exit};
-use nova_examples::control::{ApiPart, Background, ConductorPart, Foundation, SchedulerPart, tell_life};
+use nova_examples::control::{ApiPart, Background, ConductorPart, Foundation, NetworkPart, SchedulerPart, tell_life};
 use nova_examples::hosts::{Agents, Surroundings};
 use nova_examples::parts::{self, StateFolder};
 use nova_examples::pieces::announce;
 use nova_examples::process::{self, Asked, OsEntropy, Signals, SystemClock};
 use nova_examples::transport::Transport;
 
-/// A whole cloud in one process: API, scheduler, conductor, identity, images and the host agent.
+/// A whole cloud in one process: API, scheduler, conductor, network service, identity, images and the host agent.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -60,6 +60,7 @@ struct Cloud {
     api: ApiPart,
     conductor: ConductorPart,
     scheduler: SchedulerPart,
+    network: NetworkPart,
     agents: Agents,
     background: Background,
 }
@@ -78,7 +79,8 @@ impl Cloud {
         let mut api = ApiPart::build(config, &state.path, &on, &background).await?;
         let scheduler = SchedulerPart::start(config, &on).await?;
         let conductor = ConductorPart::start(config, &on).await?;
-        tell_life(config, &on, &["nova-conductor", "nova-scheduler"], &background);
+        let network = NetworkPart::start(config, &on).await?;
+        tell_life(config, &on, &["nova-conductor", "nova-scheduler", "nova-network"], &background);
         let around = Surroundings { transport, images: api.images(), clock, entropy };
         let agents = Agents::start(config, &state.path, hypervisors, &around);
         if tokio::time::timeout(HOSTS_READY, agents.ready()).await.is_err() {
@@ -89,7 +91,7 @@ impl Cloud {
         );
         api.serve(&background);
         announce("nova-all", &api, &state.path);
-        Ok(Self { api, conductor, scheduler, agents, background })
+        Ok(Self { api, conductor, scheduler, network, agents, background })
     }
 
     /// Hosts report what they have in hand to the conductor: it goes last.
@@ -98,6 +100,7 @@ impl Cloud {
         self.agents.stop().await;
         self.conductor.stop().await;
         self.scheduler.stop().await;
+        self.network.stop().await;
         self.background.stop().await;
     }
 }

@@ -1,4 +1,4 @@
-//! The door for users: identity, images and the compute API behind one listener.
+//! The door for users: identity, images, networks and the compute API behind one listener.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,6 +10,8 @@ use nova::conductor::BusOrders;
 use nova::identity::{Catalog, IdentityManager, IdentityOptions};
 use nova::image::{ImageManager, ImageOptions};
 use nova::live::Live;
+use nova::metadata::{GuestOptions, MetadataManager, ProxyOptions};
+use nova::network::NetworkManager;
 use nova_core::contracts::ImageService;
 use nova_core::options::Config;
 use nova_core::rpc::Role;
@@ -54,6 +56,9 @@ impl ApiPart {
             IdentityOptions::from_config(config),
         );
         let identity = Arc::new(identity.await.map_err(|e| StartError::new("identity cannot start", &e))?);
+        let network = Arc::new(on.books(config, Role::Api));
+        let outside = on.outside_network(config)?;
+        begin_networks(&identity, &network).await?;
         let first_start = clouds::write_at_first_start(&identity, state, &public_url).await?;
         background.spawn(|stop| identity.clone().run(stop));
 
@@ -62,10 +67,15 @@ impl ApiPart {
         let images = Arc::new(images.await.map_err(|e| StartError::new("the image service cannot start", &e))?);
 
         let compute = Live::new(ComputeOptions::from_config(config));
+        let interfaces = outside.clone().unwrap_or_else(|| network.clone());
+        let guests = GuestOptions::from_config(config);
+        let metadata = MetadataManager::new(on.store.clone(), Some(interfaces.clone()), on.entropy.clone(), guests);
         let compute_api = ComputeApi {
             store: on.store.clone(),
             images: images.clone(),
             identity: identity.clone(),
+            network: interfaces,
+            books: outside.is_none().then(|| network.clone()),
             orders: Arc::new(BusOrders::new(on.client(config, Role::Api))),
             clock: on.clock.clone(),
             entropy: on.entropy.clone(),
@@ -82,6 +92,8 @@ impl ApiPart {
             .application(compute_application(Arc::new(compute_api)))
             .application(nova::identity::application(identity.clone()))
             .application(nova::image::application(images.clone()))
+            .application(nova::api::network::application(network.clone()))
+            .application(nova::metadata::application(metadata, ProxyOptions::from_config(config)))
             .application(health(on));
         let listeners = bind_all(&options, main, registry).await?;
         let closing = watch::Sender::new(false);
@@ -114,6 +126,16 @@ impl ApiPart {
     }
 }
 
+/// Makes the outer network before the first account: while there is none, nobody can have removed it.
+async fn begin_networks(identity: &IdentityManager, network: &NetworkManager) -> Result<(), StartError> {
+    let began = match identity.has_admin().await {
+        Ok(true) => Ok(()),
+        Ok(false) => network.bootstrap().await,
+        Err(error) => Err(error),
+    };
+    began.map_err(|error| StartError::new("the first network cannot be made", &error))
+}
+
 /// Every application at its address.
 async fn bind_all(options: &ApiOptions, main: Server, registry: Registry) -> Result<Vec<(Server, Api)>, StartError> {
     let mut listeners = Vec::new();
@@ -135,6 +157,7 @@ fn catalog(options: &ApiOptions, public_url: &str) -> Catalog {
         ("identity", "identity", "keystone", "/identity/v3"),
         ("osapi_compute", "compute", "nova", "/compute/v2.1"),
         ("image", "image", "glance", "/image"),
+        ("network", "network", "neutron", "/network"),
     ];
     let mut catalog = Catalog::new(public_url);
     for (application, service_type, name, path) in known {

@@ -1,7 +1,10 @@
-//! Conductor and scheduler: control services that only the bus reaches.
+//! Conductor, scheduler and network service: control services that only the bus reaches.
+
+use std::sync::Arc;
 
 use nova::conductor::{Conductor, ConductorOptions};
 use nova::live::Live;
+use nova::network::service::{HostsOptions, NetworkHosts};
 use nova::scheduler::{SchedulerService, ServiceOptions};
 use nova::servicegroup::Membership;
 use nova_core::ids::{HostName, ZoneName};
@@ -31,6 +34,11 @@ impl ConductorPart {
             entropy: on.entropy.clone(),
             options: options.clone(),
         });
+        let network = match on.outside_network(config)? {
+            Some(outside) => outside,
+            None => Arc::new(on.books(config, Role::Conductor)),
+        };
+        let conductor = conductor.with_network(network);
         let running = conductor.start().await.map_err(|e| StartError::new("the conductor cannot start", &e))?;
         Ok(Self { options, running })
     }
@@ -39,6 +47,31 @@ impl ConductorPart {
     pub fn reload(&self, config: &Config) {
         let name = self.options.get().name.clone();
         self.options.set(ConductorOptions::from_config(config, name));
+    }
+
+    /// Takes no more messages and waits for what is in hand.
+    pub async fn stop(self) {
+        self.running.stop().await;
+    }
+}
+
+/// The service between the books of the network and the hosts, at work.
+pub struct NetworkPart {
+    running: RunningService,
+}
+
+impl NetworkPart {
+    /// Listens on the bus.
+    pub async fn start(config: &Config, on: &Foundation) -> Result<Self, StartError> {
+        let service = NetworkHosts::new(nova::network::service::Parts {
+            store: on.store.clone(),
+            rpc: on.client(config, Role::Network),
+            clock: on.clock.clone(),
+            entropy: on.entropy.clone(),
+            options: HostsOptions::from_config(config),
+        });
+        let running = service.start().await.map_err(|e| StartError::new("the network service cannot start", &e))?;
+        Ok(Self { running })
     }
 
     /// Takes no more messages and waits for what is in hand.

@@ -10,6 +10,7 @@ mod input;
 mod kill;
 mod load;
 mod manage;
+mod neutron;
 #[cfg(all(feature = "amqp", feature = "postgres", feature = "mysql"))]
 mod pieces;
 mod refusal;

@@ -29,6 +29,11 @@ impl MacAddress {
         Self([a, b, c, rest[0], rest[1], rest[2]])
     }
 
+    /// Of these six bytes.
+    pub const fn from_bytes(bytes: [u8; 6]) -> Self {
+        Self(bytes)
+    }
+
     /// The six bytes.
     pub const fn bytes(&self) -> [u8; 6] {
         self.0

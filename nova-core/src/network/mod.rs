@@ -4,7 +4,10 @@
 //! addresses; *routers* join subnets with each other and with an outer network, whose *floating addresses* stand for fixed
 //! ones; *security groups* say what may pass a port.
 
+mod agent;
 mod cidr;
+mod digest;
+mod host;
 mod mac;
 mod model;
 mod pool;
@@ -13,11 +16,17 @@ mod quota;
 mod security;
 mod service;
 
+pub use agent::{BOOKS_PLUMBING, NetworkAgent, NetworkState};
 pub use cidr::{Cidr, InvalidCidr, address_number, address_of};
+pub use digest::{InvalidItemKey, item_digest, port_key};
+pub use host::{
+    Carrier, Group, GroupRule, HostNetwork, HostPort, HostRouter, HostSubnet, ItemKey, Outside, PortSecurity, Remote,
+    RemotePort, RouterLeg, Segment, SourceNat, bridge_name, device_name, tap_name,
+};
 pub use mac::{InvalidMac, MacAddress};
 pub use model::{
     AddressPair, FixedIp, FloatingIp, Gateway, HostRoute, IpVersion, Network, Port, PortStatus, ROUTER_GATEWAY,
-    ROUTER_INTERFACE, Router, Subnet, VifBinding,
+    ROUTER_INTERFACE, Router, SegmentRange, Subnet, VifBinding,
 };
 pub use pool::{AddressPool, check_gateway, check_pools, check_subnet, default_gateway, default_pools, usable};
 pub use problem::{NetworkProblem, ProblemClass};

@@ -102,6 +102,9 @@ pub struct Network {
     /// VLAN tag or VXLAN identifier.
     #[serde(default)]
     pub segmentation_id: Option<u32>,
+    /// The outer network that routers of auto-allocated topologies lead to.
+    #[serde(default)]
+    pub is_default: bool,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was last changed.
@@ -282,10 +285,26 @@ pub struct Port {
     pub generation: u64,
 }
 
+/// Under which key of a binding's profile a device tag is.
+const DEVICE_TAG: &str = "tag";
+
 impl Port {
     /// Does it belong to a router? Such ports come and go with what the router does.
     pub fn is_of_router(&self) -> bool {
         [ROUTER_INTERFACE, ROUTER_GATEWAY].contains(&self.device_owner.as_str())
+    }
+
+    /// What its server's guest knows it by. It is kept with the binding: it comes and goes with the server.
+    pub fn device_tag(&self) -> Option<&str> {
+        self.binding.profile.get(DEVICE_TAG).and_then(|tag| tag.as_str())
+    }
+
+    /// Gives it such a tag, or takes it away.
+    pub fn set_device_tag(&mut self, tag: Option<&str>) {
+        match tag {
+            Some(tag) => drop(self.binding.profile.insert(DEVICE_TAG.to_owned(), tag.into())),
+            None => drop(self.binding.profile.remove(DEVICE_TAG)),
+        }
     }
 }
 
@@ -366,4 +385,22 @@ pub struct Router {
     /// Of the store.
     #[serde(default)]
     pub generation: u64,
+}
+
+/// Tags or identifiers of which a network may get one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentRange {
+    /// Of which physical network; `None` for tunnels.
+    pub physical_network: Option<String>,
+    /// The first.
+    pub first: u32,
+    /// The last.
+    pub last: u32,
+}
+
+impl SegmentRange {
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        (u64::from(self.last) + 1).saturating_sub(u64::from(self.first))
+    }
 }

@@ -14,6 +14,8 @@ pub enum ProblemClass {
     NotFound,
     /// It makes sense, but not now.
     Conflict,
+    /// The cloud has none left.
+    Exhausted,
 }
 
 /// Why it cannot be.
@@ -67,6 +69,18 @@ pub enum NetworkProblem {
     /// The MAC address is taken.
     #[error("Unable to complete operation for network {network}. The mac address {mac} is in use.")]
     MacInUse { network: NetworkId, mac: MacAddress },
+    /// Another network has the tag.
+    #[error("Unable to create the network. The VLAN {tag} on physical network {physical_network} is in use.")]
+    VlanInUse { physical_network: String, tag: u32 },
+    /// Another network has the identifier.
+    #[error("Unable to create the network. The tunnel ID {vni} is in use.")]
+    TunnelInUse { vni: u32 },
+    /// Another network has all of it.
+    #[error("Unable to create the flat network. Physical network {physical_network} is in use.")]
+    FlatInUse { physical_network: String },
+    /// Every tag or identifier that projects may have is taken.
+    #[error("Unable to create the network. No tenant network is available for allocation.")]
+    NoSegmentLeft,
     /// Ports or floating addresses are on it.
     #[error(
         "Unable to complete operation on network {network}. There are one or more ports still in use on the network."
@@ -77,6 +91,12 @@ pub enum NetworkProblem {
         "Unable to complete operation on subnet {subnet}: One or more ports have an IP allocation from this subnet."
     )]
     SubnetInUse { subnet: SubnetId },
+    /// Floating addresses are of version 4.
+    #[error("Network {network} does not contain any IPv4 subnet.")]
+    NoV4Subnet { network: NetworkId },
+    /// Floating addresses are of version 4.
+    #[error("Invalid input for operation: Floating IPs are IPv4 addresses, and {address} is not.")]
+    FloatingV6 { address: IpAddr },
     /// Others use it by now.
     #[error("Unable to reconfigure sharing settings for network {network}. Multiple tenants are using it.")]
     SharingInUse { network: NetworkId },
@@ -94,6 +114,9 @@ pub enum NetworkProblem {
     /// The port has a user.
     #[error("Port {port} is still in use by {device}.")]
     PortInUse { port: PortId, device: String },
+    /// An interface is its router's project's.
+    #[error("Bad router request: Port {port} is not of the project of router {router}.")]
+    PortOfOther { port: PortId, router: RouterId },
     /// It has interfaces.
     #[error("Router {router} still has ports.")]
     RouterInUse { router: RouterId },
@@ -183,7 +206,7 @@ impl NetworkProblem {
     }
 
     fn named(&self) -> (&'static str, ProblemClass) {
-        use ProblemClass::{BadRequest, Conflict, NotFound};
+        use ProblemClass::{BadRequest, Conflict, Exhausted, NotFound};
         match self {
             Self::Invalid { .. }
             | Self::SubnetsOverlap { .. }
@@ -198,6 +221,10 @@ impl NetworkProblem {
             Self::AddressInUse { .. } => ("IpAddressInUse", Conflict),
             Self::AddressOutsideSubnet { .. } => ("InvalidIpForSubnet", BadRequest),
             Self::AddressOutsideNetwork { .. } => ("InvalidIpForNetwork", BadRequest),
+            Self::VlanInUse { .. } => ("VlanIdInUse", Conflict),
+            Self::TunnelInUse { .. } => ("TunnelIdInUse", Conflict),
+            Self::FlatInUse { .. } => ("FlatNetworkInUse", Conflict),
+            Self::NoSegmentLeft => ("NoNetworkAvailable", Exhausted),
             Self::MacInUse { .. } => ("MacAddressInUse", Conflict),
             Self::NetworkInUse { .. } => ("NetworkInUse", Conflict),
             Self::SubnetInUse { .. } => ("SubnetInUse", Conflict),
@@ -207,6 +234,7 @@ impl NetworkProblem {
             Self::PortOfRouter { .. } => ("ServicePortInUse", Conflict),
             Self::PortInUse { .. } => ("PortInUse", Conflict),
             Self::RouterInUse { .. } => ("RouterInUse", Conflict),
+            Self::NoV4Subnet { .. } | Self::FloatingV6 { .. } | Self::PortOfOther { .. } => ("BadRequest", BadRequest),
             Self::RouterOnSubnet { .. }
             | Self::RouterSubnetsOverlap { .. }
             | Self::NoGatewayForInterface { .. }

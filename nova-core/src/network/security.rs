@@ -8,7 +8,7 @@ use crate::entropy::Entropy;
 use crate::ids::{ProjectId, SecurityGroupId, SecurityGroupRuleId};
 
 /// Into the guest or out of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "each variant is the thing that it names")]
 pub enum Direction {
@@ -32,7 +32,7 @@ impl Direction {
 }
 
 /// Which packets: of version 4 or 6.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "each variant is the thing that it names")]
 pub enum EtherType {
     #[serde(rename = "IPv4")]
@@ -122,6 +122,16 @@ pub struct SecurityGroupRule {
 }
 
 impl SecurityGroupRule {
+    /// The protocol's number on the wire; `None` for all.
+    pub fn protocol_number(&self) -> Option<u8> {
+        match (number_of(self.protocol.as_deref()?)?, self.ethertype) {
+            // `ip` is all of them.
+            (0, _) => None,
+            (1, EtherType::V6) => Some(58),
+            (number, _) => Some(number),
+        }
+    }
+
     /// Equal for rules that say the same. Names and numbers of a protocol are one.
     pub fn fingerprint(&self) -> String {
         let protocol = self.protocol.as_deref().map(|text| match (number_of(text), self.ethertype) {

@@ -1,5 +1,6 @@
 //! What compute needs of a network service.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use async_trait::async_trait;
@@ -53,6 +54,12 @@ pub enum NetworkServiceError {
     /// No network was named, and there are several.
     #[error("Multiple possible networks found, use a Network ID to be more specific.")]
     Ambiguous,
+    /// `auto`, and the cloud lacks what that takes.
+    #[error("Unable to automatically allocate a network for project {project}")]
+    CannotAutoAllocate {
+        /// The project.
+        project: ProjectId,
+    },
     /// No such group.
     #[error("Unable to find security_group with name or id '{name}'")]
     NoSecurityGroup {
@@ -70,6 +77,12 @@ pub enum NetworkServiceError {
     AddressInUse {
         /// The address.
         address: IpAddr,
+    },
+    /// The network has no address left.
+    #[error("No fixed IP addresses available for network: {network}")]
+    NoMoreAddresses {
+        /// The network.
+        network: NetworkId,
     },
     /// The network cannot give it.
     #[error("{0}")]
@@ -97,6 +110,10 @@ pub struct RequestedInterface {
     pub fixed_ip: Option<IpAddr>,
     /// What the guest knows it by.
     pub tag: Option<String>,
+    /// The id that a port gets which is made for it, so that the same call again makes no second one. A service whose
+    /// callers do not choose ids must know it by something else.
+    #[serde(default)]
+    pub new_port_id: Option<PortId>,
 }
 
 /// The interfaces that a server asks for.
@@ -150,6 +167,9 @@ pub struct VifAddress {
     pub routes: Vec<HostRoute>,
     /// The guest learns it by DHCP.
     pub dhcp: bool,
+    /// How the guest learns it, of version 6: `slaac`, `dhcpv6-stateful`, `dhcpv6-stateless`.
+    #[serde(default)]
+    pub ipv6_address_mode: Option<String>,
     /// Addresses outside that stand for it.
     pub floating: Vec<IpAddr>,
 }
@@ -192,7 +212,7 @@ pub trait NetworkService: Send + Sync {
     ) -> Result<(), NetworkServiceError>;
 
     /// Makes a server's interfaces, all or none, in the order in which they were asked for. The same call again finds them
-    /// made.
+    /// made, where they were; one that was cut off half way makes the rest.
     async fn allocate(
         &self,
         context: &RequestContext,
@@ -203,7 +223,7 @@ pub trait NetworkService: Send + Sync {
     /// that has none is no error.
     async fn deallocate(&self, context: &RequestContext, instance: InstanceId) -> Result<(), NetworkServiceError>;
 
-    /// One more interface for a server.
+    /// One more interface for a server. By the same `port_id` or `new_port_id` again, it finds it made.
     async fn attach(
         &self,
         context: &RequestContext,
@@ -237,6 +257,36 @@ pub trait NetworkService: Send + Sync {
         port: PortId,
         status: PortStatus,
     ) -> Result<(), NetworkServiceError>;
+
+    /// The same of several, in one go where that is possible. Ports that are gone, and those that are known to be
+    /// elsewhere, are passed over.
+    async fn set_statuses(
+        &self,
+        context: &RequestContext,
+        _host: &HostName,
+        ports: &BTreeMap<PortId, PortStatus>,
+    ) -> Result<(), NetworkServiceError> {
+        for (port, status) in ports {
+            match self.set_status(context, *port, *status).await {
+                Ok(()) | Err(NetworkServiceError::PortNotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Is the port that server's on that host, and of the server's project? Whoever asks from it is taken for its guest.
+    /// Where the project and the host of ports are not known, that it is an interface of the server is enough.
+    async fn owns_port(
+        &self,
+        context: &RequestContext,
+        instance: InstanceId,
+        _project: &ProjectId,
+        _host: &HostName,
+        port: PortId,
+    ) -> Result<bool, NetworkServiceError> {
+        Ok(self.interfaces(context, &[instance]).await?.iter().any(|(_, vif)| vif.port_id == port))
+    }
 
     /// The interfaces of servers, each server's in order.
     async fn interfaces(

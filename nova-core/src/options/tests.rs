@@ -37,7 +37,7 @@ fn defaults_are_good_and_have_their_types() {
     assert_eq!(config.get(&common::API_PUBLIC_URL), None);
     assert_eq!(config.get(&common::MAX_REQUEST_BODY_SIZE), 114_688);
     assert_eq!(config.get(&common::SERVICE_DOWN_TIME), Duration::from_secs(60));
-    assert_eq!(config.get(&common::ENABLED_APIS), ["identity", "osapi_compute", "image"]);
+    assert_eq!(config.get(&common::ENABLED_APIS), ["identity", "osapi_compute", "image", "network"]);
     assert!((config.get(&common::INITIAL_CPU_ALLOCATION_RATIO) - 4.0).abs() < f64::EPSILON);
     assert!(!config.get(&common::DEBUG));
     assert_eq!(config.settings().count(), common::OPTIONS.len() - 1, "all but the free sections");

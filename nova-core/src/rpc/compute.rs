@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::flavor::Resources;
-use crate::ids::{InstanceId, TaskId};
+use crate::ids::{InstanceId, PortId, TaskId};
 use crate::image::{ImageGrant, ImageMeta};
+use crate::network::{MacAddress, Vif};
 use crate::rpc_method;
 use crate::topology::Placement;
 
@@ -34,12 +36,24 @@ rpc_method! {
     RebootInstance = "compute"."reboot_instance": Cast from [Conductor], Order<RebootOrder> => ()
 }
 rpc_method! {
+    /// Plug one more interface into it, which may run or not.
+    AttachInterface = "compute"."attach_interface": Cast from [Conductor], Order<AttachInterfaceOrder> => ()
+}
+rpc_method! {
+    /// Unplug an interface.
+    DetachInterface = "compute"."detach_interface": Cast from [Conductor], Order<DetachInterfaceOrder> => ()
+}
+rpc_method! {
     /// What the guest wrote to its serial console.
     GetConsoleOutput = "compute"."get_console_output": Call from [Api, Conductor], ConsoleOutputRequest => ConsoleOutput
 }
 rpc_method! {
     /// Fetch this image ahead of its first use.
     CacheImage = "compute"."cache_image": Call from [Conductor], CacheImageRequest => CacheImageReply
+}
+rpc_method! {
+    /// The host's network is to be otherwise: it asks how. Only shortens the wait.
+    NetworkChanged = "compute"."network_changed": Cast from [Network], () => ()
 }
 rpc_method! {
     /// Are you there?
@@ -135,9 +149,24 @@ pub struct BuildOrder {
     /// The request that made it.
     #[serde(default)]
     pub reservation_id: String,
+    /// The server's number, for its id on EC2's paths.
+    #[serde(default)]
+    pub number: i64,
+    /// The domain of its name; empty: none.
+    #[serde(default)]
+    pub domain: String,
+    /// Names of its security groups.
+    #[serde(default)]
+    pub security_groups: Vec<String>,
+    /// What the operator tells every guest.
+    #[serde(default)]
+    pub vendor_data: Map<String, Value>,
     /// Which cells, CPUs and pages of the host it has, where it asked for some.
     #[serde(default)]
     pub placement: Option<Placement>,
+    /// Its interfaces, in order.
+    #[serde(default)]
+    pub vifs: Vec<Vif>,
 }
 
 impl std::fmt::Debug for BuildOrder {
@@ -158,6 +187,22 @@ pub struct StopOrder {
 pub struct RebootOrder {
     /// Pull the plug and start anew; otherwise ask the guest.
     pub hard: bool,
+}
+
+/// Which interface to plug in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AttachInterfaceOrder {
+    /// The interface.
+    pub vif: Vif,
+}
+
+/// Which interface to unplug.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DetachInterfaceOrder {
+    /// Its port.
+    pub port_id: PortId,
+    /// Its MAC address, by which hypervisors know it.
+    pub mac_address: MacAddress,
 }
 
 /// Whose console.

@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use crate::flavor::Resources;
 use crate::host::Inventory;
 use crate::host_facts::{HostFacts, HostStats};
-use crate::ids::{HostName, InstanceId, TaskId, ZoneName};
+use crate::ids::{HostName, InstanceId, PortId, TaskId, ZoneName};
 use crate::image::ImageMeta;
+use crate::metadata::InstanceMetadata;
 use crate::rpc_method;
 use crate::state::PowerState;
 
@@ -47,8 +48,23 @@ rpc_method! {
 }
 
 rpc_method! {
+    /// What may this guest of the host learn about itself? Asked when the guest asks.
+    GetMetadata = "conductor"."get_metadata": Call from [Compute], GetMetadataRequest => InstanceMetadata
+}
+
+rpc_method! {
     /// Are you there?
     Ping = "conductor"."ping": Call from [Compute, Api, Scheduler, Conductor], () => ()
+}
+
+/// Whose metadata.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GetMetadataRequest {
+    /// The server; it must be on the sender.
+    pub instance_id: InstanceId,
+    /// The port that it asks from, which must be its own; older hosts do not say it.
+    #[serde(default)]
+    pub port_id: Option<PortId>,
 }
 
 /// An image, and who should have it.
@@ -88,6 +104,9 @@ pub enum StepOutcome {
     Done {
         /// Read from the hypervisor; `None` where there is no guest any more.
         power_state: Option<PowerState>,
+        /// Interfaces that work since then. Empty where the host's own network agent says so.
+        #[serde(default)]
+        plugged: Vec<PortId>,
     },
     /// Not done, and nothing of it is left on the host.
     Failed {

@@ -6,6 +6,7 @@
 
 pub mod compute;
 pub mod conductor;
+pub mod network;
 pub mod scheduler;
 
 use jiff::Timestamp;
@@ -38,6 +39,8 @@ pub enum Role {
     Scheduler,
     /// A host's agent.
     Compute,
+    /// The books of the network, for hosts.
+    Network,
 }
 
 impl Role {
@@ -48,6 +51,7 @@ impl Role {
             Self::Conductor => "nova-conductor",
             Self::Scheduler => "nova-scheduler",
             Self::Compute => "nova-compute",
+            Self::Network => "nova-network",
         }
     }
 }

@@ -15,7 +15,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::context::RequestContext;
-use crate::ids::{HostName, InstanceId, TaskId};
+use crate::ids::{HostName, InstanceId, PortId, TaskId};
+use crate::network::{RequestedInterface, RequestedNetworks};
 use crate::request::{Destination, RequestSpec, Selection};
 use crate::state::Action;
 
@@ -73,6 +74,9 @@ pub enum Work {
         /// Key name and public key.
         #[serde(default)]
         keys: BTreeMap<String, String>,
+        /// Its interfaces.
+        #[serde(default)]
+        networks: BuildNetworks,
     },
     /// Remove it.
     Delete,
@@ -85,6 +89,27 @@ pub enum Work {
         /// Pull the plug.
         hard: bool,
     },
+    /// Plug one more interface in.
+    AttachInterface {
+        /// Which.
+        interface: RequestedInterface,
+    },
+    /// Unplug an interface.
+    DetachInterface {
+        /// Its port.
+        port_id: PortId,
+    },
+}
+
+/// What a build asks of the network service.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildNetworks {
+    /// The interfaces.
+    #[serde(default)]
+    pub requested: RequestedNetworks,
+    /// Names or ids of the security groups of interfaces that are made for it; none: the project's default group.
+    #[serde(default)]
+    pub security_groups: Vec<String>,
 }
 
 impl std::fmt::Debug for Work {
@@ -102,6 +127,8 @@ impl Work {
             Self::Start => "start",
             Self::Stop => "stop",
             Self::Reboot { .. } => "reboot",
+            Self::AttachInterface { .. } => "attach_interface",
+            Self::DetachInterface { .. } => "detach_interface",
         }
     }
 
@@ -114,18 +141,26 @@ impl Work {
             Self::Stop => Action::Stop,
             Self::Reboot { hard: false } => Action::RebootSoft,
             Self::Reboot { hard: true } => Action::RebootHard,
+            Self::AttachInterface { .. } => Action::AttachInterface,
+            Self::DetachInterface { .. } => Action::DetachInterface,
         }
     }
 
     /// The steps that it takes.
     pub const fn plan(&self) -> Plan {
         match self {
-            // A build that fails on a host goes back to the claim and takes the next one.
-            Self::Build { .. } => Plan { steps: &["schedule", "claim", "spawn"], retry_from: Some(1) },
-            Self::Delete => Plan { steps: &["terminate"], retry_from: None },
+            // A build that fails on a host goes back to the claim and takes the next one; its interfaces go with it.
+            Self::Build { .. } => Plan { steps: &["schedule", "network", "claim", "spawn"], retry_from: Some(2) },
+            Self::Delete => Plan { steps: &["terminate", "release_network"], retry_from: None },
             Self::Start => Plan { steps: &["power_on"], retry_from: None },
             Self::Stop => Plan { steps: &["power_off"], retry_from: None },
             Self::Reboot { .. } => Plan { steps: &["reboot"], retry_from: None },
+            Self::AttachInterface { .. } => {
+                Plan { steps: &["allocate_interface", "attach_interface"], retry_from: None }
+            }
+            Self::DetachInterface { .. } => {
+                Plan { steps: &["detach_interface", "release_interface"], retry_from: None }
+            }
         }
     }
 }
@@ -134,6 +169,18 @@ impl Task {
     /// The host that its current step runs on.
     pub fn host(&self) -> Option<&HostName> {
         self.destination.as_ref().map(|d| &d.host)
+    }
+
+    /// The port of the interface that it attaches or detaches, known before it is made: one that a task makes has the
+    /// task's own id, so that the same step again makes no second one.
+    pub fn port_id(&self) -> Option<PortId> {
+        match &self.work {
+            Work::AttachInterface { interface } => {
+                Some(interface.port_id.or(interface.new_port_id).unwrap_or(PortId::from_uuid(*self.id.as_uuid())))
+            }
+            Work::DetachInterface { port_id } => Some(*port_id),
+            Work::Build { .. } | Work::Delete | Work::Start | Work::Stop | Work::Reboot { .. } => None,
+        }
     }
 
     /// What comes next.

@@ -142,6 +142,12 @@ impl Placement {
         self.cells.iter().any(|cell| !cell.pins.is_empty())
     }
 
+    /// CPUs of the guest that have one of the host's for themselves, in order.
+    pub fn dedicated_cpus(&self) -> Vec<u32> {
+        let cpus: BTreeSet<u32> = self.cells.iter().flat_map(|cell| cell.pins.keys().copied()).collect();
+        cpus.into_iter().collect()
+    }
+
     /// CPUs of the host that nobody else may have.
     pub fn own_cpus(&self) -> impl Iterator<Item = u32> {
         self.cells.iter().flat_map(|cell| cell.pins.values().chain(&cell.idle).copied())

@@ -161,6 +161,7 @@ impl Make {
                 selection: None,
                 admin_password: None,
                 keys: Default::default(),
+                networks: Default::default(),
             };
             let task = self.task(&instance, build);
             NewInstance { instance, action, task }

@@ -22,6 +22,7 @@ mod identity;
 mod images;
 mod instances;
 mod network_fixtures;
+mod network_hosts;
 mod network_races;
 mod networks;
 mod queries;
@@ -44,6 +45,7 @@ pub use hosts::*;
 pub use identity::*;
 pub use images::*;
 pub use instances::*;
+pub use network_hosts::*;
 pub use network_races::*;
 pub use networks::*;
 pub use queries::*;
@@ -128,6 +130,7 @@ macro_rules! store_conformance {
             tasks_are_listed_oldest_first,
             tasks_are_read_back_equal,
             actions_end_once_nothing_carries_them_out,
+            only_a_deletion_ends_what_is_done_to_interfaces,
             booking_is_counted_on_the_node,
             booking_may_be_repeated,
             no_room_leaves_nothing,
@@ -206,14 +209,23 @@ macro_rules! store_conformance {
             ports_are_asked_for,
             mac_addresses_are_unique_on_a_network,
             network_quotas_are_exact,
+            hosts_say_how_their_ports_work,
             routers_join_subnets,
             floating_ips_stand_for_fixed_ones,
             what_floating_ips_rely_on_stays,
+            interfaces_are_their_routers,
+            floating_ips_are_of_version_4,
             gateways_come_and_go,
             projects_have_one_default_group,
             rules_are_unique_in_their_group,
             groups_in_use_stay,
             removed_groups_take_rules_along,
+            segments_are_one_networks,
+            drawn_segments_are_apart,
+            network_agents_are_heard,
+            hosts_report_their_own_ports,
+            books_of_a_host_are_complete,
+            changes_concern_hosts,
             one_gets_the_last_address,
             one_gets_the_asked_address,
             ports_race_for_the_quota,

@@ -28,6 +28,7 @@ impl Make {
             network_type: None,
             physical_network: None,
             segmentation_id: None,
+            is_default: false,
             created_at: at(0),
             updated_at: at(0),
             generation: 0,

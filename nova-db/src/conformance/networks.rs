@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use nova_core::ids::{NetworkId, PortId, ProjectId, SubnetId};
-use nova_core::network::{AddressPool, Network, NetworkProblem, NetworkResource, Port, Subnet, default_gateway};
+use nova_core::network::{
+    AddressPool, Network, NetworkProblem, NetworkResource, Port, PortStatus, Subnet, default_gateway,
+};
 
 use super::fixtures::Make;
 use crate::{
@@ -428,4 +430,27 @@ pub async fn network_quotas_are_exact(store: &Arc<dyn Store>) {
     assert_eq!(problem(store.create_network(make.network("p"), Some(2)).await).name(), "OverQuota");
     let answer = store.create_subnet(make.subnet(&network, "10.0.0.0/24"), None, Some(1)).await;
     assert_eq!(problem(answer).name(), "OverQuota");
+}
+
+/// A host says how its own ports work; of others it says nothing.
+pub async fn hosts_say_how_their_ports_work(store: &Arc<dyn Store>) {
+    let make = Make::new();
+    let (network, _) = wired(&**store, &make, "10.0.0.0/24").await;
+    let mut ports = Vec::new();
+    for host in ["h1", "h1", "h2"] {
+        let mut new = make.port(&network, "p");
+        new.port.host = Some(host.into());
+        ports.push(plug(&**store, new).await.unwrap());
+    }
+    let gone = store.delete_port(ports[1].id).await.unwrap();
+    let all = [ports[0].id, gone.id, ports[2].id].map(|id| (id, PortStatus::Active)).into();
+    let changed = store.set_port_statuses(&"h1".into(), &all).await.unwrap();
+    assert_eq!(changed.iter().map(|port| port.id).collect::<Vec<_>>(), [ports[0].id]);
+    let [own, other] = [ports[0].id, ports[2].id];
+    assert_eq!(store.get_port(own).await.unwrap(), changed[0]);
+    assert_eq!((changed[0].status, changed[0].generation), (PortStatus::Active, ports[0].generation + 1));
+    assert_eq!(store.get_port(other).await.unwrap(), ports[2]);
+    assert_eq!(store.set_port_statuses(&"h1".into(), &all).await.unwrap(), [], "it is so already");
+    let stale = PortChange { port: ports[0].clone(), fixed_ips: None, draw: 0 };
+    assert!(matches!(store.update_port(stale).await, Err(StoreError::Conflict { .. })));
 }

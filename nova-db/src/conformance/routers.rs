@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use nova_core::ids::ProjectId;
-use nova_core::network::{Network, NetworkResource, Port, Router, Subnet};
+use nova_core::network::{Network, NetworkProblem, NetworkResource, Port, Router, Subnet};
 
 use super::fixtures::Make;
 use super::networks::{adds_up, asked, ip, not_found, plug, problem, wired};
 use crate::{
-    FloatingIpField, FloatingTarget, GatewayChange, InterfaceRef, Kind, ListQuery, NewInterface, NewPort, PortChange,
-    Store,
+    FixedIpRequest, FloatingIpField, FloatingTarget, GatewayChange, InterfaceRef, Kind, ListQuery, NewFloatingIp,
+    NewInterface, NewPort, PortChange, Store,
 };
 
 /// An outer network, an inner one, and a router between them.
@@ -74,9 +74,59 @@ pub async fn routers_join_subnets(store: &Arc<dyn Store>) {
     let answer = store.add_router_interface(router.id, NewInterface::Port(own.id)).await;
     assert_eq!(problem(answer).name(), "PortInUse");
     store.remove_router_interface(router.id, InterfaceRef { port_id: Some(own.id), subnet_id: None }).await.unwrap();
+    let foreign = plug(&**store, make.port(&network, "q")).await.unwrap();
+    let answer = store.add_router_interface(router.id, NewInterface::Port(foreign.id)).await;
+    assert!(matches!(problem(answer), NetworkProblem::PortOfOther { .. }), "of another project");
+    store.delete_port(foreign.id).await.unwrap();
+    let mut reserved = make.port(&network, "p");
+    reserved.port.device_owner = "compute:nova".to_owned();
+    let reserved = plug(&**store, reserved).await.unwrap();
+    let answer = store.add_router_interface(router.id, NewInterface::Port(reserved.id)).await;
+    assert_eq!(problem(answer).name(), "PortInUse");
+    store.delete_port(reserved.id).await.unwrap();
     store.delete_router(router.id).await.unwrap();
     not_found(store.get_router(router.id).await, Kind::Router);
     adds_up(&**store, &subnet, 254).await;
+}
+
+/// An interface is of its router's project, whoever asks for it. The gateway of a flat network with DHCP is the network's.
+pub async fn interfaces_are_their_routers(store: &Arc<dyn Store>) {
+    let make = Make::new();
+    let router = store.create_router(make.router("q"), GatewayChange::Keep, None).await.unwrap();
+    let (network, subnet) = wired(&**store, &make, "10.0.0.0/24").await;
+    let port = store.add_router_interface(router.id, interface(&make, &network, &subnet)).await.unwrap();
+    assert_eq!(port.project_id, router.project_id);
+    let flat = Network { network_type: Some("flat_dhcp".to_owned()), ..make.network("p") };
+    let flat = store.create_network(flat, None).await.unwrap();
+    let subnet = store.create_subnet(make.subnet(&flat, "10.1.0.0/24"), None, None).await.unwrap();
+    let answer = store.add_router_interface(router.id, interface(&make, &flat, &subnet)).await;
+    assert_eq!(problem(answer).name(), "IpAddressInUse");
+}
+
+/// Floating addresses are of version 4, and stand for such.
+pub async fn floating_ips_are_of_version_4(store: &Arc<dyn Store>) {
+    let make = Make::new();
+    let joined = joined(&**store, &make).await;
+    let (outer, inner) = (&joined.outer.0, &joined.inner.0);
+    let v6 = store.create_subnet(make.subnet(outer, "2001:db8:1::/64"), None, None).await.unwrap();
+    store.create_subnet(make.subnet(inner, "2001:db8:2::/64"), None, None).await.unwrap();
+    for address in [
+        FixedIpRequest { subnet_id: Some(v6.id), ip_address: None },
+        FixedIpRequest { subnet_id: None, ip_address: Some(ip("2001:db8:1::9")) },
+    ] {
+        let answer = store.create_floating_ip(NewFloatingIp { address, ..make.floating(outer, "p") }).await;
+        assert_eq!(problem(answer).name(), "BadRequest", "{address:?}");
+    }
+    let port = plug(&**store, make.port(inner, "p")).await.unwrap();
+    let fixed = port.fixed_ips.iter().map(|fixed| fixed.ip_address).find(|address| address.is_ipv6());
+    let mut new = make.floating(outer, "p");
+    new.target = Some(FloatingTarget { port_id: port.id, fixed_ip_address: fixed });
+    assert_eq!(problem(store.create_floating_ip(new).await).name(), "BadRequest");
+    let (alone, _) = wired(&**store, &make, "2001:db8:3::/64").await;
+    let read = store.get_network(alone.id).await.unwrap();
+    let alone = store.update_network(Network { external: true, ..read }).await.unwrap();
+    let answer = store.create_floating_ip(make.floating(&alone, "p")).await;
+    assert_eq!(problem(answer).name(), "BadRequest", "it has none of version 4");
 }
 
 /// Chosen or asked for, for a port or for nothing, moved, and given back.

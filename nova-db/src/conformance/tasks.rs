@@ -210,6 +210,7 @@ pub async fn tasks_are_read_back_equal(store: &Arc<dyn Store>) {
         selection: None,
         admin_password: Some("p'\"\\\u{1f512}".into()),
         keys: [("k".to_owned(), "v".to_owned())].into(),
+        networks: Default::default(),
     };
     task.owner = Some("conductor-1".into());
     task.lease_until = at(77);
@@ -249,4 +250,27 @@ pub async fn superseded_task_ends_its_action(store: &Arc<dyn Store>) {
     let overtaken = store.get_action(instance.id, &request).await.unwrap();
     assert_eq!((overtaken.finished, overtaken.message.as_deref()), (Some(at(0)), Some("Error")));
     assert_eq!(store.get_action(instance.id, &deletion).await.unwrap().finished, None);
+}
+
+/// What is done to interfaces goes on beside what supersedes everything else; only a deletion ends it.
+pub async fn only_a_deletion_ends_what_is_done_to_interfaces(store: &Arc<dyn Store>) {
+    let make = Make::new();
+    let (instance, build) = make.building(&**store).await;
+    let attach = Work::AttachInterface { interface: Default::default() };
+    let attaching = make.start(&instance, attach, false);
+    let attach = attaching.task.id;
+    let instance = store.start_task(attaching).await.unwrap();
+    let rebooting = make.start(&instance, Work::Reboot { hard: true }, true);
+    let reboot = rebooting.task.id;
+    let instance = store.start_task(rebooting).await.unwrap();
+    let left = || async { store.list_tasks(Some(instance.id)).await.unwrap().into_iter().map(|task| task.id) };
+    let mut there: Vec<_> = left().await.collect();
+    there.sort_unstable();
+    let mut expected = vec![attach, reboot];
+    expected.sort_unstable();
+    assert_eq!(there, expected, "the build {} is over", build.id);
+    let deleting = make.start(&instance, Work::Delete, true);
+    let delete = deleting.task.id;
+    store.start_task(deleting).await.unwrap();
+    assert_eq!(left().await.collect::<Vec<_>>(), [delete]);
 }

@@ -9,7 +9,9 @@ use nova_core::host_facts::HostStats;
 use nova_core::ids::{ComputeNodeId, HostName, ServiceId};
 
 use super::accounts::node_of_host;
-use super::{RowStore, add, aggregates, conflict, first, list, need, remove_existing, replace, replace_or_race};
+use super::{
+    RowStore, add, aggregates, conflict, first, list, need, network, remove_existing, replace, replace_or_race,
+};
 use crate::rows::{
     Backend, Condition, Fail, Found, Lock, Record, Select, Sequence, Transaction, Value, decode, micros,
 };
@@ -178,11 +180,12 @@ async fn touch(tx: &mut dyn Transaction, beats: &[ServiceBeat], known: &mut Serv
     Ok(())
 }
 
-/// A host without a compute service is in no aggregate.
+/// A host without a compute service is in no aggregate, and has no network agent.
 async fn delete_service(tx: &mut dyn Transaction, key: &[Value]) -> Result<(), Fail> {
     let service = need::<Service>(tx, key, Lock::ForUpdate).await?.record;
     if service.binary == "nova-compute" {
         aggregates::forget_host(tx, &service.host).await?;
+        network::hosts::forget(tx, &service.host).await?;
     }
     remove_existing::<Service>(tx, key).await
 }

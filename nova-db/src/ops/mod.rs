@@ -32,7 +32,8 @@ use crate::{Kind, Maintenance, StoreError};
 /// The store over any backend that keeps rows: [`crate::MemoryStore`], [`crate::SqliteStore`].
 #[derive(Debug)]
 pub struct RowStore<B> {
-    backend: B,
+    backend: Arc<B>,
+    joiner: network::Joiner,
 }
 
 /// An operation on an input, as a plain function: it can be run again after a lost race.
@@ -46,11 +47,19 @@ where
     Arc::new(run)
 }
 
+/// What an operation gave back, with its type.
+fn output_of<T: 'static>(backend: &'static str, output: Output) -> Result<T, StoreError> {
+    output.downcast::<T>().map(|output| *output).map_err(|_| StoreError::Unavailable {
+        backend,
+        source: "an operation answered with another type than it has".into(),
+    })
+}
+
 #[allow(private_bounds, reason = "which backends there are is this crate's business; builders implement the traits")]
 impl<B: Backend> RowStore<B> {
     /// The store over that backend.
     pub(crate) fn over(backend: B) -> Self {
-        Self { backend }
+        Self { backend: Arc::new(backend), joiner: network::Joiner::default() }
     }
 
     async fn read<I: Sync, T>(&self, input: &I, run: Run<I, T>) -> Result<T, StoreError> {
@@ -68,11 +77,7 @@ impl<B: Backend> RowStore<B> {
             let input = Arc::clone(&input);
             Box::pin(async move { Ok(Box::new(run(tx, &input).await?) as Output) })
         });
-        let output = self.backend.write(operation).await?;
-        output.downcast::<T>().map(|output| *output).map_err(|_| StoreError::Unavailable {
-            backend: self.backend.name(),
-            source: "an operation answered with another type than it has".into(),
-        })
+        output_of(self.backend.name(), self.backend.write(operation).await?)
     }
 }
 

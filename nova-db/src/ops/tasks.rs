@@ -5,7 +5,7 @@ use nova_core::action::ActionRecord;
 use nova_core::host::ComputeNode;
 use nova_core::ids::{InstanceId, TaskId};
 use nova_core::instance::Instance;
-use nova_core::task::Task;
+use nova_core::task::{Task, Work};
 
 use super::accounts::{book, release};
 use super::aggregates::zone_of;
@@ -17,24 +17,30 @@ use crate::{Committed, TaskCommit, TaskStart};
 pub(super) async fn start(tx: &mut dyn Transaction, start: &TaskStart) -> Result<Instance, Fail> {
     let instance = write_instance(tx, &start.instance, Epoch::Raise).await?;
     if start.supersede {
-        supersede(tx, instance.id, start.task.created_at).await?;
+        supersede(tx, instance.id, &start.task).await?;
     }
     put(tx, &start.action).await?;
     add_all(tx, &[Task { epoch: instance.epoch, generation: 1, ..start.task.clone() }]).await?;
     Ok(instance)
 }
 
-/// The tasks of an instance go, and what they were to do has failed.
-async fn supersede(tx: &mut dyn Transaction, instance: InstanceId, now: Timestamp) -> Result<(), Fail> {
+/// The tasks of an instance go, and what they were to do has failed. What is done to its interfaces only a deletion ends:
+/// it would be left half done.
+async fn supersede(tx: &mut dyn Transaction, instance: InstanceId, by: &Task) -> Result<(), Fail> {
+    let now = by.created_at;
     for task in list_tasks(tx, Some(instance)).await? {
+        let of_interface = matches!(task.work, Work::AttachInterface { .. } | Work::DetachInterface { .. });
+        if of_interface && !matches!(by.work, Work::Delete) {
+            continue;
+        }
         let key = [Value::text(instance), Value::text(&task.context.request_id)];
-        let Some(mut action) = find::<ActionRecord>(tx, &key, Lock::ForUpdate).await? else { continue };
-        if action.record.finished.is_none() {
+        let action = find::<ActionRecord>(tx, &key, Lock::ForUpdate).await?;
+        if let Some(mut action) = action.filter(|action| action.record.finished.is_none()) {
             action.record.finish(Some("Error"), now);
             replace_or_race(tx, &action.record, action.generation).await?;
         }
+        tx.delete(Task::TABLE, &Condition::key(Task::TABLE, &[Value::text(task.id)])).await?;
     }
-    tx.delete(Task::TABLE, &Condition::Is("instance_id", Value::text(instance))).await?;
     Ok(())
 }
 

@@ -10,13 +10,17 @@ use nova_core::task::Work;
 use super::*;
 use crate::conformance::fixtures::{FREE, Make, active, claim, deleted};
 use crate::rows::{Row, Sequence, Table};
-use crate::{ComputeStore, HostStore, InstanceQuery, MemoryBackend, NetworkStore, TaskCommit};
+use crate::{
+    ComputeStore, GatewayChange, HostStore, InstanceQuery, MemoryBackend, NetworkHostStore, NetworkStore, NewInterface,
+    TaskCommit,
+};
 
 /// Counts the calls that go to the backend inside.
 #[derive(Default)]
 struct Counting {
     inner: MemoryBackend,
     calls: Arc<AtomicUsize>,
+    joins: bool,
 }
 
 struct Counted<'a> {
@@ -98,6 +102,9 @@ impl Backend for Counting {
         });
         self.inner.write(counted).await
     }
+    fn joins(&self) -> bool {
+        self.joins
+    }
     fn commits(&self) -> u64 {
         self.inner.commits()
     }
@@ -164,7 +171,7 @@ async fn a_boot_and_a_delete_cost_few_statements() {
     assert_eq!(store.cost(), 4, "a result: task, instance");
     let start = make.start(&instance, Work::Delete, true);
     let instance = store.start_task(start).await.unwrap();
-    assert_eq!(store.cost(), 7, "a begin: instance, other tasks, action, task");
+    assert_eq!(store.cost(), 6, "a begin: instance, other tasks, action, task");
     let task = store.list_tasks(Some(instance.id)).await.unwrap().remove(0);
     store.cost();
     let release = vec![HostName::from("h1")];
@@ -201,4 +208,98 @@ async fn an_address_costs_the_same_however_many_there_are() {
             );
         }
     }
+}
+
+/// Ports of one call share what they need: the network, its ranges, the count of their project.
+#[tokio::test]
+async fn many_ports_cost_what_few_do() {
+    let store = RowStore::over(Counting::default());
+    let make = Make::new();
+    let network = store.create_network(make.network("p"), None).await.unwrap();
+    let subnet = store.create_subnet(make.subnet(&network, "10.0.0.0/16"), None, None).await.unwrap();
+    store.cost();
+    let ports = store.create_ports((0..50).map(|_| make.port(&network, "p")).collect()).await.unwrap();
+    let cost = store.cost();
+    assert!(cost <= 10, "network, subnets, range twice, addresses, usage twice, MAC addresses, ports: {cost}");
+    let addresses: std::collections::BTreeSet<_> = ports.iter().map(|port| port.fixed_ips[0].ip_address).collect();
+    assert_eq!(addresses.len(), 50);
+    assert_eq!(store.count_addresses(subnet.id).await.unwrap().1, 50);
+}
+
+/// Callers who ask at once share a transaction; whoever cannot have it hears so, and the others have theirs.
+#[tokio::test]
+async fn joined_callers_each_hear_their_own_answer() {
+    let store = Arc::new(RowStore::over(Counting { joins: true, ..Counting::default() }));
+    let make = Make::new();
+    let network = store.create_network(make.network("p"), None).await.unwrap();
+    let subnet = store.create_subnet(make.subnet(&network, "10.0.0.0/16"), None, None).await.unwrap();
+    let commits = store.commits();
+    let at_once = |news: Vec<crate::NewPort>| {
+        let store = Arc::clone(&store);
+        async move {
+            let mut each = tokio::task::JoinSet::new();
+            for new in news {
+                let store = Arc::clone(&store);
+                each.spawn(async move { store.create_ports(vec![new]).await.map(|mut ports| ports.remove(0)) });
+            }
+            each.join_all().await
+        }
+    };
+    let made = at_once((0..32).map(|_| make.port(&network, "p")).collect()).await;
+    let made: Vec<_> = made.into_iter().map(Result::unwrap).collect();
+    assert!(store.commits() - commits <= 3, "{} transactions for 32 callers", store.commits() - commits);
+
+    // One has a MAC address that is taken, one is a project's that may have none.
+    let mut news: Vec<_> = (0..8).map(|_| make.port(&network, "p")).collect();
+    news[2].port.mac_address = made[0].mac_address;
+    let mut poor = make.port(&network, "poor");
+    poor.limit = Some(0);
+    news.push(poor);
+    let answers = at_once(news).await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 7);
+    let texts: Vec<String> = answers.iter().filter_map(|answer| answer.as_ref().err()).map(|e| e.to_string()).collect();
+    assert!(texts.iter().any(|text| text.to_lowercase().contains("quota")), "{texts:?}");
+    assert!(texts.iter().any(|text| text.contains(&made[0].mac_address.to_string())), "{texts:?}");
+
+    // All go, one of them asked for twice: one of the two is told that there is none.
+    let ids: Vec<_> = made.iter().chain(answers.iter().flatten()).map(|port| port.id).collect();
+    let mut each = tokio::task::JoinSet::new();
+    for id in ids.iter().chain([&ids[0]]).copied() {
+        let store = Arc::clone(&store);
+        each.spawn(async move { store.delete_port(id).await });
+    }
+    let gone = each.join_all().await;
+    assert_eq!(gone.iter().filter(|answer| answer.is_err()).count(), 1);
+    assert_eq!(store.count_addresses(subnet.id).await.unwrap(), ((1 << 16) - 2, 0));
+}
+
+/// A host's books: one question without ports; otherwise as many whatever the number of ports, up to some hundred.
+#[tokio::test]
+async fn a_hosts_books_cost_a_dozen_statements() {
+    let store = RowStore::over(Counting::default());
+    let make = Make::new();
+    let scope = crate::HostScope { host: "h1".into(), network_node: None };
+    let cost = async |store: &RowStore<Counting>| {
+        let before = store.backend.calls.load(Ordering::Relaxed);
+        let books = store.host_books(&scope).await.unwrap();
+        (books.ports.len(), store.backend.calls.load(Ordering::Relaxed) - before)
+    };
+    assert_eq!(cost(&store).await, (0, 1));
+    let network = store.create_network(make.network("p"), None).await.unwrap();
+    let subnet = store.create_subnet(make.subnet(&network, "10.0.0.0/16"), None, None).await.unwrap();
+    let router = store.create_router(make.router("p"), GatewayChange::Keep, None).await.unwrap();
+    let port = Box::new(make.port(&network, "p"));
+    store.add_router_interface(router.id, NewInterface::Subnet { subnet_id: subnet.id, port }).await.unwrap();
+    let group = store.default_security_group(make.security_group("p", true)).await.unwrap();
+    let mut seen = Vec::new();
+    for count in [1, 299] {
+        for _ in 0..count {
+            let mut new = make.port(&network, "p");
+            new.port.host = Some("h1".into());
+            new.port.security_groups = vec![group.id];
+            store.create_ports(vec![new]).await.unwrap();
+        }
+        seen.push(cost(&store).await);
+    }
+    assert_eq!(seen, [(2, 11), (301, 11)]);
 }

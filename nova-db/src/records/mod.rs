@@ -10,12 +10,15 @@ mod identity;
 mod images;
 mod instance;
 mod network;
+mod network_hosts;
 
 pub(crate) use compute::{ProjectUsage, Request};
 pub(crate) use groups::{AggregateHost, GroupMember};
 pub(crate) use identity::{RevokedToken, Secret, folded};
 pub(crate) use instance::sort_column;
 pub(crate) use network::{Address, FreeRange, NetworkUsage, PortGroup, address_key, fixed_key, of_network};
+
+pub(crate) use network_hosts::NetworkSegment;
 
 #[cfg(all(test, feature = "sqlite"))]
 use crate::rows::{Record, Table};
@@ -56,4 +59,7 @@ pub(crate) const TABLES: &[&Table] = &[
     nova_core::network::SecurityGroup::TABLE,
     nova_core::network::SecurityGroupRule::TABLE,
     NetworkUsage::TABLE,
+    NetworkSegment::TABLE,
+    nova_core::network::NetworkAgent::TABLE,
+    nova_core::network::NetworkState::TABLE,
 ];

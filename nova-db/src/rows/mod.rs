@@ -134,6 +134,11 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// Runs an operation in a transaction: its error rolls back all of it, its success is durable when this returns.
     async fn write(&self, operation: WriteOperation) -> Result<Output, StoreError>;
 
+    /// Is a transaction of many dear enough that what several callers ask for at once is better done in one?
+    fn joins(&self) -> bool {
+        false
+    }
+
     /// Transactions so far that wrote something, each operation counted as one.
     fn commits(&self) -> u64;
 

@@ -46,6 +46,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, steps: FIRST },
     Migration { version: 2, steps: GROUPS },
     Migration { version: 3, steps: NETWORKS },
+    Migration { version: 4, steps: NETWORK_HOSTS },
 ];
 
 const FIRST: &[Step] = &[
@@ -407,6 +408,35 @@ const NETWORKS: &[Step] = &[
         name: "network_usages",
         columns: &[Column::text("project_id", 255), Column::text("resource", 32)],
         key: 2,
+        unique: &[],
+        indexes: &[],
+    }),
+];
+
+const NETWORK_HOSTS: &[Step] = &[
+    Step::Table(NewTable {
+        name: "network_segments",
+        columns: &[
+            Column::text("network_type", 16),
+            Column::text("physical_network", 64),
+            Column::int("segmentation_id"),
+            Column::uuid("network_id"),
+        ],
+        key: 3,
+        unique: &[],
+        indexes: &[&["network_id"]],
+    }),
+    Step::Table(NewTable {
+        name: "network_agents",
+        columns: &[Column::text("host", 255), Column::uuid("id"), Column::time("heard_at")],
+        key: 1,
+        unique: &[&["id"]],
+        indexes: &[],
+    }),
+    Step::Table(NewTable {
+        name: "network_states",
+        columns: &[Column::text("host", 255)],
+        key: 1,
         unique: &[],
         indexes: &[],
     }),

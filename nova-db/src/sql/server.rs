@@ -113,6 +113,10 @@ impl<S: Server> Backend for ServerRows<S> {
         S::DIALECT.name()
     }
 
+    fn joins(&self) -> bool {
+        true
+    }
+
     async fn read(&self) -> Result<Box<dyn Transaction + '_>, StoreError> {
         Ok(Box::new(SqlTransaction::new(self.pool.loan().await?)))
     }

@@ -8,7 +8,7 @@ use nova_core::state::PowerState;
 use nova_core::topology::Placement;
 use serde::{Deserialize, Serialize};
 
-use crate::{BoxError, GuestEvent, GuestEventKind, GuestInfo, GuestSpec, HypervisorError, Operation};
+use crate::{BoxError, GuestEvent, GuestEventKind, GuestInfo, GuestSpec, HypervisorError, InterfaceSpec, Operation};
 
 /// One guest. `spec` is `None` when only its files remain.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -95,6 +95,32 @@ pub(super) fn move_between(
     }
     guest.power_state = to;
     Ok(((), vec![GuestEvent { instance, kind }]))
+}
+
+/// What is plugged in stays so from start to start. Of a suspended guest nothing can be changed.
+fn pluggable(
+    guests: &mut Guests,
+    instance: InstanceId,
+    operation: Operation,
+) -> Result<&mut Vec<InterfaceSpec>, HypervisorError> {
+    let guest = find(guests, instance)?;
+    let state = guest.power_state;
+    let spec = guest.spec.as_mut().filter(|_| state != PowerState::Suspended);
+    spec.map(|spec| &mut spec.interfaces).ok_or(HypervisorError::InvalidState { instance, operation, state })
+}
+
+pub(super) fn attach_interface(guests: &mut Guests, instance: InstanceId, interface: &InterfaceSpec) -> Effect<()> {
+    let interfaces = pluggable(guests, instance, Operation::AttachInterface)?;
+    if !interfaces.iter().any(|known| known.mac_address.eq_ignore_ascii_case(&interface.mac_address)) {
+        interfaces.push(interface.clone());
+    }
+    Ok(((), Vec::new()))
+}
+
+pub(super) fn detach_interface(guests: &mut Guests, instance: InstanceId, mac_address: &str) -> Effect<()> {
+    let interfaces = pluggable(guests, instance, Operation::DetachInterface)?;
+    interfaces.retain(|known| !known.mac_address.eq_ignore_ascii_case(mac_address));
+    Ok(((), Vec::new()))
 }
 
 pub(super) fn spawn(guests: &mut Guests, spec: &GuestSpec) -> Effect<()> {

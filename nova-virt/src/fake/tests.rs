@@ -218,3 +218,17 @@ async fn a_host_has_one_cell_or_as_many_as_it_is_told() {
     };
     assert_eq!(cells(&options).await, [cell(0), cell(1)]);
 }
+
+#[tokio::test]
+async fn interfaces_are_remembered_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = FakeOptions { state_file: Some(folder.path().join("guests")), ..FakeOptions::new("host1") };
+    let mac = |last: &str| format!("fa:16:3e:00:00:0{last}");
+    let nic = |last: &str| InterfaceSpec { mac_address: mac(last), bridge: None, tap_name: "tap0".into(), mtu: None };
+    let fake = FakeHypervisor::new(options.clone());
+    fake.spawn(&GuestSpec { interfaces: vec![nic("a"), nic("b")], ..guest_spec(1) }).await.unwrap();
+    fake.attach_interface(instance_id(1), &nic("c")).await.unwrap();
+    fake.detach_interface(instance_id(1), &mac("a")).await.unwrap();
+    let again = FakeHypervisor::new(options);
+    assert_eq!(again.spec_of(instance_id(1)).unwrap().interfaces, [nic("b"), nic("c")]);
+}

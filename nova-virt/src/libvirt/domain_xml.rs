@@ -52,6 +52,21 @@ pub(super) fn domain(guest: &GuestSpec, files: &GuestFiles, options: &LibvirtOpt
     into_string(writer)
 }
 
+/// One interface, as `virDomainAttachDeviceFlags` wants it.
+pub(super) fn interface_alone(nic: &InterfaceSpec) -> io::Result<String> {
+    let mut writer = Writer::new(Vec::new());
+    interface(&mut writer, nic)?;
+    into_string(writer)
+}
+
+/// The interface of that hardware address, as `virDomainDetachDeviceFlags` wants it.
+pub(super) fn interface_of(mac_address: &str) -> io::Result<String> {
+    let mut writer = Writer::new(Vec::new());
+    let element = writer.create_element("interface").with_attribute(("type", "ethernet"));
+    element.write_inner_content(|w| empty(w, "mac", &[("address", mac_address)]))?;
+    into_string(writer)
+}
+
 /// Our element of a domain's metadata, as `virDomainSetMetadata` wants it: libvirt adds the namespace.
 pub(super) fn metadata(guest: &GuestSpec) -> io::Result<String> {
     let mut writer = Writer::new(Vec::new());
@@ -194,9 +209,13 @@ fn config_drive(w: &mut W, path: &Path) -> io::Result<()> {
 }
 
 fn interface(w: &mut W, nic: &InterfaceSpec) -> io::Result<()> {
-    w.create_element("interface").with_attribute(("type", "bridge")).write_inner_content(|w| {
+    // Of type ethernet: a tap that is on no bridge.
+    let kind = if nic.bridge.is_some() { "bridge" } else { "ethernet" };
+    w.create_element("interface").with_attribute(("type", kind)).write_inner_content(|w| {
         empty(w, "mac", &[("address", nic.mac_address.as_str())])?;
-        empty(w, "source", &[("bridge", nic.bridge.as_str())])?;
+        if let Some(bridge) = &nic.bridge {
+            empty(w, "source", &[("bridge", bridge.as_str())])?;
+        }
         empty(w, "target", &[("dev", nic.tap_name.as_str())])?;
         empty(w, "model", &[("type", "virtio")])?;
         if let Some(mtu) = nic.mtu {

@@ -22,8 +22,8 @@ type Result<T> = std::result::Result<T, HypervisorError>;
 
 /// A domain that carries our metadata.
 pub(super) struct Guest {
-    domain: Domain,
-    instance: InstanceId,
+    pub(super) domain: Domain,
+    pub(super) instance: InstanceId,
     /// The epoch of the order that made it.
     pub(super) epoch: u64,
     /// Whether it has a process.

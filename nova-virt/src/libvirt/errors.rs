@@ -27,6 +27,16 @@ pub(super) fn is_wrong_state(error: &Error) -> bool {
     is(error, ErrorNumber::OperationInvalid)
 }
 
+/// The domain has no such device (any more).
+pub(super) fn is_no_device(error: &Error) -> bool {
+    is(error, ErrorNumber::DeviceMissing)
+}
+
+/// The guest was asked before to let the device go, and has not yet. QEMU has no code of its own for it.
+pub(super) fn is_being_unplugged(error: &Error) -> bool {
+    error.message().contains("in the process of unplug")
+}
+
 /// QEMU did not get the port for the screen that libvirt chose: another program was faster.
 pub(super) fn is_port_taken(error: &Error) -> bool {
     error.message().contains("Address already in use")

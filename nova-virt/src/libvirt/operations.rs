@@ -40,7 +40,7 @@ pub(super) struct Inner {
 pub(super) struct Locks(Mutex<BTreeMap<InstanceId, Arc<tokio::sync::Mutex<()>>>>);
 
 impl Locks {
-    async fn lock(&self, instance: InstanceId) -> OwnedMutexGuard<()> {
+    pub(super) async fn lock(&self, instance: InstanceId) -> OwnedMutexGuard<()> {
         let lock = {
             let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             locks.retain(|_, lock| Arc::strong_count(lock) > 1);

@@ -30,6 +30,8 @@ pub struct LibvirtOptions {
     pub host_ip: String,
     /// How long a soft reboot waits for the guest before it becomes a hard one.
     pub soft_reboot_wait: Duration,
+    /// How long a running guest may take to let go of a device.
+    pub detach_wait: Duration,
     /// How long a call waits for a connection while there is none.
     pub connect_wait: Duration,
     /// How long an operation may take before its caller is told `TimedOut`. It goes on behind.
@@ -59,6 +61,7 @@ impl LibvirtOptions {
             vnc_listen: "127.0.0.1".into(),
             host_ip: "127.0.0.1".into(),
             soft_reboot_wait: Duration::from_secs(120),
+            detach_wait: Duration::from_secs(60),
             connect_wait: Duration::from_secs(5),
             operation_limit: Duration::from_secs(300),
             tool_limit: Duration::from_secs(120),

@@ -46,6 +46,17 @@ pub(super) fn vnc(domain_xml: &str) -> Result<Option<(String, u16)>, BoxError> {
     Ok(found)
 }
 
+/// Hardware addresses of a domain's interfaces, lower case, in order.
+pub(super) fn interfaces(domain_xml: &str) -> Result<Vec<String>, BoxError> {
+    let mut found = Vec::new();
+    walk(domain_xml, |path, node| {
+        if let (["domain", "devices", "interface", "mac"], Node::Start(start)) = (&strs(path)[..], node) {
+            found.extend(attribute(start, "address").map(|mac| mac.to_ascii_lowercase()));
+        }
+    })?;
+    Ok(found)
+}
+
 /// The host's processor in the shape of Nova's `cpu_info`, from libvirt's capabilities.
 pub(super) fn cpu_info(capabilities: &str) -> Result<Value, BoxError> {
     let (mut arch, mut model, mut vendor) = (Value::Null, Value::Null, Value::Null);
@@ -190,6 +201,16 @@ mod tests {
         assert_eq!(vnc(xml).unwrap(), Some(("10.0.0.1".into(), 5901)));
         let off = "<domain><devices><graphics type='vnc' port='-1'/></devices></domain>";
         assert_eq!(vnc(off).unwrap(), None);
+    }
+
+    #[test]
+    fn interfaces_are_read_in_order() {
+        let xml = "<domain><devices><interface type='bridge'><mac address='FA:16:3E:00:00:02'/></interface>\
+                   <disk><mac address='x'/></disk>\
+                   <interface type='ethernet'><mac address='fa:16:3e:00:00:01'/><target dev='t'/></interface>\
+                   </devices></domain>";
+        assert_eq!(interfaces(xml).unwrap(), ["fa:16:3e:00:00:02", "fa:16:3e:00:00:01"]);
+        assert!(interfaces("<domain/>").unwrap().is_empty());
     }
 
     #[test]

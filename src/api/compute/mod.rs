@@ -9,16 +9,20 @@ mod flavors;
 mod hypervisors;
 mod input;
 mod instance_actions;
+mod interfaces;
 mod keypairs;
 mod limits;
 mod links;
 mod options;
 mod orders;
+mod proxies;
+mod server_external_events;
 mod server_groups;
+mod server_networks;
 pub mod servers;
 mod services;
 #[cfg(test)]
-mod test_support;
+pub(crate) mod test_support;
 mod versions;
 mod zones;
 
@@ -27,9 +31,11 @@ use std::sync::Arc;
 use nova_core::clock::Clock;
 use nova_core::contracts::{IdentityService, ImageService};
 use nova_core::entropy::Entropy;
+use nova_core::network::NetworkService;
 use nova_db::Store;
 
 use crate::live::Live;
+use crate::network::NetworkManager;
 
 pub use options::{COMPUTE_API_OPTIONS, ComputeOptions};
 pub use orders::{OrderError, Orders};
@@ -45,6 +51,10 @@ pub struct ComputeApi {
     pub images: Arc<dyn ImageService>,
     /// Tokens.
     pub identity: Arc<dyn IdentityService>,
+    /// Interfaces of servers.
+    pub network: Arc<dyn NetworkService>,
+    /// The books of networks, where they are kept here: what compute's old calls about networks are passed on to.
+    pub books: Option<Arc<NetworkManager>>,
     /// Conductors and hosts.
     pub orders: Arc<dyn Orders>,
     /// Time.
@@ -60,9 +70,6 @@ pub const APPLICATION: &str = "osapi_compute";
 
 /// Server actions that Nova has and that are not offered here.
 const NOT_OFFERED: &[&str] = &[
-    "addFixedIp",
-    "addFloatingIp",
-    "addSecurityGroup",
     "changePassword",
     "confirmResize",
     "createBackup",
@@ -80,9 +87,6 @@ const NOT_OFFERED: &[&str] = &[
     "os-resetState",
     "pause",
     "rebuild",
-    "removeFixedIp",
-    "removeFloatingIp",
-    "removeSecurityGroup",
     "rescue",
     "resetNetwork",
     "resize",
@@ -120,5 +124,12 @@ pub fn compute_application(deps: Arc<ComputeApi>) -> Application {
         .resource(Arc::new(extensions::Extensions))
         .resource(Arc::new(aggregates::Aggregates::new(Arc::clone(&deps))))
         .resource(Arc::new(server_groups::ServerGroups::new(Arc::clone(&deps))))
+        .resource(Arc::new(interfaces::Interfaces::new(Arc::clone(&deps))))
+        .resource(Arc::new(server_networks::ServerNetworkActions::new(Arc::clone(&deps))))
+        .resource(Arc::new(proxies::Networks::new(Arc::clone(&deps))))
+        .resource(Arc::new(proxies::FloatingIps::new(Arc::clone(&deps))))
+        .resource(Arc::new(proxies::SecurityGroups::new(Arc::clone(&deps))))
+        .resource(Arc::new(proxies::Gone))
+        .resource(Arc::new(server_external_events::ServerExternalEvents::new(Arc::clone(&deps))))
         .resource(Arc::new(availability_zones::AvailabilityZones::new(deps)))
 }

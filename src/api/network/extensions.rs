@@ -10,9 +10,12 @@ use super::networks::short;
 use crate::api::{HandlerResult, Request, Resource, Response, Route, route};
 
 /// Aliases and names, by alias.
-const EXTENSIONS: [(&str, &str); 16] = [
+const EXTENSIONS: [(&str, &str); 18] = [
     ("agent", "agent"),
     ("allowed-address-pairs", "Allowed Address Pairs"),
+    // Of this service: `applied` of a port or security group that is shown says that hosts have what the books say.
+    ("applied-state", "State of ports and security groups on hosts"),
+    ("auto-allocated-topology", "Auto Allocated Topology Services"),
     ("availability_zone", "Availability Zone"),
     ("binding", "Port Binding"),
     ("ext-gw-mode", "Neutron L3 Configurable external gateway mode"),

@@ -110,6 +110,7 @@ impl FloatingIps {
         fields.text("description", 255, &mut new.description)?;
         fields.done()?;
         let floating = self.0.store.create_floating_ip(new).await?;
+        self.0.routers_changed(floating.router_id);
         one(StatusCode::CREATED, "floatingip", view(&floating), &request)
     }
 
@@ -147,9 +148,14 @@ impl FloatingIps {
             };
             fields.done()?;
             floating.updated_at = self.0.now();
+            let before = floating.router_id;
             match self.0.store.associate_floating_ip(floating, target).await {
                 Err(StoreError::Conflict { .. }) if tries < crate::network::ATTEMPTS => tries += 1,
-                answer => return one(StatusCode::OK, "floatingip", view(&answer?), &request),
+                answer => {
+                    let floating = answer?;
+                    self.0.routers_changed(before.into_iter().chain(floating.router_id));
+                    return one(StatusCode::OK, "floatingip", view(&floating), &request);
+                }
             }
         }
     }
@@ -160,7 +166,10 @@ impl FloatingIps {
         require_member(context, "delete_floatingip")?;
         match self.0.store.delete_floating_ip(floating.id).await {
             Err(StoreError::NotFound { .. }) => Err(gone(floating.id)),
-            answer => answer.map(|_| nothing())?,
+            answer => {
+                self.0.routers_changed(answer?.router_id);
+                nothing()
+            }
         }
     }
 }

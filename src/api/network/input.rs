@@ -62,6 +62,26 @@ impl Fields {
         Self::within(&body, key)
     }
 
+    /// What is under `key`, or under `keys` a list of such; and whether it was a list.
+    pub(super) async fn one_or_more(
+        request: &mut Request,
+        key: &str,
+        keys: &str,
+    ) -> Result<(Vec<Self>, bool), ApiError> {
+        let body = request.json().await?;
+        let Some(list) = body.get(keys) else { return Ok((vec![Self::within(&body, key)?], false)) };
+        let wrong = || named(400, "HTTPBadRequest", "Resources required".to_owned());
+        let list = list.as_array().filter(|list| !list.is_empty()).ok_or_else(wrong)?;
+        let one = |value: &Value| {
+            // Neutron also takes each of them under its own key.
+            let value = value.get(key).filter(|_| value.as_object().is_some_and(|map| map.len() == 1)).unwrap_or(value);
+            let map =
+                value.as_object().ok_or_else(|| invalid(key, format_args!("'{}' is not a dictionary", cut(value))))?;
+            Ok(Self::new(map.clone()))
+        };
+        Ok((list.iter().map(one).collect::<Result<_, ApiError>>()?, true))
+    }
+
     pub(super) fn within(body: &Value, key: &str) -> Result<Self, ApiError> {
         let map = body.get(key).and_then(Value::as_object);
         let map = map.ok_or_else(|| named(400, "HTTPBadRequest", format!("Unable to find '{key}' in request body")))?;

@@ -53,6 +53,17 @@ pub(super) fn one(status: StatusCode, key: &str, view: Value, request: &Request)
     Ok(Response::json(status, &json!({ key: select(view, &fields) })))
 }
 
+/// What was made: the one under its key, or several under theirs.
+pub(super) fn made(several: bool, key: &str, keys: &str, mut views: Vec<Value>, request: &Request) -> HandlerResult {
+    match views.pop() {
+        Some(view) if !several => one(StatusCode::CREATED, key, view, request),
+        last => {
+            views.extend(last);
+            Ok(Response::json(StatusCode::CREATED, &json!({ keys: views })))
+        }
+    }
+}
+
 /// 204.
 pub(super) fn nothing() -> HandlerResult {
     Ok(Response::empty(StatusCode::NO_CONTENT))

@@ -4,6 +4,7 @@
 //! sorts, pages and selects fields. Foreign things are not there; errors are `NeutronError`s with a type.
 
 mod agents;
+mod auto_allocated_topology;
 mod dialect;
 mod extensions;
 mod floating_ips;
@@ -45,8 +46,9 @@ pub fn resources(manager: Arc<NetworkManager>) -> Vec<Arc<dyn Resource>> {
         Arc::new(routers::Routers(Arc::clone(&manager))),
         Arc::new(floating_ips::FloatingIps(Arc::clone(&manager))),
         Arc::new(security_groups::SecurityGroups(Arc::clone(&manager))),
-        Arc::new(quotas::Quotas(manager)),
-        Arc::new(agents::Agents),
+        Arc::new(auto_allocated_topology::AutoAllocatedTopology(Arc::clone(&manager))),
+        Arc::new(quotas::Quotas(Arc::clone(&manager))),
+        Arc::new(agents::Agents(manager)),
         Arc::new(extensions::Extensions),
     ]
 }

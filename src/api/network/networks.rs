@@ -10,10 +10,10 @@ use nova_core::network::{Network, NetworkResource};
 use nova_db::{ListQuery, NetworkField, StoreError, SubnetField};
 use serde_json::{Value, json};
 
-use super::input::{Fields, invalid, missing, named, not_found, require_admin, require_member};
-use super::list::{Collection, bad_marker, nothing, one};
+use super::input::{Fields, invalid, named, not_found, require_admin, require_member};
+use super::list::{Collection, bad_marker, made, nothing, one};
 use crate::api::{ApiError, HandlerResult, Request, Resource, Route, route};
-use crate::network::{NetworkManager, may_see};
+use crate::network::{AutoError, NetworkManager, may_see};
 
 const LIST: Collection<NetworkField> = Collection {
     name: "networks",
@@ -121,34 +121,53 @@ impl Networks {
         self.answer(StatusCode::OK, &network, &request).await
     }
 
+    /// One network, or several at once: all or none.
     async fn create(self: Arc<Self>, mut request: Request) -> HandlerResult {
-        let fields = Fields::of(&mut request, "network").await?;
+        let (all, several) = Fields::one_or_more(&mut request, "network", "networks").await?;
         let context = request.context()?;
         require_member(context, "create_network")?;
-        let now = self.0.now();
-        let mut network = Network {
-            id: NetworkId::generate(&*self.0.entropy),
-            project_id: fields.project(context)?,
-            name: String::new(),
-            description: String::new(),
-            admin_state_up: true,
-            shared: false,
-            external: false,
-            mtu: self.0.options.mtu,
-            port_security_enabled: true,
-            dns_domain: String::new(),
-            network_type: None,
-            physical_network: None,
-            segmentation_id: None,
-            created_at: now,
-            updated_at: now,
-            generation: 0,
-        };
-        apply(context, &fields, &mut network, "create_network")?;
-        provider(context, &fields, &mut network)?;
-        fields.done()?;
-        let network = self.0.store.create_network(network, self.0.limit(NetworkResource::Network)).await?;
-        self.answer(StatusCode::CREATED, &network, &request).await
+        let mut new = Vec::with_capacity(all.len());
+        for fields in &all {
+            let id = NetworkId::generate(&*self.0.entropy);
+            let mut network = self.0.new_network(id, &fields.project(context)?);
+            apply(context, fields, &mut network, "create_network")?;
+            provider(context, fields, &mut network)?;
+            fields.done()?;
+            self.require_one_default(&network).await?;
+            new.push(network);
+        }
+        let mut networks = Vec::with_capacity(new.len());
+        for network in new {
+            match self.0.create_network(network, self.0.limit(NetworkResource::Network)).await {
+                Ok(network) => {
+                    self.0.network_changed(network.id);
+                    networks.push(network);
+                }
+                Err(error) => {
+                    for made in networks {
+                        self.0.store.delete_network(made.id).await?;
+                        self.0.network_changed(made.id);
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+        made(several, "network", "networks", self.views(context, &networks).await?, &request)
+    }
+
+    /// Of outer networks, one is the default.
+    async fn require_one_default(&self, network: &Network) -> Result<(), ApiError> {
+        if !(network.is_default && network.external) {
+            return Ok(());
+        }
+        match self.0.default_external().await {
+            Ok(other) if other.id != network.id => {
+                let text = format!("A default external network already exists: {}.", other.id);
+                Err(named(409, "DefaultExternalNetworkExists", text))
+            }
+            Ok(_) | Err(AutoError::Deployment(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn update(self: Arc<Self>, mut request: Request) -> HandlerResult {
@@ -160,10 +179,15 @@ impl Networks {
             require_owner(context, &network, "update_network")?;
             apply(context, &fields, &mut network, "update_network")?;
             fields.done()?;
+            self.require_one_default(&network).await?;
             network.updated_at = self.0.now();
             match self.0.store.update_network(network).await {
                 Err(StoreError::Conflict { .. }) if tries < crate::network::ATTEMPTS => tries += 1,
-                answer => return self.answer(StatusCode::OK, &answer?, &request).await,
+                answer => {
+                    let network = answer?;
+                    self.0.network_changed(network.id);
+                    return self.answer(StatusCode::OK, &network, &request).await;
+                }
             }
         }
     }
@@ -174,7 +198,10 @@ impl Networks {
         require_owner(context, &network, "delete_network")?;
         match self.0.store.delete_network(network.id).await {
             Err(StoreError::NotFound { .. }) => Err(gone(network.id)),
-            answer => answer.map(|_| nothing())?,
+            answer => {
+                self.0.network_changed(answer?.id);
+                nothing()
+            }
         }
     }
 }
@@ -198,14 +225,16 @@ fn apply(context: &RequestContext, fields: &Fields, network: &mut Network, rule:
     if let Some(mtu) = fields.number("mtu", 68, 65535)? {
         network.mtu = u32::try_from(mtu).map_err(|_| invalid("mtu", "it is out of range"))?;
     }
-    // Whether the network is offered to projects without one is not kept.
-    fields.optional_flag("is_default")?;
+    let was = network.is_default;
+    fields.flag("is_default", &mut network.is_default)?;
+    if network.is_default && !was {
+        require_admin(context, &format!("{rule}:is_default"))?;
+    }
     Ok(())
 }
 
 /// How it is carried is for administrators to say.
 fn provider(context: &RequestContext, fields: &Fields, network: &mut Network) -> Result<(), ApiError> {
-    const TYPES: [&str; 5] = ["flat", "vlan", "vxlan", "geneve", "local"];
     let kind: Option<String> = fields.parsed("provider:network_type", "string")?;
     let physical: Option<String> = fields.parsed("provider:physical_network", "string")?;
     let segment = fields.number("provider:segmentation_id", 1, (1 << 24) - 1)?;
@@ -213,14 +242,7 @@ fn provider(context: &RequestContext, fields: &Fields, network: &mut Network) ->
         return Ok(());
     }
     require_admin(context, "create_network:provider:network_type")?;
-    let Some(kind) = kind else { return Err(missing("provider:network_type")) };
-    if !TYPES.contains(&kind.as_str()) {
-        return Err(invalid("provider:network_type", format_args!("'{}' is not supported", short(&kind))));
-    }
-    if kind == "vlan" && segment.is_some_and(|tag| tag > 4094) {
-        return Err(invalid("provider:segmentation_id", "a VLAN tag is 1 through 4094"));
-    }
-    network.network_type = Some(kind);
+    network.network_type = kind.map(|kind| short(&kind));
     network.physical_network = physical.map(|name| name.chars().take(64).collect());
     network.segmentation_id = segment.and_then(|segment| u32::try_from(segment).ok());
     Ok(())
@@ -241,7 +263,7 @@ fn view(context: &RequestContext, network: &Network, subnets: Vec<String>) -> Va
         "mtu": network.mtu,
         "port_security_enabled": network.port_security_enabled,
         "dns_domain": network.dns_domain,
-        "is_default": false,
+        "is_default": network.is_default,
         "availability_zone_hints": [],
         "availability_zones": ["nova"],
         "ipv4_address_scope": null,

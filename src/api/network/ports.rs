@@ -7,14 +7,16 @@ use http::{Method, StatusCode};
 use nova_core::clock::api_time;
 use nova_core::context::RequestContext;
 use nova_core::ids::{HostName, NetworkId, PortId, SecurityGroupId, SubnetId};
-use nova_core::network::{AddressPair, Cidr, MacAddress, Network, NetworkProblem, Port};
+use nova_core::network::{
+    AddressPair, Cidr, MacAddress, Network, NetworkProblem, Port, ROUTER_GATEWAY, ROUTER_INTERFACE,
+};
 use nova_db::{FixedIpRequest, NewPort, PortChange, PortField, PortQuery, StoreError};
 use serde_json::{Value, json};
 
 use super::input::{Fields, invalid, named, not_found, require_member};
-use super::list::{Collection, bad_marker, nothing, one};
+use super::list::{Collection, bad_marker, made, nothing, one};
 use super::networks::{self, short};
-use crate::api::{ApiError, HandlerResult, Query, Request, Resource, Response, Route, route};
+use crate::api::{ApiError, HandlerResult, Query, Request, Resource, Route, route};
 use crate::network::NetworkManager;
 
 const LIST: Collection<PortField> = Collection {
@@ -117,21 +119,16 @@ impl Ports {
     async fn show(self: Arc<Self>, request: Request) -> HandlerResult {
         let context = request.context()?;
         let port = visible(&self.0, context, request.param("id")).await?;
-        one(StatusCode::OK, "port", view(context, &port), &request)
+        let mut shown = view(context, &port);
+        shown["applied"] = self.0.port_applied(&port).await?.into();
+        one(StatusCode::OK, "port", shown, &request)
     }
 
     /// One port, or several at once: all or none.
     async fn create(self: Arc<Self>, mut request: Request) -> HandlerResult {
-        let body = request.json().await?;
+        let (all, several) = Fields::one_or_more(&mut request, "port", "ports").await?;
         let context = request.context()?;
         require_member(context, "create_port")?;
-        let several = body.get("ports").and_then(Value::as_array);
-        let all = match several {
-            Some(list) => {
-                list.iter().map(|one| Fields::within(&json!({"port": one}), "port")).collect::<Result<_, _>>()?
-            }
-            None => vec![Fields::within(&body, "port")?],
-        };
         let (mut new, mut draws) = (Vec::new(), Vec::new());
         for fields in &all {
             new.push(self.new_port(context, fields).await?);
@@ -139,13 +136,8 @@ impl Ports {
             fields.done()?;
         }
         let ports = self.0.create_ports(new, &draws).await?;
-        match (several, ports.first()) {
-            (None, Some(port)) => one(StatusCode::CREATED, "port", view(context, port), &request),
-            _ => {
-                let views: Vec<Value> = ports.iter().map(|port| view(context, port)).collect();
-                Ok(Response::json(StatusCode::CREATED, &json!({ "ports": views })))
-            }
-        }
+        self.0.ports_changed(&ports);
+        made(several, "port", "ports", ports.iter().map(|port| view(context, port)).collect(), &request)
     }
 
     async fn new_port(&self, context: &RequestContext, fields: &Fields) -> Result<NewPort, ApiError> {
@@ -170,6 +162,7 @@ impl Ports {
         let mut tries = 1;
         loop {
             let mut port = visible(&self.0, context, request.param("id")).await?;
+            let before = port.clone();
             require_member(context, "update_port")?;
             let network = self.0.store.get_network(port.network_id).await?;
             apply(context, &fields, &mut port, &network)?;
@@ -180,7 +173,11 @@ impl Ports {
             let draw = self.0.entropy.next_u64();
             match self.0.store.update_port(PortChange { port, fixed_ips, draw }).await {
                 Err(StoreError::Conflict { .. }) if tries < crate::network::ATTEMPTS => tries += 1,
-                answer => return one(StatusCode::OK, "port", view(context, &answer?), &request),
+                answer => {
+                    let port = answer?;
+                    self.0.ports_changed([&before, &port]);
+                    return one(StatusCode::OK, "port", view(context, &port), &request);
+                }
             }
         }
     }
@@ -191,7 +188,10 @@ impl Ports {
         require_member(context, "delete_port")?;
         match self.0.store.delete_port(port.id).await {
             Err(StoreError::NotFound { .. }) => Err(gone(port.id)),
-            answer => answer.map(|_| nothing())?,
+            answer => {
+                self.0.ports_changed([&answer?]);
+                nothing()
+            }
         }
     }
 }
@@ -201,22 +201,11 @@ impl Ports {
 fn apply(context: &RequestContext, fields: &Fields, port: &mut Port, network: &Network) -> Result<(), ApiError> {
     let privileged = context.is_admin() || context.has_role("service");
     let owner = privileged || network.project_id == context.project_id;
-    let allowed = |allowed: bool, what: &str| match allowed {
-        true => Ok(()),
-        false => Err(named(403, "PolicyNotAuthorized", format!("rule:create_port:{what} is disallowed by policy"))),
-    };
     fields.text("name", 255, &mut port.name)?;
     fields.text("description", 255, &mut port.description)?;
-    fields.text("device_id", 255, &mut port.device_id)?;
     fields.text("dns_name", 63, &mut port.dns_name)?;
     fields.flag("admin_state_up", &mut port.admin_state_up)?;
-    let was = port.device_owner.clone();
-    fields.text("device_owner", 255, &mut port.device_owner)?;
-    if was != port.device_owner {
-        // Whoever could speak for routers would have every address of the network; for compute, others' servers.
-        let service = port.device_owner.starts_with("network:") || port.device_owner.starts_with("compute:");
-        allowed(!port.is_of_router() && (privileged || !service), "device_owner")?;
-    }
+    device(privileged, fields, port)?;
     let security = port.port_security_enabled;
     fields.flag("port_security_enabled", &mut port.port_security_enabled)?;
     allowed(owner || security == port.port_security_enabled, "port_security_enabled")?;
@@ -237,6 +226,29 @@ fn apply(context: &RequestContext, fields: &Fields, port: &mut Port, network: &N
         port.allowed_address_pairs = pairs;
     }
     binding(privileged, fields, port)
+}
+
+fn allowed(allowed: bool, what: &str) -> Result<(), ApiError> {
+    match allowed {
+        true => Ok(()),
+        false => Err(named(403, "PolicyNotAuthorized", format!("rule:create_port:{what} is disallowed by policy"))),
+    }
+}
+
+/// Who uses it. What compute and routers use stays theirs: a guest is known by its port, a network's gateway by its router.
+fn device(privileged: bool, fields: &Fields, port: &mut Port) -> Result<(), ApiError> {
+    let of_service = |owner: &str| owner.starts_with("network:") || owner.starts_with("compute:");
+    let (device, owner) = (port.device_id.clone(), port.device_owner.clone());
+    fields.text("device_id", 255, &mut port.device_id)?;
+    fields.text("device_owner", 255, &mut port.device_owner)?;
+    let free = privileged || !of_service(&owner);
+    allowed(free || device == port.device_id, "device_id")?;
+    if owner != port.device_owner {
+        // Whoever could speak for routers would have every address of the network; for compute, others' servers.
+        let router = port.is_of_router() || [ROUTER_INTERFACE, ROUTER_GATEWAY].contains(&owner.as_str());
+        allowed(!router && free && (privileged || !of_service(&port.device_owner)), "device_owner")?;
+    }
+    Ok(())
 }
 
 /// Where and how it is plugged in is for administrators and services to say.

@@ -104,6 +104,7 @@ impl Routers {
         let gateway = self.gateway(context, &fields).await?;
         fields.done()?;
         let router = self.0.store.create_router(router, gateway, self.0.limit(NetworkResource::Router)).await?;
+        self.0.routers_changed([router.id]);
         one(StatusCode::CREATED, "router", view(&router), &request)
     }
 
@@ -120,7 +121,11 @@ impl Routers {
             router.updated_at = self.0.now();
             match self.0.store.update_router(router, gateway).await {
                 Err(StoreError::Conflict { .. }) if tries < crate::network::ATTEMPTS => tries += 1,
-                answer => return one(StatusCode::OK, "router", view(&answer?), &request),
+                answer => {
+                    let router = answer?;
+                    self.0.routers_changed([router.id]);
+                    return one(StatusCode::OK, "router", view(&router), &request);
+                }
             }
         }
     }
@@ -135,7 +140,10 @@ impl Routers {
         let Some(id) = info.parsed::<NetworkId>("network_id", "UUID")? else { return Ok(GatewayChange::Clear) };
         let network = networks::visible(&self.0, context, &id.to_string()).await?;
         let mut enable_snat = true;
-        info.flag("enable_snat", &mut enable_snat)?;
+        if let Some(wanted) = info.optional_flag("enable_snat")? {
+            super::input::require_admin(context, "create_router:external_gateway_info:enable_snat")?;
+            enable_snat = wanted;
+        }
         let mut port = self.0.new_port(network.id, &"".into());
         port.fixed_ips = addresses(context, &info)?;
         info.done()?;
@@ -148,7 +156,10 @@ impl Routers {
         require_member(context, "delete_router")?;
         match self.0.store.delete_router(router.id).await {
             Err(StoreError::NotFound { .. }) => Err(gone(router.id)),
-            answer => answer.map(|_| nothing())?,
+            answer => {
+                self.0.routers_changed([answer?.id]);
+                nothing()
+            }
         }
     }
 
@@ -181,6 +192,8 @@ impl Routers {
             (None, Some(port)) => NewInterface::Port(ports::visible(&self.0, context, &port.to_string()).await?.id),
             (Some(subnet), None) => {
                 let subnet = subnets::visible(&self.0, context, &subnet.to_string()).await?;
+                // A shared network's gateway address is for its owner to give.
+                subnets::require_owner(context, &subnet, "add_router_interface")?;
                 let mut port = self.0.new_port(subnet.network_id, &router.project_id);
                 port.port.port_security_enabled = false;
                 NewInterface::Subnet { subnet_id: subnet.id, port: Box::new(port) }
@@ -188,6 +201,8 @@ impl Routers {
             (None, None) => return Err(missing("subnet_id")),
         };
         let port = self.0.store.add_router_interface(router.id, interface).await?;
+        self.0.routers_changed([router.id]);
+        self.0.network_changed(port.network_id);
         Ok(Response::json(StatusCode::OK, &interface_view(&router, &port)))
     }
 
@@ -203,6 +218,8 @@ impl Routers {
             }
         }
         let port = self.0.store.remove_router_interface(router.id, which).await?;
+        self.0.routers_changed([router.id]);
+        self.0.network_changed(port.network_id);
         Ok(Response::json(StatusCode::OK, &interface_view(&router, &port)))
     }
 }

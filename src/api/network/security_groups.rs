@@ -11,9 +11,9 @@ use nova_db::{RuleField, SecurityGroupField, StoreError};
 use serde_json::{Value, json};
 
 use super::input::{Fields, invalid, named, require_member};
-use super::list::{Collection, bad_marker, nothing, one};
+use super::list::{Collection, bad_marker, made, nothing, one};
 use super::networks::short;
-use crate::api::{ApiError, HandlerResult, Request, Resource, Response, Route, route};
+use crate::api::{ApiError, HandlerResult, Request, Resource, Route, route};
 use crate::network::NetworkManager;
 
 const GROUPS: Collection<SecurityGroupField> = Collection {
@@ -117,7 +117,9 @@ impl SecurityGroups {
 
     async fn show(self: Arc<Self>, request: Request) -> HandlerResult {
         let group = self.visible(request.context()?, request.param("id")).await?;
-        one(StatusCode::OK, "security_group", view(&group), &request)
+        let mut shown = view(&group);
+        shown["applied"] = self.0.group_applied(&group).await?.into();
+        one(StatusCode::OK, "security_group", shown, &request)
     }
 
     async fn create(self: Arc<Self>, mut request: Request) -> HandlerResult {
@@ -135,6 +137,7 @@ impl SecurityGroups {
         self.0.default_group(&project).await?;
         let limits = [NetworkResource::SecurityGroup, NetworkResource::SecurityGroupRule].map(|r| self.0.limit(r));
         let group = self.0.store.create_security_group(group, limits[0], limits[1]).await?;
+        self.0.group_changed(group.id);
         one(StatusCode::CREATED, "security_group", view(&group), &request)
     }
 
@@ -150,7 +153,11 @@ impl SecurityGroups {
             group.updated_at = self.0.now();
             match self.0.store.update_security_group(group).await {
                 Err(StoreError::Conflict { .. }) if tries < crate::network::ATTEMPTS => tries += 1,
-                answer => return one(StatusCode::OK, "security_group", view(&answer?), &request),
+                answer => {
+                    let group = answer?;
+                    self.0.group_changed(group.id);
+                    return one(StatusCode::OK, "security_group", view(&group), &request);
+                }
             }
         }
     }
@@ -161,7 +168,10 @@ impl SecurityGroups {
         require_member(context, "delete_security_group")?;
         match self.0.store.delete_security_group(group.id, context.is_admin()).await {
             Err(StoreError::NotFound { .. }) => Err(no_group(request.param("id"))),
-            answer => answer.map(|_| nothing())?,
+            answer => {
+                self.0.group_changed(answer?.id);
+                nothing()
+            }
         }
     }
 
@@ -188,27 +198,20 @@ impl SecurityGroups {
 
     /// One rule, or several of one group: all or none.
     async fn create_rules(self: Arc<Self>, mut request: Request) -> HandlerResult {
-        let body = request.json().await?;
+        let (all, several) = Fields::one_or_more(&mut request, "security_group_rule", "security_group_rules").await?;
         let context = request.context()?;
         require_member(context, "create_security_group_rule")?;
-        let several = body.get("security_group_rules").and_then(Value::as_array);
-        let all: Vec<Fields> = match several {
-            Some(list) if list.len() > MOST_RULES => {
-                return Err(invalid("security_group_rules", format_args!("there are more than {MOST_RULES}")));
-            }
-            Some(list) => list.iter().map(|one| Fields::within(&json!({"r": one}), "r")).collect::<Result<_, _>>()?,
-            None => vec![Fields::within(&body, "security_group_rule")?],
-        };
+        if all.len() > MOST_RULES {
+            return Err(invalid("security_group_rules", format_args!("there are more than {MOST_RULES}")));
+        }
         let rules = self.new_rules(context, &all).await?;
         let limit = self.0.limit(NetworkResource::SecurityGroupRule);
         let rules = self.0.store.create_security_group_rules(rules, limit).await?;
-        match (several, rules.first()) {
-            (None, Some(rule)) => one(StatusCode::CREATED, "security_group_rule", rule_view(rule), &request),
-            _ => {
-                let views: Vec<Value> = rules.iter().map(rule_view).collect();
-                Ok(Response::json(StatusCode::CREATED, &json!({ "security_group_rules": views })))
-            }
+        if let Some(rule) = rules.first() {
+            self.0.group_changed(rule.security_group_id);
         }
+        let views = rules.iter().map(rule_view).collect();
+        made(several, "security_group_rule", "security_group_rules", views, &request)
     }
 
     async fn new_rules(&self, context: &RequestContext, all: &[Fields]) -> Result<Vec<SecurityGroupRule>, ApiError> {
@@ -243,7 +246,11 @@ impl SecurityGroups {
         require_member(context, "delete_security_group_rule")?;
         match self.0.store.delete_security_group_rule(rule.id).await {
             Err(StoreError::NotFound { .. }) => Err(no_rule(request.param("id"))),
-            answer => answer.map(|()| nothing())?,
+            answer => {
+                answer?;
+                self.0.group_changed(rule.security_group_id);
+                nothing()
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use nova_db::{StoreError, SubnetField};
 use serde_json::{Value, json};
 
 use super::input::{Fields, invalid, missing, named, not_found, require_member};
-use super::list::{Collection, bad_marker, nothing, one};
+use super::list::{Collection, bad_marker, made, nothing, one};
 use super::networks::{self, short};
 use crate::api::{ApiError, HandlerResult, Request, Resource, Route, route};
 use crate::network::NetworkManager;
@@ -81,7 +81,8 @@ pub(super) async fn visible(manager: &NetworkManager, context: &RequestContext, 
     }
 }
 
-fn require_owner(context: &RequestContext, subnet: &Subnet, rule: &str) -> Result<(), ApiError> {
+/// The caller's own, or 403 for what they see but do not own.
+pub(super) fn require_owner(context: &RequestContext, subnet: &Subnet, rule: &str) -> Result<(), ApiError> {
     if context.is_admin() || subnet.project_id == context.project_id {
         return require_member(context, rule);
     }
@@ -101,18 +102,38 @@ impl Subnets {
         one(StatusCode::OK, "subnet", view(&subnet), &request)
     }
 
+    /// One subnet, or several at once: all or none.
     async fn create(self: Arc<Self>, mut request: Request) -> HandlerResult {
-        let fields = Fields::of(&mut request, "subnet").await?;
+        let (all, several) = Fields::one_or_more(&mut request, "subnet", "subnets").await?;
         let context = request.context()?;
         require_member(context, "create_subnet")?;
-        let network_id: NetworkId = fields.needed("network_id", "UUID")?;
-        let network = networks::visible(&self.0, context, &network_id.to_string()).await?;
-        networks::require_owner(context, &network, "create_subnet")?;
-        let subnet = self.new_subnet(context, &fields, network_id)?;
-        fields.done()?;
+        let mut new = Vec::with_capacity(all.len());
+        for fields in &all {
+            let network_id: NetworkId = fields.needed("network_id", "UUID")?;
+            let network = networks::visible(&self.0, context, &network_id.to_string()).await?;
+            networks::require_owner(context, &network, "create_subnet")?;
+            new.push(self.new_subnet(context, fields, network_id)?);
+            fields.done()?;
+        }
         let asked_by = (!context.is_admin()).then(|| context.project_id.clone());
-        let subnet = self.0.store.create_subnet(subnet, asked_by, self.0.limit(NetworkResource::Subnet)).await?;
-        one(StatusCode::CREATED, "subnet", view(&subnet), &request)
+        let mut subnets = Vec::with_capacity(new.len());
+        for subnet in new {
+            let limit = self.0.limit(NetworkResource::Subnet);
+            match self.0.store.create_subnet(subnet, asked_by.clone(), limit).await {
+                Ok(subnet) => {
+                    self.0.network_changed(subnet.network_id);
+                    subnets.push(subnet);
+                }
+                Err(error) => {
+                    for made in subnets {
+                        self.0.store.delete_subnet(made.id).await?;
+                        self.0.network_changed(made.network_id);
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+        made(several, "subnet", "subnets", subnets.iter().map(view).collect(), &request)
     }
 
     fn new_subnet(&self, context: &RequestContext, fields: &Fields, network_id: NetworkId) -> Result<Subnet, ApiError> {
@@ -178,7 +199,11 @@ impl Subnets {
             subnet.updated_at = self.0.now();
             match self.0.store.update_subnet(subnet).await {
                 Err(StoreError::Conflict { .. }) if tries < crate::network::ATTEMPTS => tries += 1,
-                answer => return one(StatusCode::OK, "subnet", view(&answer?), &request),
+                answer => {
+                    let subnet = answer?;
+                    self.0.network_changed(subnet.network_id);
+                    return one(StatusCode::OK, "subnet", view(&subnet), &request);
+                }
             }
         }
     }
@@ -189,7 +214,10 @@ impl Subnets {
         require_owner(context, &subnet, "delete_subnet")?;
         match self.0.store.delete_subnet(subnet.id).await {
             Err(StoreError::NotFound { .. }) => Err(gone(subnet.id)),
-            answer => answer.map(|_| nothing())?,
+            answer => {
+                self.0.network_changed(answer?.network_id);
+                nothing()
+            }
         }
     }
 }

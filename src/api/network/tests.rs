@@ -1,5 +1,10 @@
 //! The network API as clients see it, without HTTP.
 
+mod auto;
+mod guards;
+mod hosts;
+mod wrong;
+
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -16,7 +21,7 @@ use serde_json::{Value, json};
 use super::{NeutronDialect, resources};
 use crate::api::router::{Found, Router};
 use crate::api::{ApiError, Dialect, MAX_BODY, Microversion, Query, Request};
-use crate::network::{NetworkManager, NetworkOptions};
+use crate::network::{NetworkManager, NetworkOptions, Notifier};
 
 /// Who calls: a project and a role.
 type Caller = (&'static str, &'static str);
@@ -34,20 +39,28 @@ impl Clock for TestClock {
     }
 }
 
-struct Bench(Router);
+struct Bench(Router, Arc<NetworkManager>);
 
 impl Bench {
     fn new() -> Self {
+        Self::with(NetworkOptions::default())
+    }
+
+    fn with(options: NetworkOptions) -> Self {
+        Self::telling(options, Notifier::silent())
+    }
+
+    fn telling(options: NetworkOptions, notifier: Notifier) -> Self {
         let (clock, entropy) = (Arc::new(TestClock), Arc::new(SeededEntropy::new(1)));
         let store = Arc::new(MemoryStore::new());
-        let manager = NetworkManager::new(store, clock, entropy, NetworkOptions::default());
+        let manager = Arc::new(NetworkManager::new(store, clock, entropy, options).telling(notifier));
         let mut router = Router::default();
-        for resource in resources(Arc::new(manager)) {
+        for resource in resources(manager.clone()) {
             for route in resource.routes() {
                 router.add(route);
             }
         }
-        Self(router)
+        Self(router, manager)
     }
 
     async fn call(&self, (project, role): Caller, line: &str, body: Value) -> (u16, Value) {

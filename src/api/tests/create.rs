@@ -125,7 +125,7 @@ async fn what_is_asked_for_must_exist_and_fit() {
         (json!({"key_name": "other"}), "Invalid key_name provided."),
         (json!({"networks": [{"uuid": unknown}]}), &format!("Network {unknown} could not be found.")),
         (json!({"networks": [{"port": unknown}]}), &format!("Port id {unknown} could not be found.")),
-        (json!({"security_groups": [{"name": "web"}]}), "Security group web not found for project dddd0000."),
+        (json!({"security_groups": [{"name": "web"}]}), "Unable to find security_group with name or id 'web'"),
         (json!({"availability_zone": "moon"}), "The requested availability zone is not available"),
         (json!({"min_count": 3, "max_count": 2}), "min_count must be <= max_count"),
         (

@@ -19,6 +19,7 @@ use nova_core::ids::{FlavorId, HostName, ImageId, InstanceId, ProjectId, Service
 use nova_core::image::{ImageGrant, ImageMeta};
 use nova_core::instance::Instance;
 use nova_core::keypair::Keypair;
+use nova_core::quota::Limits;
 use nova_core::rpc::conductor::CacheImageRequest;
 use nova_core::rpc::scheduler::HostsChangedRequest;
 use nova_core::state::{States, VmState};
@@ -27,6 +28,7 @@ use serde_json::{Value, json};
 
 use crate::api::compute::{ComputeApi, ComputeOptions, OrderError, Orders, compute_application};
 use crate::api::{Api, ApiOptions, EnabledApi, FilterDeps, Registry};
+use crate::network::{NetworkManager, NetworkOptions};
 
 pub const IMAGE: &str = "70a599e0-31e7-49b7-b260-868f441e862b";
 /// An image whose data is still missing.
@@ -170,11 +172,24 @@ pub struct World {
     pub store: Arc<dyn Store>,
     pub orders: Arc<Ordered>,
     pub clock: Arc<StillClock>,
+    pub network: Arc<NetworkManager>,
 }
 
 impl World {
     pub async fn new() -> Self {
         Self::with(ComputeOptions::default(), only_compute()).await
+    }
+
+    /// With the network API beside it.
+    pub async fn with_networks() -> Self {
+        Self::with_limits(ComputeOptions::default().limits).await
+    }
+
+    /// The same with these quotas of servers.
+    pub async fn with_limits(limits: Limits) -> Self {
+        let mut options = only_compute();
+        options.enabled_apis.push(EnabledApi { name: "network".into(), address: None });
+        Self::with(ComputeOptions { limits, ..ComputeOptions::default() }, options).await
     }
 
     pub async fn with(options: ComputeOptions, api_options: ApiOptions) -> Self {
@@ -183,8 +198,11 @@ impl World {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         fill(&*store, clock.now()).await;
         let entropy = Arc::new(SeededEntropy::new(7));
+        let network = books(&store, &clock).await;
         let deps = Arc::new(ComputeApi {
             store: Arc::clone(&store),
+            network: network.clone(),
+            books: Some(network.clone()),
             images: Arc::new(Images),
             identity: Arc::new(Tokens),
             orders: orders.clone(),
@@ -195,9 +213,9 @@ impl World {
         let filters =
             FilterDeps { identity: Arc::new(Tokens), clock: clock.clone(), entropy, options: Arc::new(api_options) };
         let mut registry = Registry::new(filters);
-        registry.application(compute_application(deps));
+        registry.application(compute_application(deps)).application(crate::api::network::application(network.clone()));
         let (_, api) = registry.build().unwrap().remove(0);
-        Self { api, store, orders, clock }
+        Self { api, store, orders, clock, network }
     }
 
     pub fn pass(&self, seconds: i64) {
@@ -221,7 +239,7 @@ impl World {
 
     pub async fn raw(&self, line: &str, headers: &[(&str, String)], body: impl Into<Body>) -> Answer {
         let (method, path) = line.split_once(' ').unwrap();
-        let path = match path.starts_with("/compute") {
+        let path = match path.starts_with("/compute") || path.starts_with("/network") {
             true => path.to_owned(),
             false => format!("/compute/v2.1{path}"),
         };
@@ -238,6 +256,26 @@ impl World {
         let text = String::from_utf8(bytes.to_vec()).unwrap();
         let body = serde_json::from_str(&text).unwrap_or(Value::Null);
         Answer { status: parts.status.as_u16(), headers: parts.headers, body, text }
+    }
+
+    /// A call of the network API: `POST /network/v2.0/ports`.
+    pub async fn neutron(&self, token: &str, line: &str, body: Value) -> Answer {
+        let text = if body.is_null() { String::new() } else { body.to_string() };
+        self.raw(line, &[("x-auth-token", token.to_owned())], text).await
+    }
+
+    /// Makes something of the network and returns what is under its key.
+    pub async fn make(&self, token: &str, kind: &str, key: &str, body: Value) -> Value {
+        let answer = self.neutron(token, &format!("POST /network/v2.0/{kind}"), json!({ key: body })).await;
+        assert_eq!(answer.status, 201, "{}", answer.text);
+        answer.body[key].clone()
+    }
+
+    /// Things of the network: `ports?device_id=x`.
+    pub async fn list(&self, token: &str, query: &str) -> Vec<Value> {
+        let answer = self.neutron(token, &format!("GET /network/v2.0/{query}"), Value::Null).await;
+        let kind = query.split('?').next().unwrap_or_default().replace('-', "_");
+        answer.body[kind].as_array().cloned().unwrap_or_else(|| panic!("{}", answer.text))
     }
 
     /// A server of that caller; its id.
@@ -272,6 +310,15 @@ impl World {
         instance.epoch = current.epoch;
         self.store.update_instance(instance).await.unwrap();
     }
+}
+
+/// The books of a cloud that began with an outer network.
+async fn books(store: &Arc<dyn Store>, clock: &Arc<StillClock>) -> Arc<NetworkManager> {
+    let options = NetworkOptions { public_subnet: "172.24.4.0/24".parse().ok(), ..NetworkOptions::default() };
+    let entropy = Arc::new(SeededEntropy::new(8));
+    let network = NetworkManager::new(store.clone(), clock.clone(), entropy, options);
+    network.bootstrap().await.unwrap();
+    Arc::new(network)
 }
 
 /// The least that makes a server.

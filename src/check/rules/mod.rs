@@ -4,6 +4,7 @@ mod accounts;
 mod cells;
 mod deployment;
 mod guests;
+mod network;
 mod states;
 mod work;
 
@@ -18,7 +19,7 @@ use super::{Facts, GuestFacts, Violation};
 /// Everything that is wrong in one reading, by invariant.
 pub fn examine(facts: &Facts) -> Vec<Violation> {
     let view = View::new(facts);
-    let rules: [fn(&View<'_>) -> Vec<Violation>; 12] = [
+    let rules: [fn(&View<'_>) -> Vec<Violation>; 16] = [
         accounts::capacity,
         accounts::bookings,
         accounts::usage,
@@ -28,6 +29,10 @@ pub fn examine(facts: &Facts) -> Vec<Violation> {
         work::actions,
         guests::copies,
         guests::strays,
+        network::doubles,
+        network::addresses,
+        network::ports,
+        network::floating_ips,
         states::rows,
         states::conservation,
         deployment::shape,

@@ -57,7 +57,12 @@ fn of_task(view: &View<'_>, invariant: &'static str, task: &Task, text: String) 
 fn has_secrets(work: &Work) -> bool {
     match work {
         Work::Build { admin_password, keys, .. } => admin_password.is_some() || !keys.is_empty(),
-        Work::Delete | Work::Start | Work::Stop | Work::Reboot { .. } => false,
+        Work::Delete
+        | Work::Start
+        | Work::Stop
+        | Work::Reboot { .. }
+        | Work::AttachInterface { .. }
+        | Work::DetachInterface { .. } => false,
     }
 }
 

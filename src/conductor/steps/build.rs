@@ -14,6 +14,7 @@ use nova_core::state::TaskState;
 use nova_core::task::{Failure, Work};
 use nova_core::topology::Placement;
 
+use super::network::vifs_here;
 use super::{Ran, Services, Step, StepError};
 use crate::conductor::context::{StagedOrder, TaskContext};
 
@@ -159,7 +160,8 @@ impl Step for Spawn {
         if let (Some(action), Some(host)) = (&mut cx.action, cx.instance.host.as_ref()) {
             action.begin_event(BUILD_EVENT, Some(host.as_str()), cx.now);
         }
-        let mut order = order(services, cx);
+        let vifs = vifs_here(services, cx).await?;
+        let mut order = BuildOrder { vifs, ..order(services, cx) };
         order.placement = booked(services, cx).await?;
         Ok(Ran::Ordered(StagedOrder::Build(Box::new(order))))
     }
@@ -203,8 +205,9 @@ fn order(services: &Services, cx: &TaskContext) -> BuildOrder {
         _ => Default::default(),
     };
     let flavor = &instance.flavor;
+    let options = services.options.get();
     BuildOrder {
-        name: services.options.get().instance_name(instance.number, instance.id),
+        name: options.instance_name(instance.number, instance.id),
         display_name: instance.display_name.clone(),
         hostname: instance.hostname.clone(),
         project_id: instance.project_id.to_string(),
@@ -226,7 +229,12 @@ fn order(services: &Services, cx: &TaskContext) -> BuildOrder {
         availability_zone: instance.availability_zone.as_ref().map(ToString::to_string),
         launch_index: instance.launch_index,
         reservation_id: instance.reservation_id.to_string(),
+        number: instance.number,
+        domain: options.guests.domain.clone(),
+        security_groups: crate::metadata::security_groups(instance),
+        vendor_data: options.guests.vendor_data.clone(),
         placement: None,
+        vifs: Vec::new(),
     }
 }
 

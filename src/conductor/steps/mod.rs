@@ -2,15 +2,20 @@
 //! staged in the [`TaskContext`] and written with the next commit, orders to hosts are sent after it.
 
 mod build;
+mod interface;
+mod network;
 mod power;
 mod terminate;
 
 pub(super) use build::{BUILD_EVENT, lost, select, select_anew};
+pub(super) use interface::is_of_interface;
+pub(super) use network::{makes_ports, release_build};
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use nova_core::error::chain;
+use nova_core::network::NetworkService;
 use nova_core::task::Failure;
 use nova_db::Store;
 use nova_queue::{BusError, RpcClient};
@@ -31,6 +36,8 @@ pub struct Services {
     pub options: Live<ConductorOptions>,
     /// Lets hosts fetch the images that their orders name.
     pub image_grants: GrantKey,
+    /// Whoever keeps the networks; without it servers have no interfaces.
+    pub network: Option<Arc<dyn NetworkService>>,
 }
 
 /// How far a step got.
@@ -74,14 +81,20 @@ pub trait Step: Send + Sync {
     async fn undo(&self, services: &Services, cx: &mut TaskContext) -> Result<(), StepError>;
 }
 
-const STEPS: [&dyn Step; 7] = [
+const STEPS: [&dyn Step; 13] = [
     &build::Schedule,
+    &network::Network,
     &build::Claim,
     &build::Spawn,
     &terminate::Terminate,
     &power::PowerOn,
     &power::PowerOff,
     &power::Reboot,
+    &network::ReleaseNetwork,
+    &interface::AllocateInterface,
+    &interface::AttachInterface,
+    &interface::DetachInterface,
+    &interface::ReleaseInterface,
 ];
 
 /// The step of that name.
@@ -102,8 +115,11 @@ mod tests {
             selection: None,
             admin_password: None,
             keys: std::collections::BTreeMap::new(),
+            networks: nova_core::task::BuildNetworks::default(),
         };
-        for work in [build, Work::Delete, Work::Start, Work::Stop, Work::Reboot { hard: true }] {
+        let attach = Work::AttachInterface { interface: nova_core::network::RequestedInterface::default() };
+        let detach = Work::DetachInterface { port_id: nova_core::ids::PortId::from_uuid(uuid::Uuid::nil()) };
+        for work in [build, Work::Delete, Work::Start, Work::Stop, Work::Reboot { hard: true }, attach, detach] {
             for step in work.plan().steps {
                 assert!(find(step).is_some(), "{step} of {work:?}");
             }

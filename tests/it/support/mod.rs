@@ -1,6 +1,8 @@
 //! A cloud in one process, in virtual time, from a seed.
 
 mod images;
+pub mod mortal;
+pub mod networks;
 mod recorder;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +19,7 @@ use nova::conductor::{BusOrders, Conductor, ConductorOptions};
 use nova::identity::{Catalog, IdentityManager, IdentityOptions, PasswordOptions};
 use nova::image::ImageManager;
 use nova::live::Live;
+use nova::network::{NetworkManager, NetworkOptions};
 use nova::scheduler::{SchedulerService, ServiceOptions};
 use nova_compute::{Agent, ComputeOptions};
 use nova_core::clock::Clock;
@@ -27,6 +30,7 @@ use nova_core::flavor::Flavor;
 use nova_core::ids::{FlavorId, HostName, ImageId, InstanceId, ProjectId};
 use nova_core::image::{ImageGrant, ImageMeta};
 use nova_core::instance::Instance;
+use nova_core::network::NetworkService;
 use nova_core::quota::Limits;
 use nova_core::rpc::{Role, Sender};
 use nova_core::state::{Action, PowerState, VmState};
@@ -86,6 +90,7 @@ pub struct Cloud {
     faults: Arc<FaultyBus>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
+    pub network: Arc<NetworkManager>,
     pub world: FakeWorld,
     pub hosts: BTreeMap<HostName, Arc<FakeHypervisor>>,
     images: Option<RealImages>,
@@ -151,6 +156,8 @@ impl Cloud {
             entropy: entropy.clone(),
             options: Live::new(ConductorOptions::default()),
         });
+        let network = networks::manager(&store, &clock, &entropy);
+        let conductor = conductor.with_network(network.clone());
         let scheduler = SchedulerService::new(nova::scheduler::Parts {
             algorithm: nova_sched::by_name(options.scheduler, &options.algorithm).unwrap(),
             store: store.clone(),
@@ -188,6 +195,7 @@ impl Cloud {
             hosts: BTreeMap::new(),
             agents: Vec::new(),
             services: Some(services),
+            network,
             bus,
             log,
             faults,
@@ -197,6 +205,29 @@ impl Cloud {
         }
         cloud.set_chances(options.chances);
         cloud
+    }
+
+    /// The conductor ends, whatever it has in hand, and another one comes: perhaps one that does not live for long.
+    pub async fn replace_conductor(&mut self, name: &str, life: Option<Arc<mortal::Life>>) {
+        let Some((conductor, scheduler)) = self.services.take() else { return };
+        // One that is dead does not end what it has in hand.
+        let _ = tokio::time::timeout(Duration::from_secs(1), conductor.stop()).await;
+        let sender = Sender { role: Role::Conductor, host: HostName::new("controller") };
+        let (mut bus, mut network): (Arc<dyn MessageBus>, Arc<dyn NetworkService>) =
+            (self.bus.clone(), self.network.clone());
+        if let Some(life) = life {
+            bus = Arc::new(mortal::MortalBus { inner: bus, life: life.clone() });
+            network = Arc::new(mortal::MortalNetwork { inner: network, life });
+        }
+        let conductor = Conductor::new(nova::conductor::Parts {
+            store: self.store.clone(),
+            rpc: RpcClient::new(bus, sender, self.clock.clone(), self.entropy.clone()),
+            clock: self.clock.clone(),
+            entropy: self.entropy.clone(),
+            options: Live::new(ConductorOptions { name: name.into(), ..ConductorOptions::default() }),
+        });
+        let running = conductor.with_network(network).start().await.unwrap();
+        self.services = Some((running, scheduler));
     }
 
     /// From now on the bus does this to messages.
@@ -387,6 +418,7 @@ impl Cloud {
             let host = &self.hosts[instance.host.as_ref().unwrap()];
             assert_eq!(host.info(instance.id).await.unwrap().power_state, PowerState::Running, "{instance:?}");
         }
+        self.check_ports().await;
     }
 
     pub async fn stop(mut self) {
@@ -428,6 +460,8 @@ async fn door(
     let admin = store.list_users(Some("admin")).await.unwrap().remove(0).id;
     let admin_project = store.list_projects(Some("admin")).await.unwrap().remove(0).id;
     let (admin_token, _) = identity.issue_token(&admin, Some(&admin_project)).await.unwrap();
+    let network = NetworkManager::new(store.clone(), clock.clone(), entropy.clone(), NetworkOptions::default());
+    let network = Arc::new(network);
     let compute = ComputeApi {
         store: store.clone(),
         images: match &images {
@@ -435,6 +469,8 @@ async fn door(
             None => Arc::new(AnyImage),
         },
         identity: identity.clone(),
+        network: network.clone(),
+        books: Some(network),
         orders: Arc::new(orders),
         clock: clock.clone(),
         entropy: entropy.clone(),

@@ -8,12 +8,12 @@
 use std::net::IpAddr;
 
 use nova_core::ids::SubnetId;
-use nova_core::network::{AddressPool, NetworkProblem, Subnet, address_number, address_of, usable};
+use nova_core::network::{AddressPool, FloatingIp, NetworkProblem, Port, Subnet, address_number, address_of, usable};
 
 use super::super::{add, add_all, find, first, list, replace_or_race};
 use crate::Kind;
 use crate::records::{Address, FreeRange, address_key};
-use crate::rows::{Condition, Fail, Found, Lock, Record, Select, Transaction, Value, decode};
+use crate::rows::{Condition, Fail, Found, Lock, Record, Select, Transaction, Value, decode, row_of};
 
 /// A subnet is cut into so many blocks at most, as a power of two: callers that begin their search in different blocks do
 /// not wait for each other.
@@ -109,6 +109,40 @@ pub(super) async fn take_any(
     Ok(None)
 }
 
+/// Takes any addresses of the subnet's pools, one for each owner, as many as there are: those that lie side by side by one
+/// change of their range.
+pub(super) async fn take_many(
+    tx: &mut dyn Transaction,
+    subnet: &Subnet,
+    draw: u64,
+    owners: &[String],
+) -> Result<Vec<IpAddr>, Fail> {
+    let pools = &subnet.allocation_pools;
+    let mut taken = Vec::with_capacity(owners.len());
+    for step in 0..pools.len() {
+        let begin = usize::try_from(draw >> 32).unwrap_or_default().wrapping_add(step) % pools.len();
+        let Some(pool) = pools.get(begin) else { continue };
+        while taken.len() < owners.len() {
+            let Some(range) = search(tx, subnet, pool, draw).await? else { break };
+            let first = address_number(range.record.first.max(pool.start));
+            let wanted = first.saturating_add((owners.len() - taken.len() - 1) as u128);
+            let last = wanted.min(address_number(range.record.last)).min(address_number(pool.end));
+            let at = |number| address_of(subnet.cidr.version(), number);
+            carve_run(tx, range, at(first), at(last)).await?;
+            taken.extend((first..=last).map(at));
+        }
+    }
+    let row = |(address, owner): (&IpAddr, &String)| {
+        let owner = owner.clone();
+        row_of(&Address { subnet_id: subnet.id, address: *address, owner, block_bits: block_bits(subnet) }, 1)
+    };
+    let rows = taken.iter().zip(owners).map(row).collect::<Result<Vec<_>, _>>()?;
+    if !rows.is_empty() {
+        tx.insert(Address::TABLE, rows).await?;
+    }
+    Ok(taken)
+}
+
 /// A free range in the pool, from some block on, and then from the pool's beginning.
 async fn search(
     tx: &mut dyn Transaction,
@@ -153,9 +187,14 @@ async fn ranges(
 
 /// Takes an address out of a range.
 async fn carve(tx: &mut dyn Transaction, found: Found<FreeRange>, address: IpAddr) -> Result<(), Fail> {
+    carve_run(tx, found, address, address).await
+}
+
+/// Takes the addresses from `first` to `last` out of a range.
+async fn carve_run(tx: &mut dyn Transaction, found: Found<FreeRange>, first: IpAddr, last: IpAddr) -> Result<(), Fail> {
     let Found { record: range, generation } = found;
-    let before = (range.first < address).then(|| neighbour(address, false)).flatten();
-    let after = (address < range.last).then(|| neighbour(address, true)).flatten();
+    let before = (range.first < first).then(|| neighbour(first, false)).flatten();
+    let after = (last < range.last).then(|| neighbour(last, true)).flatten();
     match after {
         Some(first) => replace_or_race(tx, &FreeRange { first, ..range.clone() }, generation).await?,
         None => remove_range(tx, &range).await?,
@@ -207,18 +246,69 @@ pub(super) async fn give_back(tx: &mut dyn Transaction, owner: &str, only: Optio
     Ok(given)
 }
 
-/// Makes an address free: joined to the ranges beside it in its block.
+/// Gives back all that these owners have.
+pub(super) async fn give_back_all(tx: &mut dyn Transaction, owners: &[String]) -> Result<(), Fail> {
+    let which = Condition::In("owner_id", owners.iter().map(|owner| owner.as_str().into()).collect());
+    let order = ["subnet_id", "address"];
+    let rows = tx.select(Address::TABLE, &Select::new(which.clone()).by(&order), Lock::ForUpdate).await?;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let given = rows.iter().map(|row| decode(row).map(|found| found.record)).collect::<Result<Vec<Address>, _>>()?;
+    if tx.delete(Address::TABLE, &which).await? != given.len() as u64 {
+        // Somebody gave one of them back meanwhile.
+        return Err(Fail::Raced { kind: Kind::Address, id: owners.join(" ") });
+    }
+    for run in runs(&given) {
+        free_run(tx, &run).await?;
+    }
+    Ok(())
+}
+
+/// Taken addresses that lie side by side in one block.
+struct Run {
+    subnet_id: SubnetId,
+    first: IpAddr,
+    last: IpAddr,
+    block_bits: u8,
+}
+
+/// Addresses in their order, as runs.
+fn runs(addresses: &[Address]) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for given in addresses {
+        let (address, block_bits) = (given.address, given.block_bits);
+        let block = |address| last_of_block(address_number(address), block_bits);
+        let joins = |run: &Run| {
+            run.subnet_id == given.subnet_id
+                && neighbour(run.last, true) == Some(address)
+                && block(run.last) == block(address)
+        };
+        match runs.last_mut() {
+            Some(run) if joins(run) => run.last = address,
+            _ => runs.push(Run { subnet_id: given.subnet_id, first: address, last: address, block_bits }),
+        }
+    }
+    runs
+}
+
+/// Makes an address free.
 async fn free(tx: &mut dyn Transaction, given: &Address) -> Result<(), Fail> {
-    let address = given.address;
-    let block = |address| last_of_block(address_number(address), given.block_bits);
-    let beside = |next| neighbour(address, next).filter(|other| block(*other) == block(address));
-    let (before, after) = (beside(false), beside(true));
-    // The one that ends before the address, and the next behind it: ranges are in the order of their ends.
-    let from = before.unwrap_or(address);
-    let which = Condition::All(vec![of_subnet(given.subnet_id), Condition::AtLeast("last_address", address_key(from))]);
+    let (subnet_id, address, block_bits) = (given.subnet_id, given.address, given.block_bits);
+    free_run(tx, &Run { subnet_id, first: address, last: address, block_bits }).await
+}
+
+/// Makes addresses free: joined to the ranges beside them in their block.
+async fn free_run(tx: &mut dyn Transaction, run: &Run) -> Result<(), Fail> {
+    let block = |address| last_of_block(address_number(address), run.block_bits);
+    let beside = |address, next| neighbour(address, next).filter(|other| block(*other) == block(address));
+    let (before, after) = (beside(run.first, false), beside(run.last, true));
+    // The one that ends before the run, and the next behind it: ranges are in the order of their ends.
+    let from = before.unwrap_or(run.first);
+    let which = Condition::All(vec![of_subnet(run.subnet_id), Condition::AtLeast("last_address", address_key(from))]);
     let select = Select::new(which).by(&["subnet_id", "last_address"]).limit(2);
     let rows = tx.select(FreeRange::TABLE, &select, Lock::ForUpdate).await?;
-    let mut joined = FreeRange { subnet_id: given.subnet_id, last: address, first: address };
+    let mut joined = FreeRange { subnet_id: run.subnet_id, last: run.last, first: run.first };
     let mut grows = None;
     for row in &rows {
         let Found { record: range, generation } = decode::<FreeRange>(row)?;
@@ -242,4 +332,23 @@ pub(super) async fn count(tx: &mut dyn Transaction, subnet: SubnetId) -> Result<
     let size = |range: &FreeRange| address_number(range.last) - address_number(range.first) + 1;
     let taken = tx.select(Address::TABLE, &Select::new(of_subnet(subnet)), Lock::None).await?.len();
     Ok((ranges.iter().map(size).sum(), taken as u64))
+}
+
+/// Frees what is taken by nothing that is there. Whoever makes a port takes its addresses in the same transaction, so that
+/// an address that is seen without its owner has none.
+pub(super) async fn free_lost(tx: &mut dyn Transaction, subnet: SubnetId) -> Result<Vec<String>, Fail> {
+    let mut freed = Vec::new();
+    for row in tx.select(Address::TABLE, &Select::new(of_subnet(subnet)), Lock::ForUpdate).await? {
+        let taken = decode::<Address>(&row)?.record;
+        let key = [Value::from(taken.owner.as_str())];
+        let is_there = find::<Port>(tx, &key, Lock::None).await?.is_some()
+            || find::<FloatingIp>(tx, &key, Lock::None).await?.is_some();
+        if is_there {
+            continue;
+        }
+        tx.delete(Address::TABLE, &Condition::key(Address::TABLE, row.key(Address::TABLE))).await?;
+        free(tx, &taken).await?;
+        freed.push(format!("{} was taken by {}, which is not there", taken.address, taken.owner));
+    }
+    Ok(freed)
 }

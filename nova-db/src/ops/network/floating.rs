@@ -41,17 +41,22 @@ pub(super) async fn create(tx: &mut dyn Transaction, new: &NewFloatingIp) -> Res
     Ok(floating)
 }
 
-/// Takes the address: the one that is asked for, or any of version 4 before any of version 6.
+/// Takes the address, of version 4: the one that is asked for, or any. Nothing translates the other version.
 async fn take(tx: &mut dyn Transaction, new: &NewFloatingIp, network: &Network) -> Result<(SubnetId, IpAddr), Fail> {
-    let mut subnets: Vec<Subnet> = list(tx, &Select::new(of_network(network.id)).by(&["ip_version", "id"])).await?;
+    let mut subnets: Vec<Subnet> = list(tx, &Select::new(of_network(network.id)).by(&["id"])).await?;
     if let Some(id) = new.address.subnet_id {
         subnets.retain(|subnet| subnet.id == id);
         if subnets.is_empty() {
             return Err(NetworkProblem::ForeignSubnet { network: network.id, subnet: id }.into());
         }
     }
+    subnets.retain(|subnet| subnet.cidr.version() == IpVersion::V4);
+    if subnets.is_empty() {
+        return Err(NetworkProblem::NoV4Subnet { network: network.id }.into());
+    }
     let owner = new.id.to_string();
     if let Some(address) = new.address.ip_address {
+        require_v4(address)?;
         let Some(subnet) = subnets.iter().find(|subnet| subnet.cidr.contains(address)) else {
             return Err(NetworkProblem::AddressOutsideNetwork { network: network.id, address }.into());
         };
@@ -103,9 +108,17 @@ async fn check_alone(tx: &mut dyn Transaction, floating: &FloatingIp, fixed: IpA
     .into())
 }
 
+fn require_v4(address: IpAddr) -> Result<(), NetworkProblem> {
+    match IpVersion::of(address) {
+        IpVersion::V4 => Ok(()),
+        IpVersion::V6 => Err(NetworkProblem::FloatingV6 { address }),
+    }
+}
+
 /// The address of the port that is meant.
 fn choose(port: &Port, address: Option<IpAddr>) -> Result<FixedIp, NetworkProblem> {
     if let Some(address) = address {
+        require_v4(address)?;
         let found = port.fixed_ips.iter().find(|fixed| fixed.ip_address == address);
         return found.copied().ok_or(NetworkProblem::NoSuchFixedIp { port: port.id, address });
     }
@@ -126,6 +139,9 @@ async fn way_out(tx: &mut dyn Transaction, outer: NetworkId, port: &Port, subnet
     for interface in on_subnet {
         let Ok(id) = interface.device_id.parse::<RouterId>() else { continue };
         let Some(found) = find::<Router>(tx, &[Value::text(id)], Lock::ForUpdate).await? else { continue };
+        if found.record.project_id != interface.project_id {
+            continue;
+        }
         if found.record.gateway.as_ref().is_some_and(|gateway| gateway.network_id == outer) {
             let router = Router { generation: found.generation + 1, ..found.record };
             replace_or_race(tx, &router, found.generation).await?;

@@ -14,7 +14,10 @@ use crate::{ListQuery, SecurityGroupField};
 /// Ids that one question names at most: databases bound the values of a statement.
 const AT_ONCE: usize = 500;
 
-async fn with_rules(tx: &mut dyn Transaction, mut groups: Vec<SecurityGroup>) -> Result<Vec<SecurityGroup>, Fail> {
+pub(super) async fn with_rules(
+    tx: &mut dyn Transaction,
+    mut groups: Vec<SecurityGroup>,
+) -> Result<Vec<SecurityGroup>, Fail> {
     let mut rules: BTreeMap<SecurityGroupId, Vec<SecurityGroupRule>> = BTreeMap::new();
     let ids: Vec<Value> = groups.iter().map(|group| Value::text(group.id)).collect();
     for some in ids.chunks(AT_ONCE) {

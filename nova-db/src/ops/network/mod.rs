@@ -1,23 +1,31 @@
 //! The books of the network.
 
 mod addresses;
+mod books;
+mod concerned;
 mod floating;
 mod groups;
+pub(in crate::ops) mod hosts;
+mod join;
 mod networks;
 mod ports;
 mod query;
 mod routers;
+mod segments;
 mod subnets;
 mod usage;
+
+pub(super) use join::Joiner;
 
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use nova_core::ids::{
-    FloatingIpId, NetworkId, PortId, ProjectId, RouterId, SecurityGroupId, SecurityGroupRuleId, SubnetId,
+    FloatingIpId, HostName, NetworkId, PortId, ProjectId, RouterId, SecurityGroupId, SecurityGroupRuleId, SubnetId,
 };
 use nova_core::network::{
-    FloatingIp, Network, NetworkProblem, NetworkResource, Port, Router, SecurityGroup, SecurityGroupRule, Subnet,
+    FloatingIp, Network, NetworkProblem, NetworkResource, Port, PortStatus, Router, SecurityGroup, SecurityGroupRule,
+    Subnet,
 };
 
 use super::{RowStore, conflict, need, replace};
@@ -25,7 +33,7 @@ use crate::rows::{Backend, Fail, Lock, Record, Transaction, Value};
 use crate::{
     FloatingIpField, FloatingTarget, GatewayChange, InterfaceRef, ListQuery, NetworkAccount, NetworkField,
     NetworkStore, NewFloatingIp, NewInterface, NewPort, PortChange, PortQuery, RouterField, RuleField,
-    SecurityGroupField, StoreError, SubnetField,
+    SecurityGroupField, SegmentRange, StoreError, SubnetField,
 };
 
 type Answer<T> = Result<T, StoreError>;
@@ -50,6 +58,19 @@ async fn write_over<R: Record>(tx: &mut dyn Transaction, record: &R, read: u64, 
 impl<B: Backend> NetworkStore for RowStore<B> {
     async fn create_network(&self, network: Network, limit: Option<u64>) -> Answer<Network> {
         self.write((network, limit), |tx, (network, limit)| Box::pin(networks::create(tx, network, *limit))).await
+    }
+    async fn create_network_in(
+        &self,
+        network: Network,
+        ranges: Vec<SegmentRange>,
+        draw: u64,
+        limit: Option<u64>,
+    ) -> Answer<Network> {
+        let input = (network, ranges, draw, limit);
+        self.write(input, |tx, (network, ranges, draw, limit)| {
+            Box::pin(networks::create_in(tx, network, ranges, *draw, *limit))
+        })
+        .await
     }
     async fn get_network(&self, id: NetworkId) -> Answer<Network> {
         self.read(&id, |tx, id| Box::pin(get(tx, *id))).await
@@ -82,6 +103,9 @@ impl<B: Backend> NetworkStore for RowStore<B> {
     }
 
     async fn create_ports(&self, new: Vec<NewPort>) -> Answer<Vec<Port>> {
+        if self.backend.joins() {
+            return self.joiner.create(&self.backend, new).await;
+        }
         self.write(new, |tx, new| Box::pin(ports::create_all(tx, new))).await
     }
     async fn get_port(&self, id: PortId) -> Answer<Port> {
@@ -94,7 +118,17 @@ impl<B: Backend> NetworkStore for RowStore<B> {
         self.write(change, |tx, change| Box::pin(ports::update(tx, change))).await
     }
     async fn delete_port(&self, id: PortId) -> Answer<Port> {
+        if self.backend.joins() {
+            return self.joiner.delete(&self.backend, id).await;
+        }
         self.write(id, |tx, id| Box::pin(ports::delete(tx, *id))).await
+    }
+    async fn set_port_statuses(&self, host: &HostName, statuses: &BTreeMap<PortId, PortStatus>) -> Answer<Vec<Port>> {
+        if statuses.is_empty() {
+            return Ok(Vec::new());
+        }
+        let input = (host.clone(), statuses.clone());
+        self.write(input, |tx, (host, statuses)| Box::pin(ports::set_statuses(tx, host, statuses))).await
     }
 
     async fn create_floating_ip(&self, new: NewFloatingIp) -> Answer<FloatingIp> {
@@ -159,6 +193,9 @@ impl<B: Backend> NetworkStore for RowStore<B> {
     async fn list_security_groups(&self, query: &ListQuery<SecurityGroupField>) -> Answer<Vec<SecurityGroup>> {
         self.read(query, |tx, query| Box::pin(groups::list_groups(tx, query))).await
     }
+    async fn list_bare_security_groups(&self, query: &ListQuery<SecurityGroupField>) -> Answer<Vec<SecurityGroup>> {
+        self.read(query, |tx, query| Box::pin(query::own(tx, query))).await
+    }
     async fn update_security_group(&self, group: SecurityGroup) -> Answer<SecurityGroup> {
         self.write(group, |tx, group| Box::pin(groups::update(tx, group))).await
     }
@@ -195,5 +232,8 @@ impl<B: Backend> NetworkStore for RowStore<B> {
     }
     async fn count_addresses(&self, subnet: SubnetId) -> Answer<(u128, u64)> {
         self.read(&subnet, |tx, subnet| Box::pin(addresses::count(tx, *subnet))).await
+    }
+    async fn free_lost_addresses(&self, subnet: SubnetId) -> Answer<Vec<String>> {
+        self.write(subnet, |tx, subnet| Box::pin(addresses::free_lost(tx, *subnet))).await
     }
 }

@@ -4,15 +4,37 @@ use nova_core::ids::{NetworkId, ProjectId};
 use nova_core::network::{FloatingIp, Network, NetworkProblem, NetworkResource, Port, ROUTER_GATEWAY, Subnet};
 
 use super::super::{add, conflict, list, need, not_found, remove_existing, replace_or_race};
-use super::{addresses, usage, write_over};
+use super::{addresses, segments, usage, write_over};
 use crate::records::of_network;
 use crate::rows::{Condition, Fail, Lock, Record, Select, Transaction, Value};
+use crate::{Kind, SegmentRange, StoreError};
 
 pub(super) async fn create(tx: &mut dyn Transaction, network: &Network, limit: Option<u64>) -> Result<Network, Fail> {
     usage::charge(tx, &network.project_id, NetworkResource::Network, 1, limit).await?;
     let network = Network { generation: 1, ..network.clone() };
+    segments::take(tx, &network).await?;
     add(tx, &network).await?;
     Ok(network)
+}
+
+/// With a tag or identifier of these ranges.
+pub(super) async fn create_in(
+    tx: &mut dyn Transaction,
+    network: &Network,
+    ranges: &[SegmentRange],
+    draw: u64,
+    limit: Option<u64>,
+) -> Result<Network, Fail> {
+    let network_type = network.network_type.as_deref().unwrap_or_default();
+    let (physical_network, number) = segments::free_one(tx, network_type, ranges, draw).await?;
+    let network = Network { physical_network, segmentation_id: Some(number), ..network.clone() };
+    create(tx, &network, limit).await.map_err(|fail| match fail {
+        // Somebody was given it in this moment: there may be others.
+        Fail::Store(StoreError::Network(NetworkProblem::VlanInUse { .. } | NetworkProblem::TunnelInUse { .. })) => {
+            Fail::Raced { kind: Kind::Network, id: network.id.to_string() }
+        }
+        other => other,
+    })
 }
 
 /// The network, if the one who asks may put something on it: it is theirs, or shared.
@@ -43,7 +65,13 @@ pub(super) async fn update(tx: &mut dyn Transaction, network: &Network) -> Resul
     if old.generation != network.generation {
         return Err(conflict::<Network>(&key));
     }
-    let next = Network { generation: old.generation + 1, ..network.clone() };
+    let next = Network {
+        network_type: old.record.network_type.clone(),
+        physical_network: old.record.physical_network.clone(),
+        segmentation_id: old.record.segmentation_id,
+        generation: old.generation + 1,
+        ..network.clone()
+    };
     write_over(tx, &next, old.generation, key).await?;
     if old.record.external && !next.external && is_outer_for_someone(tx, next.id).await? {
         return Err(NetworkProblem::ExternalInUse { network: next.id }.into());
@@ -100,6 +128,7 @@ pub(super) async fn delete(tx: &mut dyn Transaction, id: NetworkId) -> Result<Ne
         usage::refund(tx, &subnet.project_id, NetworkResource::Subnet, 1).await?;
     }
     remove_existing::<Network>(tx, &[Value::text(id)]).await?;
+    segments::give_back(tx, id).await?;
     usage::refund(tx, &network.project_id, NetworkResource::Network, 1).await?;
     Ok(network)
 }

@@ -1,10 +1,16 @@
 //! Ports.
 
-use std::collections::BTreeMap;
+mod many;
+
+pub(super) use many::delete as delete_all;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use nova_core::ids::{PortId, ProjectId, SecurityGroupId, SubnetId};
-use nova_core::network::{FixedIp, IpVersion, Network, NetworkProblem, NetworkResource, Port, SecurityGroup, Subnet};
+use nova_core::ids::{HostName, NetworkId, PortId, ProjectId, SecurityGroupId, SubnetId};
+use nova_core::network::{
+    FixedIp, IpVersion, Network, NetworkProblem, NetworkResource, Port, PortStatus, SecurityGroup, Subnet,
+};
 
 use super::super::{add, add_all, conflict, find, list, need, remove_existing};
 use super::{addresses, floating, networks, usage, write_over};
@@ -12,13 +18,12 @@ use crate::records::{PortGroup, of_network};
 use crate::rows::{Condition, Fail, Lock, Record, Select, Transaction, Value};
 use crate::{FixedIpRequest, Kind, NewPort, PortChange};
 
-/// All or none. Of projects, the first comes first, so that two such calls wait for each other in one order.
+/// All or none.
 pub(super) async fn create_all(tx: &mut dyn Transaction, new: &[NewPort]) -> Result<Vec<Port>, Fail> {
-    let mut ports = Vec::with_capacity(new.len());
-    for new in new {
-        ports.push(create(tx, new).await?);
+    match new {
+        [one] => Ok(vec![create(tx, one).await?]),
+        several => many::create(tx, several).await,
     }
-    Ok(ports)
 }
 
 /// A port with its addresses. What others wait for comes as late as can be.
@@ -26,10 +31,7 @@ pub(super) async fn create(tx: &mut dyn Transaction, new: &NewPort) -> Result<Po
     let network = networks::usable_by(tx, new.port.network_id, new.asked_by.as_ref()).await?;
     let subnets = subnets_of(tx, &network).await?;
     let mut port = Port { generation: 1, fixed_ips: Vec::new(), ..new.port.clone() };
-    let wanted = match &new.fixed_ips {
-        Some(requests) => resolve(&network, &subnets, &port, requests)?,
-        None => usual(&subnets),
-    };
+    let wanted = wanted(&network, &subnets, new)?;
     if wanted.is_empty() {
         // Whoever takes an address is seen by those who remove the network; others have to show themselves.
         networks::hold(tx, network.id).await?;
@@ -40,6 +42,14 @@ pub(super) async fn create(tx: &mut dyn Transaction, new: &NewPort) -> Result<Po
     insert(tx, &port).await?;
     link(tx, port.id, &port.security_groups).await?;
     Ok(port)
+}
+
+/// What the port is to have.
+fn wanted(network: &Network, subnets: &[Subnet], new: &NewPort) -> Result<Vec<Wanted>, Fail> {
+    match &new.fixed_ips {
+        Some(requests) => resolve(network, subnets, &new.port, requests),
+        None => Ok(usual(subnets)),
+    }
 }
 
 async fn subnets_of(tx: &mut dyn Transaction, network: &Network) -> Result<Vec<Subnet>, Fail> {
@@ -144,25 +154,37 @@ async fn take_one(
             return Ok(FixedIp { subnet_id: subnet.id, ip_address });
         }
     }
-    for subnet in &wanted.from {
-        // It was removed in this moment: what there is now is another question.
-        if find::<Subnet>(tx, &[Value::text(subnet.id)], Lock::None).await?.is_none() {
-            return Err(Fail::Raced { kind: Kind::Subnet, id: subnet.id.to_string() });
+    Err(exhausted(tx, network.id, &wanted.from).await)
+}
+
+/// There is no address left; or a subnet was removed in this moment, and what there is now is another question.
+async fn exhausted(tx: &mut dyn Transaction, network: NetworkId, from: &[Subnet]) -> Fail {
+    for subnet in from {
+        match find::<Subnet>(tx, &[Value::text(subnet.id)], Lock::None).await {
+            Ok(Some(_)) => {}
+            Ok(None) => return Fail::Raced { kind: Kind::Subnet, id: subnet.id.to_string() },
+            Err(fail) => return fail,
         }
     }
-    Err(NetworkProblem::Exhausted { network: network.id }.into())
+    NetworkProblem::Exhausted { network }.into()
 }
 
 /// Are its groups there, and its project's? The project's count of ports is held by now, which is what keeps groups from
 /// being removed.
 async fn check_groups(tx: &mut dyn Transaction, port: &Port) -> Result<(), Fail> {
-    if port.security_groups.is_empty() {
+    check_groups_of(tx, std::slice::from_ref(port)).await
+}
+
+async fn check_groups_of(tx: &mut dyn Transaction, ports: &[Port]) -> Result<(), Fail> {
+    let ids: BTreeSet<SecurityGroupId> = ports.iter().flat_map(|port| port.security_groups.iter().copied()).collect();
+    if ids.is_empty() {
         return Ok(());
     }
-    let ids = port.security_groups.iter().map(Value::text).collect();
-    let groups: Vec<SecurityGroup> = list(tx, &Select::new(Condition::In("id", ids))).await?;
-    for id in &port.security_groups {
-        if !groups.iter().any(|group| group.id == *id && group.project_id == port.project_id) {
+    let groups: Vec<SecurityGroup> =
+        list(tx, &Select::new(Condition::In("id", ids.iter().map(Value::text).collect()))).await?;
+    let project: BTreeMap<_, _> = groups.iter().map(|group| (group.id, &group.project_id)).collect();
+    for port in ports {
+        if let Some(id) = port.security_groups.iter().find(|id| project.get(*id) != Some(&&port.project_id)) {
             return Err(NetworkProblem::NoSuchGroup { group: *id }.into());
         }
     }
@@ -209,6 +231,26 @@ pub(super) async fn update(tx: &mut dyn Transaction, change: &PortChange) -> Res
         other => other,
     })?;
     Ok(next)
+}
+
+/// In the order of their ids, so that two such calls wait for each other in one order.
+pub(super) async fn set_statuses(
+    tx: &mut dyn Transaction,
+    host: &HostName,
+    statuses: &BTreeMap<PortId, PortStatus>,
+) -> Result<Vec<Port>, Fail> {
+    let mut changed = Vec::new();
+    for (id, status) in statuses {
+        let key = [Value::text(id)];
+        let Some(found) = find::<Port>(tx, &key, Lock::ForUpdate).await? else { continue };
+        if found.record.status == *status || found.record.host.as_ref() != Some(host) {
+            continue;
+        }
+        let port = Port { status: *status, generation: found.generation + 1, ..found.record };
+        write_over(tx, &port, found.generation, key).await?;
+        changed.push(port);
+    }
+    Ok(changed)
 }
 
 async fn hold_project(tx: &mut dyn Transaction, project: &ProjectId) -> Result<(), Fail> {

@@ -1,8 +1,10 @@
 //! Routers.
 
+use std::net::IpAddr;
+
 use nova_core::ids::{PortId, RouterId, SubnetId};
 use nova_core::network::{
-    Gateway, NetworkProblem, NetworkResource, Port, ROUTER_GATEWAY, ROUTER_INTERFACE, Router, Subnet,
+    Gateway, Network, NetworkProblem, NetworkResource, Port, ROUTER_GATEWAY, ROUTER_INTERFACE, Router, Subnet,
 };
 
 use super::super::{add, conflict, list, need, remove_existing, replace_or_race};
@@ -121,7 +123,10 @@ pub(super) async fn add_interface(tx: &mut dyn Transaction, id: RouterId, new: &
                 return Err(NetworkProblem::NoGatewayForInterface { subnet: subnet.id }.into());
             };
             check_subnet(tx, &router, &subnet).await?;
+            check_implicit(tx, &subnet, gateway).await?;
             let mut new = NewPort::clone(port);
+            // Whoever reads the books believes an interface only if it is the router's project's.
+            new.port.project_id = router.project_id;
             new.port.network_id = subnet.network_id;
             new.port.device_id = id.to_string();
             new.port.device_owner = ROUTER_INTERFACE.to_owned();
@@ -136,8 +141,12 @@ pub(super) async fn add_interface(tx: &mut dyn Transaction, id: RouterId, new: &
 /// A port that is there becomes an interface.
 async fn adopt(tx: &mut dyn Transaction, router: &Router, id: PortId) -> Result<Port, Fail> {
     let Found { record: mut port, generation } = need::<Port>(tx, &[Value::text(id)], Lock::ForUpdate).await?;
-    if !port.device_id.is_empty() {
-        return Err(NetworkProblem::PortInUse { port: id, device: port.device_id }.into());
+    if !port.device_id.is_empty() || !port.device_owner.is_empty() {
+        let device = if port.device_id.is_empty() { port.device_owner } else { port.device_id };
+        return Err(NetworkProblem::PortInUse { port: id, device }.into());
+    }
+    if port.project_id != router.project_id {
+        return Err(NetworkProblem::PortOfOther { port: id, router: router.id }.into());
     }
     if port.fixed_ips.is_empty() {
         return Err(NetworkProblem::NoFixedIp { port: id }.into());
@@ -145,12 +154,22 @@ async fn adopt(tx: &mut dyn Transaction, router: &Router, id: PortId) -> Result<
     for fixed in &port.fixed_ips {
         let subnet: Subnet = get(tx, fixed.subnet_id).await?;
         check_subnet(tx, router, &subnet).await?;
+        check_implicit(tx, &subnet, fixed.ip_address).await?;
     }
     port.device_id = router.id.to_string();
     port.device_owner = ROUTER_INTERFACE.to_owned();
     port.generation = generation + 1;
     replace_or_race(tx, &port, generation).await?;
     Ok(port)
+}
+
+/// The gateway of a flat network with DHCP is there without a router: nobody else has its address.
+async fn check_implicit(tx: &mut dyn Transaction, subnet: &Subnet, address: IpAddr) -> Result<(), Fail> {
+    let network: Network = get(tx, subnet.network_id).await?;
+    if network.network_type.as_deref() == Some("flat_dhcp") && subnet.gateway_ip == Some(address) {
+        return Err(NetworkProblem::AddressInUse { network: network.id, address }.into());
+    }
+    Ok(())
 }
 
 /// A router is on a subnet once, and no address is on two sides of it.

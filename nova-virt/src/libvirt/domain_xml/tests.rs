@@ -30,13 +30,24 @@ fn without_interfaces_there_is_no_network_card() {
     assert!(!xml.contains("<interface"));
     let nic = InterfaceSpec {
         mac_address: "fa:16:3e:00:00:01".into(),
-        bridge: "br0".into(),
+        bridge: Some("br0".into()),
         tap_name: "tap1".into(),
         mtu: Some(1450),
     };
     let guest = GuestSpec { interfaces: vec![nic], ..guest_spec(1) };
     let xml = domain(&guest, &files(), &options()).unwrap();
     assert!(xml.contains("<mac address=\"fa:16:3e:00:00:01\"/>") && xml.contains("<mtu size=\"1450\"/>"), "{xml}");
+}
+
+#[test]
+fn an_interface_alone_is_what_the_guest_would_have() {
+    let nic =
+        InterfaceSpec { mac_address: "fa:16:3e:00:00:01".into(), bridge: None, tap_name: "tap1".into(), mtu: None };
+    let expected = "<interface type=\"ethernet\"><mac address=\"fa:16:3e:00:00:01\"/><target dev=\"tap1\"/>\
+                    <model type=\"virtio\"/><rom enabled=\"no\"/></interface>";
+    assert_eq!(interface_alone(&nic).unwrap(), expected);
+    let hostile = interface_of("'/><x a=\"").unwrap();
+    assert!(!hostile.contains("<x"), "{hostile}");
 }
 
 #[test]

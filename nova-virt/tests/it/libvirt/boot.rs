@@ -5,8 +5,8 @@ use std::time::Duration;
 use nova_core::ids::InstanceId;
 use nova_virt::testing::guest_spec;
 use nova_virt::{
-    ConfigDrive, DiskFormat, DiskRole, DiskSource, DiskSpec, GuestSpec, Hypervisor, LibvirtHypervisor, LibvirtOptions,
-    RebootKind,
+    ConfigDrive, DiskFormat, DiskRole, DiskSource, DiskSpec, GuestSpec, Hypervisor, InterfaceSpec, LibvirtHypervisor,
+    LibvirtOptions, RebootKind,
 };
 
 use super::{PATIENCE, ROOM, folder, options, uri};
@@ -61,6 +61,20 @@ async fn an_image_boots_to_its_login_banner() {
     assert!(log.contains("user data ran on booted"), "{log}");
     assert!(log.contains("disk vda bytes=1073741824"), "{log}");
     assert!(log.contains("boots=1"), "{log}");
+
+    // A guest that listens lets an interface go.
+    let nic = InterfaceSpec {
+        mac_address: "fa:16:3e:04:01:01".into(),
+        bridge: None,
+        tap_name: "tapvirt401-1".into(),
+        mtu: None,
+    };
+    for _ in 0..2 {
+        hypervisor.attach_interface(id, &nic).await.unwrap();
+        assert_eq!(hypervisor.interfaces(id).await.unwrap(), [nic.mac_address.as_str()]);
+        hypervisor.detach_interface(id, &nic.mac_address).await.unwrap();
+        assert!(hypervisor.interfaces(id).await.unwrap().is_empty());
+    }
 
     hypervisor.reboot(id, RebootKind::Soft).await.unwrap();
     let log = console(&hypervisor, id, "boots=2", 1).await;

@@ -1,10 +1,13 @@
 //! What only a hypervisor with files and neighbours can do.
 
+use std::time::Duration;
+
 use nova_core::state::PowerState;
 use nova_core::topology::{PlacedCell, Placement};
 use nova_virt::testing::{guest_spec, instance_id};
 use nova_virt::{
-    DiskFormat, DiskRole, DiskSource, DiskSpec, ErrorKind, GuestEventKind, GuestSpec, Hypervisor, LibvirtHypervisor,
+    DiskFormat, DiskRole, DiskSource, DiskSpec, ErrorKind, GuestEventKind, GuestSpec, Hypervisor, InterfaceSpec,
+    LibvirtHypervisor, LibvirtOptions, RebootKind,
 };
 
 use super::{folder, open, options, qemu_pid, run, uri, wait_for};
@@ -161,5 +164,34 @@ async fn a_pinned_guest_runs_on_its_cpu() {
     }
     let xml = run("virsh", &["-c", &uri(), "dumpxml", &id.to_string()]);
     assert!(xml.contains(&format!("<vcpupin vcpu='0' cpuset='{cpu}'/>")), "{xml}");
+    hypervisor.destroy(id).await.unwrap();
+}
+
+/// A running guest without an operating system lets nothing go: its owner is told, and it is gone with the next start.
+#[tokio::test]
+#[ignore = "needs NOVA_TEST_LIBVIRT_URI"]
+async fn an_interface_that_is_not_let_go_goes_with_the_next_start() {
+    let (_, (folder, _room)) = open().await;
+    let detach_wait = Duration::from_secs(1);
+    let hypervisor = LibvirtHypervisor::new(LibvirtOptions { detach_wait, ..options(uri(), folder.path()) }).unwrap();
+    let guest = guest_spec(0x210);
+    let id = guest.instance;
+    hypervisor.destroy(id).await.unwrap();
+    hypervisor.spawn(&guest).await.unwrap();
+    let nic = InterfaceSpec {
+        mac_address: "fa:16:3e:02:10:01".into(),
+        bridge: None,
+        tap_name: "tapvirt210-1".into(),
+        mtu: None,
+    };
+    hypervisor.attach_interface(id, &nic).await.unwrap();
+    for _ in 0..2 {
+        let error = hypervisor.detach_interface(id, &nic.mac_address).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut, "{error:?}");
+    }
+    assert_eq!(hypervisor.interfaces(id).await.unwrap(), [nic.mac_address.as_str()]);
+    hypervisor.reboot(id, RebootKind::Hard).await.unwrap();
+    assert!(hypervisor.interfaces(id).await.unwrap().is_empty());
+    hypervisor.detach_interface(id, &nic.mac_address).await.unwrap();
     hypervisor.destroy(id).await.unwrap();
 }

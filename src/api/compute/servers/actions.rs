@@ -7,7 +7,7 @@ use nova_core::context::RequestContext;
 use nova_core::ids::{InstanceId, RequestId};
 use nova_core::instance::Instance;
 use nova_core::state::{Action, HostRule, Refusal, decide, rule};
-use nova_core::task::Work;
+use nova_core::task::{Task, Work};
 use nova_db::{ServiceQuery, StoreError, TaskStart};
 use serde_json::Value;
 
@@ -83,11 +83,11 @@ fn reboot_type(body: &Value, lenient: bool) -> Result<bool, ApiError> {
 
 impl ComputeApi {
     /// Begins an action on the request's server: looked up, allowed, decided, written, announced. What is accepted
-    /// already (a second delete) counts as success.
+    /// already (a second delete) counts as success, and begins no task.
     ///
     /// # Errors
     /// 404 for what the caller may not know of, 403, and 409 in a state that forbids it.
-    pub(crate) async fn begin(&self, request: &Request, start: Start) -> Result<(), ApiError> {
+    pub(crate) async fn begin(&self, request: &Request, start: Start) -> Result<Option<Task>, ApiError> {
         let context = request.context()?;
         let id = request.param("id");
         for _ in 0..ATTEMPTS {
@@ -97,7 +97,7 @@ impl ComputeApi {
             let situation = instance.situation(context.is_admin(), host_up, request.version.0);
             let transition = match decide(start.action, &situation) {
                 Ok(transition) => transition,
-                Err(Refusal::AlreadyDeleting) => return Ok(()),
+                Err(Refusal::AlreadyDeleting) => return Ok(None),
                 Err(refusal) => return Err(refused(&refusal, id)),
             };
             let context = &self.own_request(request, context, instance.id).await?;
@@ -106,12 +106,12 @@ impl ComputeApi {
             instance.updated_at = now;
             let task =
                 self.new_task(context, instance.id, start.work.clone(), self.options.get().operation_timeout, now);
-            let task_id = task.id;
+            let begun = task.clone();
             let action = action_record(context, instance.id, start.action, now);
             match self.store.start_task(TaskStart { instance, action, task, supersede: start.supersede }).await {
                 Ok(_) => {
-                    self.start_tasks(context, &[task_id]).await;
-                    return Ok(());
+                    self.start_tasks(context, &[begun.id]).await;
+                    return Ok(Some(begun));
                 }
                 // Someone else was faster: look again.
                 Err(StoreError::Conflict { .. }) => {}

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use nova_core::network::{RequestedInterface, RequestedNetworks};
 use serde_json::Value;
 
 use super::fields::{self, Addresses};
@@ -23,8 +24,8 @@ pub struct CreateBody {
     pub admin_pass: Option<String>,
     /// Labels.
     pub metadata: BTreeMap<String, String>,
-    /// What networks are asked for by id; empty for `none`, `auto` and nothing.
-    pub networks: Vec<NetworkRequest>,
+    /// What interfaces are asked for.
+    pub networks: RequestedNetworks,
     /// AUTO.
     pub auto_disk_config: bool,
     /// Addresses for display.
@@ -63,15 +64,6 @@ pub struct CreateBody {
     pub trusted_certificates: bool,
     /// `os:scheduler_hints`.
     pub hints: BTreeMap<String, Value>,
-}
-
-/// One network of a create request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NetworkRequest {
-    /// By the network's id.
-    Network(String),
-    /// By a port's id.
-    Port(String),
 }
 
 /// Reads the body. `lenient` is the `/v2` mode: unknown keys are let through, blanks around names are cut off.
@@ -201,34 +193,49 @@ fn security_groups(server: &mut Fields<'_>, lenient: bool) -> Result<Option<Vec<
     Ok(Some(names.into_iter().collect()))
 }
 
-/// `networks`: a list, from 2.37 on also `auto` or `none`, and then it must be there.
-fn networks(server: &mut Fields<'_>, version: Microversion) -> Result<Vec<NetworkRequest>, ApiError> {
+/// `networks`: a list, from 2.37 on also `auto` or `none`, and then it must be there. An empty list says nothing.
+fn networks(server: &mut Fields<'_>, version: Microversion) -> Result<RequestedNetworks, ApiError> {
     let value = if version.at_least(37) { Some(server.required("networks")?) } else { server.get("networks") };
-    let Some(value) = value else { return Ok(Vec::new()) };
     match value {
-        Value::String(word) if version.at_least(37) && matches!(word.as_str(), "auto" | "none") => Ok(Vec::new()),
-        Value::Array(list) => list.iter().map(|item| network(item, version)).collect(),
-        _ => Err(invalid("networks", value, "it is not valid under any of the given schemas")),
+        None => Ok(RequestedNetworks::Unsaid),
+        Some(Value::String(word)) if version.at_least(37) && word == "auto" => Ok(RequestedNetworks::Auto),
+        Some(Value::String(word)) if version.at_least(37) && word == "none" => Ok(RequestedNetworks::Nothing),
+        Some(Value::Array(list)) if list.is_empty() => Ok(RequestedNetworks::Unsaid),
+        Some(Value::Array(list)) => {
+            list.iter().map(|item| network(item, version)).collect::<Result<_, _>>().map(RequestedNetworks::These)
+        }
+        Some(value) => Err(invalid("networks", value, "it is not valid under any of the given schemas")),
     }
 }
 
-fn network(item: &Value, version: Microversion) -> Result<NetworkRequest, ApiError> {
+fn network(item: &Value, version: Microversion) -> Result<RequestedInterface, ApiError> {
     let mut network = Fields::of("networks", item, false)?;
     let port = network.nullable_text("port", Text::new(0, usize::MAX))?.flatten();
     let uuid = network.text("uuid", Text::new(0, usize::MAX))?;
-    fields::ip_address(&mut network, "fixed_ip")?;
-    if version.0 == 32 || (33..=36).contains(&version.0) || version.at_least(42) {
-        let _ = network.get("tag").map(|tag| fields::tag("tag", tag)).transpose()?;
+    let mut wanted =
+        RequestedInterface { fixed_ip: fields::ip_address(&mut network, "fixed_ip")?, ..Default::default() };
+    if (32..=36).contains(&version.0) || version.at_least(42) {
+        wanted.tag = network.get("tag").map(|tag| fields::tag("tag", tag)).transpose()?;
     }
     network.finish()?;
     match (port, uuid) {
-        (Some(port), _) if fields::is_uuid(port) => Ok(NetworkRequest::Port(port.to_owned())),
-        (Some(_), _) => Err(invalid("networks", item, "port is not a 'uuid'")),
-        (None, Some(uuid)) if fields::is_uuid(uuid) => Ok(NetworkRequest::Network(uuid.to_owned())),
-        (None, Some(uuid)) => {
-            let text = format!("Bad networks format: network uuid is not in proper format ({uuid})");
-            Err(ApiError::bad_request(text))
+        (Some(port), _) => {
+            let id = port.parse().map_err(|_| invalid("networks", item, format_args!("'{port}' is not a 'uuid'")))?;
+            if let Some(address) = wanted.fixed_ip {
+                return Err(ApiError::BadRequest(format!(
+                    "Specified Fixed IP '{address}' cannot be used with port '{id}': the two cannot be specified together."
+                )));
+            }
+            wanted.port_id = Some(id);
         }
-        (None, None) => Err(ApiError::bad_request("Bad network format: missing 'uuid'")),
+        (None, Some(uuid)) => {
+            let wrong = |_| {
+                let shown: String = uuid.chars().take(255).collect();
+                ApiError::BadRequest(format!("Bad networks format: network uuid is not in proper format ({shown})"))
+            };
+            wanted.network_id = Some(uuid.parse().map_err(wrong)?);
+        }
+        (None, None) => return Err(ApiError::bad_request("Bad network format: missing 'uuid'")),
     }
+    Ok(wanted)
 }

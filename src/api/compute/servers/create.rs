@@ -13,7 +13,7 @@ use nova_core::instance::{Instance, sanitize_hostname};
 use nova_core::quota::QuotaExceeded;
 use nova_core::request::{FlavorWish, ImageWish, Purpose, RequestSpec};
 use nova_core::state::{Action, PowerState, States};
-use nova_core::task::{Task, Work};
+use nova_core::task::{BuildNetworks, Task, Work};
 use nova_db::{JoinGroup, Kind, NewInstance, NewInstances, StoreError};
 use serde_json::json;
 
@@ -96,7 +96,7 @@ struct Made {
 impl Intent<'_> {
     /// Writes as many servers as quota allows, at most `max_count`, at least `min_count`.
     async fn write(&self) -> Result<Made, ApiError> {
-        let mut count = self.body.max_count;
+        let mut count = self.resolved.most;
         let mut context = self.context.clone();
         loop {
             let new = self.plan(&context, count);
@@ -207,6 +207,10 @@ impl Intent<'_> {
             selection: None,
             admin_password: Some(self.password.to_owned()),
             keys: key.into_iter().collect(),
+            networks: BuildNetworks {
+                requested: self.body.networks.clone(),
+                security_groups: self.body.security_groups.clone().unwrap_or_default(),
+            },
         };
         self.api.new_task(context, instance.id, work, self.api.options.get().instance_build_timeout, now)
     }

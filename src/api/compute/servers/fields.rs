@@ -94,11 +94,11 @@ pub fn addresses(fields: &mut Fields<'_>) -> Result<Addresses, ApiError> {
     Ok(Addresses { v4: v4.transpose()?.map(|a| a.to_string()), v6: v6.transpose()?.map(|a| a.to_string()) })
 }
 
-/// An address of either family, looked at and forgotten.
-pub fn ip_address(fields: &mut Fields<'_>, key: &'static str) -> Result<(), ApiError> {
-    let Some(value) = fields.get(key) else { return Ok(()) };
+/// An address of either family.
+pub fn ip_address(fields: &mut Fields<'_>, key: &'static str) -> Result<Option<IpAddr>, ApiError> {
+    let Some(value) = fields.get(key) else { return Ok(None) };
     match value.as_str().map(str::parse::<IpAddr>) {
-        Some(Ok(_)) => Ok(()),
+        Some(Ok(address)) => Ok(Some(address)),
         _ => Err(invalid(key, value, format_args!("'{}' is not a 'ipv4' or 'ipv6'", Shown(value)))),
     }
 }

@@ -1,6 +1,8 @@
 //! Which servers a list shows (nova/api/openstack/compute/servers.py, `_get_servers`): what the store can select by, and
 //! what is looked at afterwards.
 
+use std::net::IpAddr;
+
 use nova_core::context::RequestContext;
 use nova_core::ids::{FlavorId, HostName, InstanceId, ProjectId, UserId};
 use nova_core::instance::Instance;
@@ -9,6 +11,7 @@ use nova_db::{Deleted, InstanceQuery};
 use regex::{Regex, RegexBuilder};
 
 use super::list::parse_time;
+use super::networks::ServerNetworks;
 use crate::api::validate::known_query;
 use crate::api::{ApiError, Microversion, Query, Request, parse_bool, policy};
 
@@ -69,11 +72,36 @@ const JOINED: &[&str] = &[
 
 type Predicate = Box<dyn Fn(&Instance) -> bool + Send + Sync>;
 
+/// `ip` and `ip6`: patterns that a fixed address begins with (nova/compute/api.py, `_ip_filter`).
+pub(super) struct AddressFilter {
+    v4: Option<Regex>,
+    v6: Option<Regex>,
+}
+
+impl AddressFilter {
+    fn read(asked: &Asked<'_>) -> Result<Option<Self>, ApiError> {
+        let read = |key| asked.get(key).map(|text| pattern(key, &format!("^(?:{text})"))).transpose();
+        let (v4, v6) = (read("ip")?, read("ip6")?);
+        Ok((v4.is_some() || v6.is_some()).then_some(Self { v4, v6 }))
+    }
+
+    /// Does one of the server's addresses fit?
+    pub fn accept(&self, networks: &ServerNetworks) -> bool {
+        let fits = |address: &IpAddr| {
+            let pattern = if address.is_ipv4() { &self.v4 } else { &self.v6 };
+            pattern.as_ref().is_some_and(|pattern| pattern.is_match(&address.to_string()))
+        };
+        networks.vifs.iter().flat_map(|vif| &vif.addresses).any(|held| fits(&held.address))
+    }
+}
+
 /// What a list shows.
 pub(super) struct Filters {
     /// For the store; without order and page.
     pub query: InstanceQuery,
     predicates: Vec<Predicate>,
+    /// By their addresses, which are looked up for those that pass the rest.
+    pub addresses: Option<AddressFilter>,
     /// Nothing can match.
     pub nothing: bool,
 }
@@ -86,7 +114,7 @@ impl Filters {
 
     /// Does the store's answer need no second look?
     pub fn exact(&self) -> bool {
-        self.predicates.is_empty()
+        self.predicates.is_empty() && self.addresses.is_none()
     }
 
     /// Reads the query as this caller may use it. Filters that are not for them are passed over, as in Nova.
@@ -101,7 +129,8 @@ impl Filters {
         check_forms(&request.query)?;
         let admin = policy::allows("os_compute_api:servers:allow_all_filters", context, policy::Target::default());
         let asked = Asked { query: &request.query, version, admin };
-        let mut filters = Self { query: InstanceQuery::default(), predicates: Vec::new(), nothing: false };
+        let mut filters =
+            Self { query: InstanceQuery::default(), predicates: Vec::new(), addresses: None, nothing: false };
         asked.refuse_joined()?;
         filters.owner(&asked, context, all_tenants_rule)?;
         filters.states(&asked)?;
@@ -109,6 +138,7 @@ impl Filters {
         filters.deleted(&asked, context)?;
         filters.columns(&asked);
         filters.patterns(&asked)?;
+        filters.addresses = AddressFilter::read(&asked)?;
         filters.tags(&asked);
         Ok(filters)
     }
@@ -215,8 +245,6 @@ impl Filters {
         if let Some(locked) = asked.get("locked").map(|text| parse_bool(text).unwrap_or(false)) {
             self.predicates.push(Box::new(move |instance| instance.locked.is_some() == locked));
         }
-        // No server has an address yet.
-        self.nothing |= asked.get("ip").is_some() || asked.get("ip6").is_some();
     }
 
     /// Columns that Nova matches with a pattern.

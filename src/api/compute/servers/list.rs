@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::Servers;
 use super::filters::Filters;
+use super::networks::ServerNetworks;
 use super::show::Shown;
 use super::sorting::sorting;
 use super::view::{self, Place};
@@ -35,8 +36,11 @@ impl Servers {
         let (servers, limit) = self.page(&request, context, "os_compute_api:servers:detail:get_all_tenants").await?;
         let hosts = self.api.host_states(&request, context).await?;
         let hosts = hosts.as_ref();
-        let show =
-            |server| self.api.rendered(&request, context, server, Shown { place: Place::List, hosts, group: None });
+        let (networks, none) = (self.api.networks_of(context, &servers).await?, ServerNetworks::default());
+        let show = |server: &Instance| {
+            let networks = networks.get(&server.id).unwrap_or(&none);
+            self.api.rendered(&request, context, server, Shown { place: Place::List, hosts, group: None, networks })
+        };
         let shown = servers.iter().map(show).collect();
         Ok(answer(&request, "servers/detail", &servers, shown, limit))
     }
@@ -57,7 +61,7 @@ impl Servers {
         if filters.nothing || limit == 0 {
             return Ok((Vec::new(), limit));
         }
-        let servers = self.collect(filters, limit).await?;
+        let servers = self.collect(context, filters, limit).await?;
         Ok((servers, limit))
     }
 
@@ -75,7 +79,12 @@ impl Servers {
     }
 
     /// Reads on until the page is full: what the store cannot select by is looked at here.
-    async fn collect(&self, filters: Filters, limit: usize) -> Result<Vec<Instance>, ApiError> {
+    async fn collect(
+        &self,
+        context: &RequestContext,
+        filters: Filters,
+        limit: usize,
+    ) -> Result<Vec<Instance>, ApiError> {
         let mut servers = Vec::new();
         let mut query = filters.query.clone();
         query.limit = Some(if filters.exact() { limit } else { self.api.options.get().max_limit });
@@ -83,7 +92,12 @@ impl Servers {
             let batch = self.api.store.list_instances(&query).await?;
             let more = Some(batch.len()) == query.limit;
             query.after = batch.last().map(|server| server.id);
-            servers.extend(batch.into_iter().filter(|server| filters.accepts(server)));
+            let mut passed: Vec<Instance> = batch.into_iter().filter(|server| filters.accepts(server)).collect();
+            if let Some(addresses) = &filters.addresses {
+                let networks = self.api.networks_of(context, &passed).await?;
+                passed.retain(|server| networks.get(&server.id).is_some_and(|of| addresses.accept(of)));
+            }
+            servers.extend(passed);
             if servers.len() >= limit || !more {
                 servers.truncate(limit);
                 return Ok(servers);

@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `body`, `fields`, `mapping` | reading of bodies, as strict as Nova's schemas |
+//! | `networks` | what a create request asks of the network; addresses and groups of servers |
 //! | `resolve` | what a create request refers to |
 //! | `create` | the write of a create request |
 //! | `filters`, `list` | lists |
@@ -19,6 +20,7 @@ mod filters;
 mod ips;
 mod list;
 mod mapping;
+pub(super) mod networks;
 mod resolve;
 mod show;
 mod sorting;
@@ -26,6 +28,9 @@ mod update;
 pub mod view;
 
 use std::sync::Arc;
+
+pub(super) use actions::Start;
+pub use networks::ServerNetworks;
 
 use http::Method;
 use nova_core::context::RequestContext;

@@ -12,8 +12,9 @@ use nova_core::server_group::group_of_hints;
 use nova_core::topology::{self, GuestTopology};
 use nova_db::{ServiceQuery, StoreError};
 
-use super::body::{CreateBody, NetworkRequest};
+use super::body::CreateBody;
 use super::mapping::Mapping;
+use super::networks;
 use crate::api::compute::ComputeApi;
 use crate::api::{ApiError, policy};
 
@@ -34,6 +35,8 @@ pub struct Resolved {
     pub group: Option<ServerGroupId>,
     /// The NUMA cells, CPUs and pages that flavor and image ask for.
     pub topology: Option<GuestTopology>,
+    /// So many servers can have the interfaces that are asked for.
+    pub most: u32,
 }
 
 /// Where servers of a request may go.
@@ -56,7 +59,6 @@ pub struct Placement {
 pub async fn resolve(api: &ComputeApi, context: &RequestContext, body: &CreateBody) -> Result<Resolved, ApiError> {
     let placement = placement(api, context, body).await?;
     check_disks(body)?;
-    check_networks(body, context)?;
     let flavor = flavor(api, context, &body.flavor_ref).await?;
     check_root_disk(context, &flavor)?;
     check_limits(api, body)?;
@@ -66,7 +68,8 @@ pub async fn resolve(api: &ComputeApi, context: &RequestContext, body: &CreateBo
     let group = group(api, context, body).await?;
     let topology = topology::asked(&flavor.extra_specs, &image.properties, flavor.vcpus, flavor.memory_mb);
     let topology = topology.map_err(|error| ApiError::BadRequest(error.to_string()))?;
-    Ok(Resolved { flavor, image, keypair, placement, group, topology })
+    let most = networks::check(api, context, body).await?;
+    Ok(Resolved { flavor, image, keypair, placement, group, topology, most })
 }
 
 async fn flavor(api: &ComputeApi, context: &RequestContext, id: &str) -> Result<Flavor, ApiError> {
@@ -153,26 +156,6 @@ fn check_disks(body: &CreateBody) -> Result<(), ApiError> {
         return Err(ApiError::BadRequest(format!("{INVALID} {problem}")));
     }
     Ok(())
-}
-
-/// There is no network service: nothing that is asked for by id exists, and every server is in the group `default`.
-fn check_networks(body: &CreateBody, context: &RequestContext) -> Result<(), ApiError> {
-    match body.networks.first() {
-        Some(NetworkRequest::Network(id)) => {
-            return Err(ApiError::BadRequest(format!("Network {id} could not be found.")));
-        }
-        Some(NetworkRequest::Port(id)) => {
-            return Err(ApiError::BadRequest(format!("Port id {id} could not be found.")));
-        }
-        None => {}
-    }
-    let unknown = body.security_groups.iter().flatten().find(|name| name.as_str() != "default");
-    match unknown {
-        Some(name) => {
-            Err(ApiError::BadRequest(format!("Security group {name} not found for project {}.", context.project_id)))
-        }
-        None => Ok(()),
-    }
 }
 
 /// Limits of a single server.

@@ -11,6 +11,7 @@ use nova_core::instance::Instance;
 use nova_db::StoreError;
 use serde_json::{Value, json};
 
+use super::networks::ServerNetworks;
 use super::view::{self, Place, Sight, View};
 use super::{Servers, owner};
 use crate::api::compute::ComputeApi;
@@ -43,6 +44,8 @@ pub(super) struct Shown<'a> {
     pub(super) hosts: Option<&'a HostStates>,
     /// The server's group, where it is shown.
     pub(super) group: Option<ServerGroupId>,
+    /// Its interfaces and security groups.
+    pub(super) networks: &'a ServerNetworks,
 }
 
 impl ComputeApi {
@@ -51,7 +54,8 @@ impl ComputeApi {
         let context = request.context()?;
         let hosts = self.host_states(request, context).await?;
         let group = if request.version.at_least(71) { self.group_of(instance).await? } else { None };
-        Ok(self.rendered(request, context, instance, Shown { place, hosts: hosts.as_ref(), group }))
+        let networks = &self.networks_of_one(context, instance).await?;
+        Ok(self.rendered(request, context, instance, Shown { place, hosts: hosts.as_ref(), group, networks }))
     }
 
     /// The server group that a server is in, while both exist.
@@ -86,7 +90,7 @@ impl ComputeApi {
         instance: &Instance,
         shown: Shown<'_>,
     ) -> Value {
-        let Shown { place, hosts, group } = shown;
+        let Shown { place, hosts, group, networks } = shown;
         let may = |rule| policy::allows(rule, context, owner(instance));
         let sight = Sight {
             extended_attributes: may("os_compute_api:os-extended-server-attributes"),
@@ -96,7 +100,7 @@ impl ComputeApi {
         let host_status = hosts.map(|hosts| self.host_status(hosts, instance));
         let (version, base_url, options) = (request.version, request.base_url.as_str(), self.options.get());
         let name_template = options.instance_name_template.as_str();
-        view::server(instance, &View { version, base_url, name_template, sight, place, host_status, group })
+        view::server(instance, &View { version, base_url, name_template, sight, place, host_status, group, networks })
     }
 
     /// nova/compute/api.py, `get_instance_host_status`.

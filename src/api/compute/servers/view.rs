@@ -8,6 +8,7 @@ use nova_core::state::{ServerStatus, shows_fault, shows_progress, status};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha224};
 
+use super::networks::ServerNetworks;
 use crate::api::Microversion;
 use crate::api::compute::links;
 
@@ -50,6 +51,15 @@ pub struct View<'a> {
     pub host_status: Option<&'a str>,
     /// Its server group (2.71).
     pub group: Option<ServerGroupId>,
+    /// Its interfaces and security groups.
+    pub networks: &'a ServerNetworks,
+}
+
+impl View<'_> {
+    /// `PUT` is reduced below 2.75.
+    fn is_whole(&self) -> bool {
+        self.place != Place::Update || self.version.at_least(75)
+    }
 }
 
 /// `{id, name, links}`: an item of `GET /servers`.
@@ -61,7 +71,7 @@ pub fn summary(instance: &Instance, base_url: &str) -> Value {
 /// The whole server, or as much of it as the answer has.
 pub fn server(instance: &Instance, view: &View<'_>) -> Value {
     let mut out = base(instance, view);
-    let whole = view.place != Place::Update || view.version.at_least(75);
+    let whole = view.is_whole();
     if whole {
         extended(&mut out, instance, view);
     }
@@ -92,8 +102,7 @@ fn base(instance: &Instance, view: &View<'_>) -> Map<String, Value> {
     out.insert("flavor".into(), flavor(instance, view));
     out.insert("created".into(), json!(api_time(instance.created_at)));
     out.insert("updated".into(), json!(api_time(instance.updated_at)));
-    // There is no network yet that could give an address.
-    out.insert("addresses".into(), json!({}));
+    out.insert("addresses".into(), view.networks.addresses(view.is_whole()));
     out.insert("accessIPv4".into(), json!(instance.access_ip_v4.as_deref().unwrap_or("")));
     out.insert("accessIPv6".into(), json!(instance.access_ip_v6.as_deref().unwrap_or("")));
     out.insert("links".into(), links::links(view.base_url, "servers", &id));
@@ -119,6 +128,10 @@ fn extended(out: &mut Map<String, Value>, instance: &Instance, view: &View<'_>) 
     out.insert("OS-EXT-STS:vm_state".into(), json!(instance.vm_state));
     out.insert("OS-EXT-STS:power_state".into(), json!(instance.power_state));
     out.insert("os-extended-volumes:volumes_attached".into(), json!([]));
+    if !view.networks.groups.is_empty() {
+        let groups: Vec<Value> = view.networks.groups.iter().map(|name| json!({ "name": name })).collect();
+        out.insert("security_groups".into(), json!(groups));
+    }
     if view.version.at_least(16)
         && let Some(status) = view.host_status
     {

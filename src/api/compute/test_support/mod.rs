@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 use super::{ComputeApi, ComputeOptions, OrderError, Orders};
 use crate::api::router::{Found, Router};
 use crate::api::{ApiError, Dialect, MAX_BODY, Microversion, NovaDialect, Query, Request, Resource};
+use crate::network::{NetworkManager, NetworkOptions};
 
 /// The API under test.
 pub struct Bench {
@@ -129,8 +130,14 @@ impl Bench {
     ) -> Self {
         let clock = Arc::new(TestClock(Mutex::new("2026-11-22T08:03:11Z".parse().unwrap())));
         let told = Arc::new(Told::default());
+        let store = Arc::new(MemoryStore::new());
+        let entropy = Arc::new(SeededEntropy::new(2));
+        let network = NetworkManager::new(store.clone(), clock.clone(), entropy, NetworkOptions::default());
+        let network = Arc::new(network);
         let api = Arc::new(ComputeApi {
-            store: Arc::new(MemoryStore::new()),
+            store,
+            network: network.clone(),
+            books: Some(network),
             images: Arc::new(NoOne),
             identity: Arc::new(NoOne),
             orders: told.clone(),

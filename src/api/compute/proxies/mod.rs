@@ -1,0 +1,34 @@
+//! What compute once passed on to the network service, until 2.35, over the books that are kept here
+//! (nova/api/openstack/compute/networks.py, tenant_networks.py, floating_ips.py, floating_ip_pools.py, security_groups.py);
+//! and what came with nova-network and is gone.
+
+mod floating_ips;
+mod gone;
+mod networks;
+pub(super) mod security_groups;
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+pub(super) use floating_ips::FloatingIps;
+pub(super) use gone::Gone;
+pub(super) use networks::Networks;
+pub(super) use security_groups::SecurityGroups;
+
+use super::ComputeApi;
+use crate::api::ApiError;
+use crate::network::NetworkManager;
+
+/// The versions at which compute passes things on.
+const PROXIED: RangeInclusive<u16> = 1..=35;
+
+impl ComputeApi {
+    /// The books of networks.
+    ///
+    /// # Errors
+    /// 501 where another service keeps them.
+    pub(super) fn books(&self) -> Result<&Arc<NetworkManager>, ApiError> {
+        let elsewhere = "Networks are kept by another service: ask that.";
+        self.books.as_ref().ok_or_else(|| ApiError::NotImplemented(elsewhere.to_owned()))
+    }
+}

@@ -1,0 +1,337 @@
+"""Real packets between real guests: two compute hosts in namespaces, guests that boot, and a piece of the world.
+
+    run.py --programs FOLDER --transport-url URL --database-url URL --libvirt-uri URI --libvirt-uri URI --image PATH
+           --prefix NAME [--keep]
+
+Runs in the environment of dev/clients-venv, as root, on a rig that `rig.py --prefix NAME up` made; each libvirt must have
+been started in its host's namespace (NAME-h1, NAME-h2). Ends with 'guests: N passed, N failed'.
+"""
+
+import argparse
+import base64
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent / "clients"))
+
+from cloud_in_namespaces import PiecesInNamespaces  # noqa: E402
+from guests import Shell, Tenant  # noqa: E402
+from ledger import Ledger, expect, expect_equal, wait_until  # noqa: E402
+from rig import PUBLIC, WORLD, Rig, run  # noqa: E402
+
+RANGE = "10.1.0.0/24"
+# Says on the console, again and again, under which address the world sees the guest.
+SEEN = f"""#!/bin/sh
+( while sleep 2; do seen=$(wget -q -O - http://{WORLD}:8000/ 2>/dev/null) && echo "guest: seen as $seen"; done >/dev/console ) &
+"""
+# Answers every connection with the address that it comes from.
+ECHO = """
+import socket
+server = socket.create_server(("", 8000))
+while True:
+    one, who = server.accept()
+    try:
+        one.recv(4096)
+        one.sendall(("HTTP/1.0 200 OK\\r\\n\\r\\n" + who[0]).encode())
+    except OSError:
+        pass
+    one.close()
+"""
+
+
+class Scenario:
+    """Two projects with the same range of addresses; `demo` on both hosts, `other` on one of them."""
+
+    def __init__(self, cloud, rig, image):
+        self.cloud, self.rig, self.image_path = cloud, rig, image
+        self.guests = {}
+        self.key = cloud.state / "key"
+
+    # ---- what the tests need
+
+    def users(self):
+        """The administrator, the project `demo`, and another project with a user of its own."""
+        admin = Tenant(self.cloud, "nova")
+        project = admin.connection.create_project(name="other", domain_id="default")
+        admin.connection.create_user(name="other", password="secret-other", domain_id="default")
+        admin.connection.grant_role("member", user="other", project=project.id)
+        text = self.cloud.clouds_yaml.read_text()
+        mine = text[text.index("  nova-demo:"):].replace("nova-demo:", "nova-other:", 1)
+        lines = []
+        for line in mine.split("\n"):
+            key = line.strip().split(":")[0]
+            values = {"username": "other", "project_name": "other", "password": "secret-other"}
+            lines.append(f"{line.split(key)[0]}{key}: {values[key]}" if key in values else line)
+        self.cloud.clouds_yaml.write_text(text.rstrip("\n") + "\n" + "\n".join(lines))
+        self.admin, self.demo, self.other = admin, Tenant(self.cloud, "nova-demo"), Tenant(self.cloud, "nova-other")
+        return True
+
+    def stuff(self):
+        """Image, flavor, keypair."""
+        image = self.admin.connection.create_image("guest", filename=str(self.image_path), disk_format="qcow2",
+                                                   container_format="bare", visibility="public", wait=True, timeout=60)
+        flavor = self.admin.connection.compute.create_flavor(name="guest", ram=192, vcpus=1, disk=1)
+        run("dropbearkey", "-t", "ed25519", "-f", str(self.key))
+        public = run("dropbearkey", "-y", "-f", str(self.key))
+        public = next(line for line in public.split("\n") if line.startswith("ssh-"))
+        self.demo.connection.compute.create_keypair(name="key", public_key=public)
+        self.image, self.flavor = image.id, flavor.id
+        return True
+
+    def networks(self):
+        network = self.admin.connection.network
+        self.outer = network.find_network("outside") or network.create_network(
+            name="outside", is_router_external=True)
+        network.create_subnet(network_id=self.outer.id, ip_version=4, cidr=PUBLIC.format(0) + "/24", gateway_ip=WORLD,
+                              enable_dhcp=False, allocation_pools=[{"start": PUBLIC.format(100), "end": PUBLIC.format(199)}])
+        self.net, subnet = self.demo.network("net", RANGE)
+        # Without a gateway: the guest would take it for its way out.
+        self.second, _ = self.demo.network("second", "10.2.0.0/24", gateway_ip=None)
+        self.router = self.demo.router("router", self.outer, subnet)
+        self.foreign, _ = self.other.network("net", RANGE)
+        rule = self.demo.connection.network.create_security_group_rule
+        group = self.demo.connection.network.find_security_group("default")
+        self.group = group
+        rule(security_group_id=group.id, direction="ingress", protocol="tcp", port_range_min=22, port_range_max=22)
+        rule(security_group_id=group.id, direction="ingress", protocol="icmp")
+        return True
+
+    def boot(self):
+        """Three guests at once: two of demo's on two hosts, one of the other project with an address that demo has, too."""
+        boot = {"image": self.image, "flavor": self.flavor}
+        self.one = self.demo.boot("one", networks=[{"uuid": self.net.id}], key_name="key", **boot)
+        self.two = self.demo.boot("two", networks=[{"uuid": self.net.id}], key_name="key",
+                                  scheduler_hints={"different_host": [self.one.id]},
+                                  user_data=base64.b64encode(SEEN.encode()).decode(), **boot)
+        self.strange = self.other.boot("strange", networks=[{"uuid": self.foreign.id, "fixed_ip": "10.1.0.77"}], **boot)
+        for tenant, guest in ((self.demo, self.one), (self.demo, self.two), (self.other, self.strange)):
+            tenant.wait(guest)
+        return True
+
+    def floating(self):
+        """A floating address for the first guest; a shell there with the key of the keypair."""
+        port = next(self.demo.connection.network.ports(device_id=self.one.id))
+        self.address = self.demo.connection.network.create_ip(floating_network_id=self.outer.id, port_id=port.id)
+        self.shell = Shell(self.rig, self.key, self.address.floating_ip_address)
+        expect_equal(self.shell.opens(120), "one", "name of the guest that answers")
+        expect_equal(self.one.addresses("floating"), [self.address.floating_ip_address], "floating address of the server")
+        return True
+
+    # ---- what is tested
+
+    def hosts_differ(self):
+        hosts = {self.admin.connection.compute.get_server(guest.id).compute_host for guest in (self.one, self.two)}
+        expect_equal(len(hosts), 2, f"number of hosts ({hosts})")
+
+    def addresses_by_dhcp(self):
+        for guest in (self.one, self.two, self.strange):
+            told = guest.says(r"guest: dhcp eth0 (\S+)/24 router=(\S+)", 120)
+            expect_equal([told.group(1)], guest.addresses(), f"address that {guest.name} got by DHCP")
+        expect_equal(self.strange.addresses(), ["10.1.0.77"], "address on request")
+
+    def metadata(self):
+        for guest, keys in ((self.one, 1), (self.two, 1), (self.strange, 0)):
+            told = guest.says(r"guest: metadata source=(\S+) uuid=(\S+) hostname=(\S+) keys=(\d+)", 120)
+            expect_equal(told.groups()[:2] + told.groups()[3:], ("metadata-service", guest.id, str(keys)), f"metadata of {guest.name}")
+
+    def metadata_is_ones_own(self):
+        """A header that names another server changes nothing."""
+        got = self.shell.run(f"wget -q -O - --header 'X-Instance-ID: {self.strange.id}' "
+                             "http://169.254.169.254/latest/meta-data/hostname")
+        expect(got.startswith("one"), f"the guest was told of {got!r}")
+
+    def mtu(self):
+        mtu = self.demo.connection.network.get_network(self.net.id).mtu
+        expect_equal(int(self.shell.run("cat /sys/class/net/eth0/mtu")), mtu, "largest packet")
+        self.shell.run(f"ping -c 1 -W 5 -s {mtu - 28} {self.two.addresses()[0]}")
+
+    def between_hosts(self):
+        self.shell.run(f"ping -c 3 -W 5 {self.two.addresses()[0]}")
+        # Its SSH server greets whoever connects.
+        greeting = self.shell.run(f"echo | nc -w 5 {self.two.addresses()[0]} 22 | head -n 1")
+        expect(greeting.startswith("SSH-2.0"), f"no greeting but {greeting!r}")
+
+    def names(self):
+        expect(self.two.addresses()[0] in self.shell.run("nslookup two 169.254.169.254"), "the name of another server")
+
+    def projects_are_apart(self):
+        """The address is the other project's alone: nobody here answers."""
+        self.shell.fails("ping -c 2 -W 2 10.1.0.77")
+        seen = self.shell.run("ip neigh; ip addr")
+        expect("10.1.0.77" not in seen or "FAILED" in seen or "INCOMPLETE" in seen, seen)
+
+    def spoofing(self):
+        two = self.two.addresses()[0]
+        self.shell.run("ip addr add 10.1.0.99/24 dev eth0")
+        self.shell.fails(f"ping -c 2 -W 2 -I 10.1.0.99 {two}")
+        self.shell.run("ip addr del 10.1.0.99/24 dev eth0")
+
+    def outside(self):
+        """From a guest with a floating address the world sees that one; from another, its host's."""
+        with self.world():
+            ask = f"wget -q -O - http://{WORLD}:8000/"
+            expect_equal(self.shell.run(ask), self.address.floating_ip_address, "what the world sees of the first guest")
+            # The second guest has no address outside: it says on its console what the world sees.
+            self.two.says(rf"guest: seen as {PUBLIC.format(2)}[12]\b", 30)
+
+    def world(self):
+        return World(self.rig)
+
+    def from_outside_source_is_kept(self):
+        seen = self.shell.run("netstat -tn | grep ':22 '")
+        expect(WORLD in seen, f"the guest sees {seen!r}")
+
+    def rule_cuts(self):
+        """A rule that goes stops what it let through, within seconds; it comes back, and so does the shell."""
+        network = self.demo.connection.network
+        rule = next(r for r in network.security_group_rules(security_group_id=self.group.id, direction="ingress", protocol="icmp"))
+        ping = lambda: subprocess.run(self.rig.inside("world", "ping", "-c", "1", "-W", "1", self.shell.address),
+                                      capture_output=True, check=False).returncode == 0
+        expect(ping(), "the guest does not answer from the beginning")
+        network.delete_security_group_rule(rule.id)
+        began = time.monotonic()
+        wait_until(lambda: not ping(), 10, "the rule is in force", pause=0.1)
+        took = time.monotonic() - began
+        network.create_security_group_rule(security_group_id=self.group.id, direction="ingress", protocol="icmp")
+        wait_until(ping, 10, "the rule is in force again", pause=0.1)
+        print(f"          (a rule less was in force after {took:.1f} s)")
+
+    def hot_plug(self):
+        """An interface more is seen by the guest, gets its address, and goes again."""
+        compute = self.demo.connection.compute
+        interface = compute.create_server_interface(self.one.id, net_id=self.second.id)
+        address = interface.fixed_ips[0]["ip_address"]
+        self.one.says(rf"guest: hotplug new net eth1 mac={interface.mac_addr}", 60)
+        self.one.says(rf"guest: dhcp eth1 {address}/24", 60)
+        expect(address in self.one.addresses(), f"{address} is not in {self.one.addresses()}")
+        compute.delete_server_interface(interface, server=self.one.id)
+        self.one.says(r"guest: hotplug gone net eth1", 60)
+        wait_until(lambda: address not in self.one.addresses(), 30, "the address is gone")
+
+    def move(self):
+        """The floating address goes to the other guest, on the other host; the world follows."""
+        network = self.demo.connection.network
+        port = next(network.ports(device_id=self.two.id))
+        self.rig.ask("world", "ping", "-c", "1", "-W", "2", self.shell.address)
+        network.update_ip(self.address, port_id=port.id)
+        wait_until(lambda: self.shell.opens(60) == "two", 30, "the other guest answers")
+
+    def services_down(self):
+        """Guests keep their network while nothing of ours runs, and renew their addresses."""
+        for service in self.cloud.services:
+            service.process.kill()
+            service.process.wait()
+        one = self.one_address
+        self.shell.run(f"ping -c 2 -W 5 {one}")
+        self.shell.run("kill -USR1 $(cat /run/udhcpc.eth0.pid); sleep 3; ip addr show dev eth0 | grep 10.1.0.")
+        self.shell.run(f"ping -c 2 -W 5 {one}")
+
+    def services_up(self):
+        for service in self.cloud.services:
+            service.start(self.cloud.environment())
+        until = time.monotonic() + 60
+        sick = [service.name for service in self.cloud.services if not service.wait_healthy(until)]
+        expect(not sick, f"not healthy again: {sick}")
+        self.shell.run(f"ping -c 2 -W 5 {self.one_address}")
+
+    def remember(self):
+        self.one_address = self.one.addresses()[0]
+
+    def gone(self):
+        """All servers and networks are deleted: nothing is left on the hosts."""
+        for tenant, guests in ((self.demo, (self.one, self.two)), (self.other, (self.strange,))):
+            for guest in guests:
+                tenant.connection.compute.delete_server(guest.id)
+            for guest in guests:
+                wait_until(lambda: tenant.connection.compute.find_server(guest.id) is None, 90, f"{guest.name} is gone")
+        self.demo.connection.network.delete_ip(self.address)
+        wait_until(lambda: not self.left(), 60, "nothing is left on the hosts", pause=1)
+
+    def left(self):
+        """What of ours is still on the hosts."""
+        found = []
+        for number in (1, 2):
+            links = self.rig.ask(f"h{number}", "ip", "-o", "link")
+            found += [line for line in links.split("\n") if any(f" {p}" in line for p in ("tap", "brq", "vx-", "nvr", "nsl"))]
+        found += [n for n in run("ip", "netns", "list").split("\n") if "nova-net" in n or "nova-rtr" in n]
+        return found
+
+    def check(self):
+        for files in self.cloud.host_settings():
+            done = self.cloud.manage(files, "check")
+            expect_equal(done.returncode, 0, f"exit code of nova-manage check ({done.stdout}{done.stderr})")
+
+    def log(self):
+        for service in self.cloud.services:
+            bad = [line for line in service.log_text().splitlines() if "panicked at" in line or "a mistake:" in line]
+            expect(not bad, "\n".join([service.name, *bad[:5]]))
+
+
+class World:
+    """The server in the world that says who asks."""
+
+    def __init__(self, rig):
+        self.rig = rig
+
+    def __enter__(self):
+        self.process = subprocess.Popen(self.rig.inside("world", sys.executable, "-c", ECHO), start_new_session=True)
+        time.sleep(0.5)
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+
+
+PREPARATION = ("users", "stuff", "networks", "boot", "floating")
+STEPS = ("hosts_differ", "addresses_by_dhcp", "metadata", "metadata_is_ones_own", "mtu", "between_hosts", "names",
+         "projects_are_apart", "spoofing", "outside", "from_outside_source_is_kept", "rule_cuts", "hot_plug", "remember",
+         "move", "services_down", "services_up", "gone", "check", "log")
+
+
+def drive(scenario, ledger):
+    ledger.part("preparation")
+    for name in PREPARATION:
+        if ledger.step(name, getattr(scenario, name)) is None:
+            return
+    ledger.part("packets")
+    for name in STEPS:
+        ledger.step(name.replace("_", " "), getattr(scenario, name))
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Real packets between real guests.")
+    for name in ("programs", "transport-url", "database-url", "image", "prefix"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--libvirt-uri", action="append", required=True)
+    parser.add_argument("--keep", action="store_true", help="keep the state folder, the cloud and its guests until a key")
+    arguments = parser.parse_args()
+    ledger, rig = Ledger(), Rig(arguments.prefix)
+    cloud = PiecesInNamespaces(arguments.programs, rig, arguments.transport_url, arguments.database_url, arguments.libvirt_uri)
+    ledger.part(str(cloud))
+    scenario = Scenario(cloud, rig, arguments.image)
+    try:
+        ledger.step("starts and is healthy", cloud.start, 1)
+        if not ledger.failed:
+            clean = cloud.environment()
+            os.environ.clear()
+            os.environ.update(clean)
+            drive(scenario, ledger)
+        if ledger.failed:
+            print(f"\nthe last lines of the services' logs:\n{cloud.log_tail(15)}")
+            if arguments.keep:
+                input(f"kept: {cloud.state}; return ends it ")
+    finally:
+        cloud.stop()
+        rig.end_forwarders()
+        if not arguments.keep:
+            cloud.remove()
+    print(f"\nguests: {ledger.passed} passed, {ledger.failed} failed", flush=True)
+    return 1 if ledger.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+//! A conductor that dies: after so many of its calls to others nothing it does goes on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use nova_core::context::RequestContext;
+use nova_core::ids::{HostName, InstanceId, PortId};
+use nova_core::network::{
+    InstanceNetworks, NetworkService, NetworkServiceError, PortStatus, RequestedInterface, RequestedNetworks, Vif,
+};
+use nova_core::rpc::Envelope;
+use nova_queue::{BusError, Counters, Handler, MessageBus, Serving, Subscription, Target};
+use serde_json::Value;
+
+/// How much life is left.
+#[derive(Debug)]
+pub struct Life(AtomicU32);
+
+impl Life {
+    /// Dies at that moment: there is one before each call to others, and one after it.
+    pub fn of(moments: u32) -> Arc<Self> {
+        Arc::new(Self(AtomicU32::new(moments)))
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
+    }
+
+    async fn moment(&self) {
+        let left = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(1)));
+        if left.is_ok_and(|left| left <= 1) {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn around<T>(&self, call: impl Future<Output = T>) -> T {
+        self.moment().await;
+        let answer = call.await;
+        self.moment().await;
+        answer
+    }
+}
+
+/// What a mortal conductor says to others.
+pub struct MortalBus {
+    pub inner: Arc<dyn MessageBus>,
+    pub life: Arc<Life>,
+}
+
+#[async_trait]
+impl MessageBus for MortalBus {
+    async fn cast(&self, target: &Target, message: Envelope) -> Result<(), BusError> {
+        self.life.around(self.inner.cast(target, message)).await
+    }
+    async fn call(&self, target: &Target, message: Envelope, timeout: Duration) -> Result<Value, BusError> {
+        self.life.around(self.inner.call(target, message, timeout)).await
+    }
+    async fn fanout(&self, topic: &str, message: Envelope) -> Result<(), BusError> {
+        self.inner.fanout(topic, message).await
+    }
+    async fn serve(&self, subscription: Subscription, handler: Arc<dyn Handler>) -> Result<Serving, BusError> {
+        self.inner.serve(subscription, handler).await
+    }
+    async fn ping(&self) -> Result<(), BusError> {
+        self.inner.ping().await
+    }
+    fn counters(&self) -> Counters {
+        self.inner.counters()
+    }
+}
+
+/// What a mortal conductor asks of the network service.
+pub struct MortalNetwork {
+    pub inner: Arc<dyn NetworkService>,
+    pub life: Arc<Life>,
+}
+
+type Answer<T> = Result<T, NetworkServiceError>;
+
+#[async_trait]
+impl NetworkService for MortalNetwork {
+    async fn validate(&self, context: &RequestContext, requested: &RequestedNetworks, count: u32) -> Answer<()> {
+        self.inner.validate(context, requested, count).await
+    }
+    async fn allocate(&self, context: &RequestContext, wanted: &InstanceNetworks) -> Answer<Vec<Vif>> {
+        self.life.around(self.inner.allocate(context, wanted)).await
+    }
+    async fn deallocate(&self, context: &RequestContext, instance: InstanceId) -> Answer<()> {
+        self.life.around(self.inner.deallocate(context, instance)).await
+    }
+    async fn attach(
+        &self,
+        context: &RequestContext,
+        wanted: &InstanceNetworks,
+        interface: &RequestedInterface,
+    ) -> Answer<Vif> {
+        self.life.around(self.inner.attach(context, wanted, interface)).await
+    }
+    async fn detach(&self, context: &RequestContext, instance: InstanceId, port: PortId) -> Answer<()> {
+        self.life.around(self.inner.detach(context, instance, port)).await
+    }
+    async fn bind(&self, context: &RequestContext, id: InstanceId, host: Option<&HostName>) -> Answer<Vec<Vif>> {
+        self.life.around(self.inner.bind(context, id, host)).await
+    }
+    async fn set_status(&self, context: &RequestContext, port: PortId, status: PortStatus) -> Answer<()> {
+        self.inner.set_status(context, port, status).await
+    }
+    async fn interfaces(&self, context: &RequestContext, instances: &[InstanceId]) -> Answer<Vec<(InstanceId, Vif)>> {
+        self.life.around(self.inner.interfaces(context, instances)).await
+    }
+}
