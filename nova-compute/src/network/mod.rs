@@ -60,6 +60,14 @@ pub trait Plumbing: Send + Sync {
     /// means that nothing is known.
     async fn converge(&self, wanted: &HostNetwork) -> Result<Converged, PlumbingError>;
 
+    /// Where no more than members of groups differ from what was made last: has them in force at once, and looks at
+    /// nothing else. `None`: there is more to do, and [`Plumbing::converge`] does it; it also puts things right after an
+    /// error.
+    async fn adjust(&self, wanted: &HostNetwork) -> Result<Option<Converged>, PlumbingError> {
+        let _ = wanted;
+        Ok(None)
+    }
+
     /// How a guest's interface is plugged in. The port is in the state that was made before; what passes it was decided
     /// there, so that a guest is never without its rules.
     fn interface(&self, wanted: &HostNetwork, vif: &Vif) -> Result<InterfaceSpec, PlumbingError>;

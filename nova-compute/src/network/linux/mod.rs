@@ -20,8 +20,8 @@ pub mod services;
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
-use nova_core::ids::NetworkId;
-use nova_core::network::{HostNetwork, PortStatus, Vif, tap_name};
+use nova_core::ids::{NetworkId, RouterId};
+use nova_core::network::{HostNetwork, HostRouter, PortStatus, Segment, Vif, tap_name};
 use nova_virt::InterfaceSpec;
 use tokio::sync::Mutex;
 
@@ -46,6 +46,15 @@ struct State {
     firewall: Firewall,
     /// How the ruleset was last made what it is to be.
     applied: Option<Applied>,
+    /// What was made without any problem, but for groups, which the firewall knows.
+    made: Option<Made>,
+}
+
+/// What was made.
+struct Made {
+    segments: BTreeMap<NetworkId, Segment>,
+    routers: BTreeMap<RouterId, HostRouter>,
+    converged: Converged,
 }
 
 impl LinuxPlumbing {
@@ -58,7 +67,7 @@ impl LinuxPlumbing {
         Ok(Self {
             services: Services::new(options.clone()),
             options,
-            state: Mutex::new(State { links, firewall, applied: None }),
+            state: Mutex::new(State { links, firewall, applied: None, made: None }),
         })
     }
 
@@ -186,6 +195,7 @@ impl Plumbing for LinuxPlumbing {
 
     async fn converge(&self, wanted: &HostNetwork) -> Result<Converged, PlumbingError> {
         let mut state = self.state.lock().await;
+        state.made = None;
         let mut converged = Converged::default();
         if let Err(e) = self.services.guard(wanted).await {
             converged.problems.push(format!("the host's own rules: {}", segments::with_cause(&e)));
@@ -194,7 +204,29 @@ impl Plumbing for LinuxPlumbing {
         let bridges = self.converge_frames(&mut state, wanted, &mut converged).await?;
         converged.problems.extend(self.services.converge(wanted, &bridges).await);
         state.firewall.others_made(self.services.transactions());
+        if converged.problems.is_empty() {
+            let (segments, routers) = (wanted.segments.clone(), wanted.routers.clone());
+            state.made = Some(Made { segments, routers, converged: converged.clone() });
+        }
         Ok(converged)
+    }
+
+    async fn adjust(&self, wanted: &HostNetwork) -> Result<Option<Converged>, PlumbingError> {
+        let mut state = self.state.lock().await;
+        let State { firewall, applied, made, .. } = &mut *state;
+        let fits = |made: &&mut Made| made.segments == wanted.segments && made.routers == wanted.routers;
+        let Some(known) = made.as_mut().filter(fits) else { return Ok(None) };
+        match firewall.change_members(wanted).await {
+            Ok(false) => Ok(None),
+            Ok(true) => {
+                *applied = Some(Applied::Changed);
+                Ok(Some(known.converged.clone()))
+            }
+            Err(e) => {
+                *made = None;
+                Err(e)
+            }
+        }
     }
 
     fn interface(&self, wanted: &HostNetwork, vif: &Vif) -> Result<InterfaceSpec, PlumbingError> {

@@ -13,6 +13,7 @@ use nova_core::ids::SecurityGroupId;
 use nova_core::network::{Direction, HostNetwork, Remote};
 
 use super::bridge::quoted;
+use super::diff::replace_chains;
 use super::model::{Shape, Table};
 use super::plan::{Marks, Plan, Profile};
 use super::rules::{Compare, add_chain, add_members, chain_name};
@@ -144,6 +145,13 @@ fn chains(table: &mut Table) {
 
 /// Those of [`add_generation`].
 pub const GENERATION_CHAINS: &[&str] = &["from_connection", "leaving", "to_connection"];
+
+/// The script that has these chains name another generation.
+pub fn generation_script(generation: u32) -> String {
+    let mut table = Table::default();
+    add_generation(&mut table, generation);
+    replace_chains("inet", &table, GENERATION_CHAINS)
+}
 
 /// The chains that name the generation of the rules.
 pub fn add_generation(table: &mut Table, generation: u32) {
