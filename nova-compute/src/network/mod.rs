@@ -60,9 +60,8 @@ pub trait Plumbing: Send + Sync {
     /// means that nothing is known.
     async fn converge(&self, wanted: &HostNetwork) -> Result<Converged, PlumbingError>;
 
-    /// Where no more than members of groups differ from what was made last: has them in force at once, and looks at
-    /// nothing else. `None`: there is more to do, and [`Plumbing::converge`] does it; it also puts things right after an
-    /// error.
+    /// Has other members of groups in force at once, ahead of the rest and without a look at it. `None`: there is more to
+    /// do than that, and [`Plumbing::converge`] does it; it also puts things right after an error.
     async fn adjust(&self, wanted: &HostNetwork) -> Result<Option<Converged>, PlumbingError> {
         let _ = wanted;
         Ok(None)

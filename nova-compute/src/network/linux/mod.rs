@@ -214,19 +214,12 @@ impl Plumbing for LinuxPlumbing {
     async fn adjust(&self, wanted: &HostNetwork) -> Result<Option<Converged>, PlumbingError> {
         let mut state = self.state.lock().await;
         let State { firewall, applied, made, .. } = &mut *state;
-        let fits = |made: &&mut Made| made.segments == wanted.segments && made.routers == wanted.routers;
-        let Some(known) = made.as_mut().filter(fits) else { return Ok(None) };
-        match firewall.change_members(wanted).await {
-            Ok(false) => Ok(None),
-            Ok(true) => {
-                *applied = Some(Applied::Changed);
-                Ok(Some(known.converged.clone()))
-            }
-            Err(e) => {
-                *made = None;
-                Err(e)
-            }
+        if !firewall.change_members(wanted).await.inspect_err(|_| *made = None)? {
+            return Ok(None);
         }
+        *applied = Some(Applied::Changed);
+        let fits = |made: &&Made| made.segments == wanted.segments && made.routers == wanted.routers;
+        Ok(made.as_ref().filter(fits).map(|made| made.converged.clone()))
     }
 
     fn interface(&self, wanted: &HostNetwork, vif: &Vif) -> Result<InterfaceSpec, PlumbingError> {
