@@ -386,8 +386,10 @@ async fn small_changes_do_not_put_off_the_full_look() {
     pass(5.0).await;
     *host.notes.small.lock().unwrap() = Some(Vec::new());
     let looks = host.notes.count();
-    for _ in 0..25 {
-        world.store.create_security_group_rules(vec![world.rule(group, None)], None).await.unwrap();
+    let rule =
+        |port| SecurityGroupRule { port_range_min: Some(port), port_range_max: Some(port), ..world.rule(group, None) };
+    for port in 1..=25 {
+        world.store.create_security_group_rules(vec![rule(port)], None).await.unwrap();
         world.notifier.changed(BooksChangedRequest { groups: vec![group], ..BooksChangedRequest::default() });
         pass(1.0).await;
         let small = host.notes.small.lock().unwrap().clone().unwrap_or_default();
@@ -401,7 +403,7 @@ async fn small_changes_do_not_put_off_the_full_look() {
     assert_eq!(kept, world.should_be("h1").await);
     // What it cannot make as a small change is made with all the rest.
     *host.notes.small.lock().unwrap() = None;
-    world.store.create_security_group_rules(vec![world.rule(group, None)], None).await.unwrap();
+    world.store.create_security_group_rules(vec![rule(26)], None).await.unwrap();
     world.notifier.changed(BooksChangedRequest { groups: vec![group], ..BooksChangedRequest::default() });
     pass(0.9).await;
     assert_eq!(host.notes.last(), world.should_be("h1").await);
