@@ -187,7 +187,10 @@ async fn one_node_is_asked_for_metadata_by_guests_of_all_hosts() {
         hostname: String::new(),
         asks: Some(caller),
     });
+    let answers = || both.hosts[1].namespace.output("nft", &["list", "set", "bridge", "nova", "own_answers"]);
+    assert!(!answers().contains("vx-101"), "nobody is served");
     both.hosts[1].converge(&both.scenes[1].wanted).await;
+    assert!(!answers().contains("vx-101"), "guests of other hosts are");
     let doors = both.hosts[1].plumbing.metadata_doors().await;
     assert_eq!(doors[0].callers.get(&ip4(1).into()), Some(&caller));
     let rules = both.hosts[1].namespace.output("nft", &["list", "set", "bridge", "nova", "asked"]);
@@ -250,6 +253,9 @@ async fn what_each_host_has_for_its_own_guests_does_not_cross() {
             assert_eq!(one.reaches(two, ask), !distributed, "{wire:?} {number}");
         }
         if distributed {
+            let answers = both.hosts[0].namespace.output("nft", &["list", "set", "bridge", "nova", "own_answers"]);
+            let uplink = if wire == Wire::Tags { "underlay.101" } else { "vx-101" };
+            assert!(answers.contains(uplink), "what DHCP answers stays here: {answers}");
             let metadata = frames::arp(1, (one.mac(), ip4(1)), [169, 254, 169, 254].into(), EVERYBODY);
             assert!(!one.reaches(two, &metadata));
         }
@@ -289,6 +295,12 @@ async fn the_operators_bridge_stays_the_operators() {
     open(&desk, &one, 22);
     assert!(one.reaches(&desk, &syn(&one, &desk, 99)));
     assert!(!desk.reaches(&one, &syn(&desk, &one, 23)));
+    // Of what is between the operator's own machines nothing is said.
+    let shelf = guests.plug(&host.namespace, 4);
+    host.namespace.output("ip", &["link", "set", &shelf.tap, "master", "br0"]);
+    assert!(desk.reaches(&shelf, &udp(&desk, &shelf, (5, 6))));
+    assert!(shelf.reaches(&desk, &syn(&shelf, &desk, 23)));
+    host.namespace.output("ip", &["link", "del", &shelf.tap]);
     // A guest whose port has gone.
     let gone = guests.plug(&host.namespace, 9);
     host.namespace.output("ip", &["link", "set", &gone.tap, "master", "br0"]);

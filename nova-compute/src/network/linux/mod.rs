@@ -20,6 +20,7 @@ pub mod services;
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
+use nova_core::error::chain;
 use nova_core::ids::{NetworkId, RouterId};
 use nova_core::network::{HostNetwork, HostRouter, PortStatus, Segment, Vif, tap_name};
 use nova_virt::InterfaceSpec;
@@ -97,7 +98,7 @@ impl LinuxPlumbing {
             Ok(applied) => state.applied = Some(applied),
             Err(e) => {
                 // Without its rules no guest is plugged in.
-                converged.problems.push(segments::with_cause(&e));
+                converged.problems.push(chain(&e));
                 converged.ports.values_mut().for_each(|status| *status = PortStatus::Error);
                 return Ok(names);
             }
@@ -107,7 +108,7 @@ impl LinuxPlumbing {
             let Some(segment) = wanted.segments.get(id) else { continue };
             match segments::converge_taps(&state.links, segment, bridge, &by_name).await {
                 Ok(plugged) => settle(segment.ports.keys(), &plugged, converged),
-                Err(e) => converged.problems.push(format!("network {id}: {}", segments::with_cause(&e))),
+                Err(e) => converged.problems.push(format!("network {id}: {}", chain(&e))),
             }
         }
         Ok(names)
@@ -198,7 +199,7 @@ impl Plumbing for LinuxPlumbing {
         state.made = None;
         let mut converged = Converged::default();
         if let Err(e) = self.services.guard(wanted).await {
-            converged.problems.push(format!("the host's own rules: {}", segments::with_cause(&e)));
+            converged.problems.push(format!("the host's own rules: {}", chain(&e)));
         }
         state.firewall.others_made(self.services.transactions());
         let bridges = self.converge_frames(&mut state, wanted, &mut converged).await?;

@@ -249,6 +249,12 @@ async fn an_unknown_tap_is_alone() {
     lan.host.namespace.links_run().await;
     let question = frames::arp(1, (intruder.mac(), ip4(66)), ip4(2), frames::EVERYBODY);
     assert!(!intruder.reaches_before(&lan.two, &question, &lan.one));
+    // Another such one: what they have in common is the bridge.
+    let accomplice = lan.guests.plug(&lan.host.namespace, 67);
+    lan.host.namespace.output("ip", &["link", "set", &accomplice.tap, "master", "brq00000001-00"]);
+    lan.host.namespace.links_run().await;
+    assert!(!intruder.reaches(&accomplice, &udp(&intruder, &accomplice, (5, 6))));
+    assert!(!accomplice.reaches(&intruder, &udp6(&accomplice, &intruder, (5, 6))));
     assert!(three.is_some());
 }
 

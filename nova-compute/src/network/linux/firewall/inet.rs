@@ -29,6 +29,9 @@ const BRIDGES: Shape = Shape::set("type ifname");
 const CONNECTIONS: Shape = Shape::map("typeof ct direction . meta mark : verdict");
 const PACKETS: Shape = Shape::map("typeof meta mark : verdict");
 
+/// The mark of packets from a link that nobody knows to another such one.
+pub const STRANGERS: u32 = 0x4e58_0000;
+
 /// The mark of packets that a profile is to be asked about.
 pub fn mark(profile: &Profile, marks: &Marks) -> Option<String> {
     let number = marks.profiles.get(&profile.key())?;
@@ -42,6 +45,7 @@ pub fn table(plan: &Plan, wanted: &HostNetwork, marks: &Marks) -> Table {
     for (name, shape) in [
         ("zones", ZONES),
         ("bridges", BRIDGES),
+        ("own", BRIDGES),
         ("source", CONNECTIONS),
         ("target", CONNECTIONS),
         ("packet_source", PACKETS),
@@ -56,6 +60,9 @@ pub fn table(plan: &Plan, wanted: &HostNetwork, marks: &Marks) -> Table {
         if let Some(zone) = marks.zones.get(&network.to_string()) {
             add(&mut table, "zones", quoted(bridge), &zone.to_string());
         }
+    }
+    for bridge in &plan.own {
+        add(&mut table, "own", quoted(bridge), "");
     }
     let profiles = plan.profiles();
     for profile in &profiles {
@@ -129,7 +136,11 @@ fn chains(table: &mut Table) {
     table.chain(
         "passing",
         Some("type filter hook forward priority -150; policy accept;"),
-        [asked("to_connection", "to_packet")],
+        [
+            asked("to_connection", "to_packet"),
+            format!("meta mark {STRANGERS:#010x} iifname @own drop"),
+            format!("meta mark {STRANGERS:#010x} meta mark set 0"),
+        ],
     );
     table.chain(
         "from_packet",
