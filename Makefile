@@ -26,9 +26,10 @@ fmt: ## format the Rust code
 bench: ## measure: benchmarks and the speed floors, optimised build
 	@dev/bench
 
-soak: ## the long tests, optimised build (SEEDS=1000)
-	@dev/packages build rabbitmq postgresql
+soak: ## the long tests, optimised build (SEEDS=1000); as root, the network's also under Debian's stock kernel
+	@dev/packages build rabbitmq postgresql network libvirt
 	NOVA_TEST_SOAK_SEEDS=$(or $(SEEDS),1000) cargo test --release --workspace --features nova-examples/full -- --ignored soak
+	tests/guests/vlan_guest
 
 doc: ## the documentation of all crates, in target/doc
 	@dev/packages build

@@ -11,6 +11,8 @@ import argparse
 import base64
 import os
 import pathlib
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -185,20 +187,68 @@ class Scenario:
         seen = self.shell.run("netstat -tn | grep ':22 '")
         expect(WORLD in seen, f"the guest sees {seen!r}")
 
+    def reachable(self):
+        """Does the guest answer one packet of the world? Asked once: there is no second try."""
+        words = self.rig.inside("world", "ping", "-c", "1", "-W", "2", self.shell.address)
+        return subprocess.run(words, capture_output=True, check=False).returncode == 0
+
+    def applied(self, group):
+        """Waits until the API says that the group is in force on every host."""
+        def said():
+            return self.demo.connection.network.get(f"/security-groups/{group}").json()["security_group"]["applied"]
+        wait_until(said, 20, "the API says that the rules are in force", pause=0.02)
+
     def rule_cuts(self):
-        """A rule that goes stops what it let through, within seconds; it comes back, and so does the shell."""
+        """A rule that goes stops what it let through; it comes back, and so do answers. When the API says that a change is
+        in force, it is: the very next packet is asked."""
         network = self.demo.connection.network
         rule = next(r for r in network.security_group_rules(security_group_id=self.group.id, direction="ingress", protocol="icmp"))
-        ping = lambda: subprocess.run(self.rig.inside("world", "ping", "-c", "1", "-W", "1", self.shell.address),
-                                      capture_output=True, check=False).returncode == 0
-        expect(ping(), "the guest does not answer from the beginning")
-        network.delete_security_group_rule(rule.id)
-        began = time.monotonic()
-        wait_until(lambda: not ping(), 10, "the rule is in force", pause=0.1)
-        took = time.monotonic() - began
-        network.create_security_group_rule(security_group_id=self.group.id, direction="ingress", protocol="icmp")
-        wait_until(ping, 10, "the rule is in force again", pause=0.1)
-        print(f"          (a rule less was in force after {took:.1f} s)")
+        expect(self.reachable(), "the guest does not answer from the beginning")
+        with Flow(self.rig, self.shell.address) as flow:
+            began = time.time()
+            network.delete_security_group_rule(rule.id)
+            self.applied(self.group.id)
+            told = time.time()
+            expect(not self.reachable(), "the API says that the rule is gone everywhere, and a packet passed")
+            back = time.time()
+            network.create_security_group_rule(security_group_id=self.group.id, direction="ingress", protocol="icmp")
+            self.applied(self.group.id)
+            again = time.time()
+            expect(self.reachable(), "the API says that the rule is in force everywhere, and a packet did not pass")
+        last = max((at for at in flow.answers if at < told), default=began)
+        first = min((at for at in flow.answers if at > back), default=again)
+        expect(not [at for at in flow.answers if told < at < back], "answers came though the rule was gone everywhere")
+        print(f"          (a rule less was in force {last - began:.2f} s after it was asked for, and the API said so after "
+              f"{told - began:.2f} s; a rule more {first - back:.2f} s and {again - back:.2f} s)")
+
+    def membership(self):
+        """A guest that leaves a group, and comes back to it, is let through by the rules that name the group, or not."""
+        network = self.demo.connection.network
+        friends = network.create_security_group(name="friends")
+        port = next(network.ports(device_id=self.two.id))
+        mine = next(network.ports(device_id=self.one.id))
+        # What else the guests have lets their projects' guests in anyway: the second one is to be let in by this alone.
+        guard = network.create_security_group(name="guard")
+        network.create_security_group_rule(security_group_id=guard.id, direction="ingress", protocol="icmp",
+                                           remote_group_id=friends.id)
+        network.update_port(port, security_groups=[guard.id])
+        self.applied(guard.id)
+        asks = f"ping -c 1 -W 2 {self.two.addresses()[0]}"
+        self.shell.fails(asks)
+        began = time.time()
+        network.update_port(mine, security_groups=[self.group.id, friends.id])
+        self.applied(friends.id)
+        told = time.time()
+        self.shell.run(asks)
+        network.update_port(mine, security_groups=[self.group.id])
+        self.applied(friends.id)
+        self.shell.fails(asks)
+        network.update_port(port, security_groups=[self.group.id])
+        self.applied(self.group.id)
+        self.shell.run(asks)
+        for group in (guard, friends):
+            network.delete_security_group(group.id)
+        print(f"          (a member more was in force on both hosts, and the API said so, after {told - began:.2f} s)")
 
     def hot_plug(self):
         """An interface more is seen by the guest, gets its address, and goes again."""
@@ -271,6 +321,25 @@ class Scenario:
             expect(not bad, "\n".join([service.name, *bad[:5]]))
 
 
+class Flow:
+    """Packets of the world to an address, fifty a second, and when their answers came."""
+
+    def __init__(self, rig, address):
+        self.words = rig.inside("world", "ping", "-n", "-D", "-i", "0.02", address)
+        self.answers = []
+
+    def __enter__(self):
+        self.process = subprocess.Popen(self.words, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        # The first answer: it is under way.
+        expect(self.process.stdout.readline() and "bytes from" in self.process.stdout.readline(), "no answer")
+        return self
+
+    def __exit__(self, *_):
+        self.process.send_signal(signal.SIGINT)
+        text = self.process.communicate()[0]
+        self.answers = [float(at) for at in re.findall(r"^\[([0-9.]+)\] \d+ bytes from", text, re.MULTILINE)]
+
+
 class World:
     """The server in the world that says who asks."""
 
@@ -288,7 +357,7 @@ class World:
 
 PREPARATION = ("users", "stuff", "networks", "boot", "floating")
 STEPS = ("hosts_differ", "addresses_by_dhcp", "metadata", "metadata_is_ones_own", "mtu", "between_hosts", "names",
-         "projects_are_apart", "spoofing", "outside", "from_outside_source_is_kept", "rule_cuts", "hot_plug", "remember",
+         "projects_are_apart", "spoofing", "outside", "from_outside_source_is_kept", "rule_cuts", "membership", "hot_plug", "remember",
          "move", "services_down", "services_up", "gone", "check", "log")
 
 

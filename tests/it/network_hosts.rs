@@ -40,6 +40,8 @@ struct Notes {
     absent: Mutex<BTreeSet<PortId>>,
     /// Nothing works.
     down: Mutex<bool>,
+    /// Small changes, if it knows how to make them.
+    small: Mutex<Option<Vec<HostNetwork>>>,
 }
 
 impl Notes {
@@ -76,6 +78,15 @@ impl Plumbing for Notes {
             converged.ports.insert(*id, status);
         }
         Ok(converged)
+    }
+
+    async fn adjust(&self, wanted: &HostNetwork) -> Result<Option<Converged>, PlumbingError> {
+        let ports = wanted.segments.values().flat_map(|segment| segment.ports.keys());
+        let ports = ports.map(|id| (*id, PortStatus::Active)).collect();
+        Ok(self.small.lock().unwrap().as_mut().map(|small| {
+            small.push(wanted.clone());
+            Converged { ports, problems: Vec::new() }
+        }))
     }
 
     fn interface(&self, _: &HostNetwork, vif: &Vif) -> Result<InterfaceSpec, PlumbingError> {
@@ -358,6 +369,45 @@ async fn a_change_of_the_books_reaches_its_hosts_within_a_second() {
     for host in [one, two, three] {
         host.stop().await;
     }
+    service.stop().await;
+}
+
+/// Small changes are made as they come, and do not keep the host from looking at all of it every ten seconds.
+#[tokio::test(start_paused = true)]
+async fn small_changes_do_not_put_off_the_full_look() {
+    let world = World::new();
+    let service = world.service().await;
+    let network = world.network("vxlan", Some(5)).await;
+    let group = world.group(None).await;
+    world.port(&network, "h1", &[group]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wanted.json");
+    let host = world.host_with("h1", Arc::default(), Some(file.clone())).await;
+    pass(5.0).await;
+    *host.notes.small.lock().unwrap() = Some(Vec::new());
+    let looks = host.notes.count();
+    let rule =
+        |port| SecurityGroupRule { port_range_min: Some(port), port_range_max: Some(port), ..world.rule(group, None) };
+    for port in 1..=25 {
+        world.store.create_security_group_rules(vec![rule(port)], None).await.unwrap();
+        world.notifier.changed(BooksChangedRequest { groups: vec![group], ..BooksChangedRequest::default() });
+        pass(1.0).await;
+        let small = host.notes.small.lock().unwrap().clone().unwrap_or_default();
+        let newest = [small.last().cloned().unwrap_or_default(), host.notes.last()];
+        assert!(newest.contains(&world.should_be("h1").await));
+    }
+    let small = host.notes.small.lock().unwrap().as_ref().map_or(0, Vec::len);
+    let looks = host.notes.count() - looks;
+    assert!(small >= 20 && (2..=3).contains(&looks), "{small} small changes, {looks} full looks");
+    let kept: HostNetwork = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!(kept, world.should_be("h1").await);
+    // What it cannot make as a small change is made with all the rest.
+    *host.notes.small.lock().unwrap() = None;
+    world.store.create_security_group_rules(vec![rule(26)], None).await.unwrap();
+    world.notifier.changed(BooksChangedRequest { groups: vec![group], ..BooksChangedRequest::default() });
+    pass(0.9).await;
+    assert_eq!(host.notes.last(), world.should_be("h1").await);
+    host.stop().await;
     service.stop().await;
 }
 

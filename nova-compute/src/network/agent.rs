@@ -249,7 +249,18 @@ impl NetworkAgent {
             state.known && state.converged.is_none()
         };
         if changed || unmade || timers.converge <= Instant::now() {
-            trouble = self.converge_now(timers).await.or(trouble);
+            // What is to be is in the file before anybody is told that it is in force.
+            let keep = async {
+                if changed {
+                    self.keep().await;
+                }
+            };
+            let make = async {
+                // The full look at what is there has a time of its own, which small changes do not put off.
+                let small = changed && !unmade && timers.converge > Instant::now();
+                if small && self.adjust().await { None } else { self.converge_now(timers).await }
+            };
+            trouble = tokio::join!(make, keep).0.or(trouble);
         } else if self.is_settling() {
             timers.converge = timers.converge.min(Instant::now() + SETTLE_INTERVAL);
         }
@@ -322,21 +333,40 @@ impl NetworkAgent {
         if self.is_books() {
             return Ok(false);
         }
-        let wanted = {
-            let mut state = self.state();
-            if state.known && reply.is_empty() {
-                return Ok(false);
-            }
-            reply.apply_to(&mut state.wanted);
-            state.known = true;
-            state.wanted.clone()
-        };
-        if let Some(path) = options.state_file.clone()
-            && let Err(error) = save(path, &wanted).await
-        {
+        let mut state = self.state();
+        if state.known && reply.is_empty() {
+            return Ok(false);
+        }
+        reply.apply_to(&mut state.wanted);
+        state.known = true;
+        Ok(true)
+    }
+
+    /// Keeps over a restart what the network is to be.
+    async fn keep(&self) {
+        let Some(path) = self.options().state_file.clone() else { return };
+        let wanted = self.wanted();
+        if let Err(error) = save(path, wanted).await {
             tracing::warn!("what the network is to be is not kept over a restart: {}", chain(&error));
         }
-        Ok(true)
+    }
+
+    /// Has a small change in force without a look at the rest. False: the whole is to be made what it is to be.
+    async fn adjust(&self) -> bool {
+        let wanted = self.wanted();
+        let began = Instant::now();
+        match self.inner.parts.plumbing.adjust(&wanted).await {
+            Ok(Some(converged)) => {
+                metrics::histogram!("nova_host_network_adjust_seconds").record(began.elapsed().as_secs_f64());
+                self.state().converged = Some(converged);
+                true
+            }
+            Ok(None) => false,
+            Err(error) => {
+                tracing::warn!("a change of the network is made with all the rest: {}", chain(&error));
+                false
+            }
+        }
     }
 
     /// Makes the network what it is to be.

@@ -60,6 +60,13 @@ pub trait Plumbing: Send + Sync {
     /// means that nothing is known.
     async fn converge(&self, wanted: &HostNetwork) -> Result<Converged, PlumbingError>;
 
+    /// Has other members of groups in force at once, ahead of the rest and without a look at it. `None`: there is more to
+    /// do than that, and [`Plumbing::converge`] does it; it also puts things right after an error.
+    async fn adjust(&self, wanted: &HostNetwork) -> Result<Option<Converged>, PlumbingError> {
+        let _ = wanted;
+        Ok(None)
+    }
+
     /// How a guest's interface is plugged in. The port is in the state that was made before; what passes it was decided
     /// there, so that a guest is never without its rules.
     fn interface(&self, wanted: &HostNetwork, vif: &Vif) -> Result<InterfaceSpec, PlumbingError>;

@@ -66,9 +66,8 @@ pub(super) fn readiness(wanted: &HostNetwork, converged: Option<&Converged>, vif
 }
 
 /// Keeps what is to be in a file, whole or not at all; nobody else reads it.
-pub(super) async fn save(path: PathBuf, wanted: &HostNetwork) -> std::io::Result<()> {
-    let text = serde_json::to_vec(wanted)?;
-    let written = tokio::task::spawn_blocking(move || write_whole(&path, &text)).await;
+pub(super) async fn save(path: PathBuf, wanted: HostNetwork) -> std::io::Result<()> {
+    let written = tokio::task::spawn_blocking(move || write_whole(&path, &serde_json::to_vec(&wanted)?)).await;
     written.map_err(std::io::Error::other)?
 }
 
@@ -210,7 +209,7 @@ mod tests {
         let path = folder.path().join("network/h1.json");
         assert_eq!(load(path.clone()).await, None);
         for network in [HostNetwork::default(), network()] {
-            save(path.clone(), &network).await.unwrap();
+            save(path.clone(), network.clone()).await.unwrap();
             assert_eq!(load(path.clone()).await, Some(network));
         }
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();

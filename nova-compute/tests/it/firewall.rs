@@ -6,7 +6,8 @@ mod lasting;
 
 use std::net::IpAddr;
 
-use nova_core::network::{Carrier, MacAddress};
+use nova_compute::Plumbing;
+use nova_core::network::{Carrier, MacAddress, PortStatus};
 
 use crate::support::frames::{self, ACK, SYN, SYN_ACK};
 use crate::support::{Guest, Guests, Host, Scene, ip4, ip6};
@@ -34,6 +35,15 @@ impl Lan {
         let [one, two, three] = [1, 2, 3].map(|number| guests.plug(&host.namespace, number));
         host.converge(&scene.wanted).await;
         Self { host, scene, guests, one, two, three }
+    }
+
+    /// Was what differs put in force without a look at the rest?
+    async fn adjust(&self) -> bool {
+        let adjusted = self.host.plumbing.adjust(&self.scene.wanted).await.unwrap();
+        let active = |converged: nova_compute::Converged| {
+            assert_eq!(converged.ports.values().filter(|status| **status == PortStatus::Active).count(), 3);
+        };
+        adjusted.map(active).is_some()
     }
 
     async fn converge(&self) {

@@ -90,6 +90,8 @@ async fn a_tag_is_made_or_the_kernel_is_named() {
     let host = Namespace::new("host");
     let links = host.links().await;
     host.output("ip", &["link", "add", "eth9", "type", "veth", "peer", "name", "eth8"]);
+    // A tag is up only on what is up.
+    host.output("ip", &["link", "set", "eth9", "up"]);
     let spec = VlanSpec { name: "eth9.5", parent: "eth9", tag: 5, mtu: 1500, alias: "nova:segment:1" };
     match links.ensure_vlan(&spec).await {
         Ok(made) => {

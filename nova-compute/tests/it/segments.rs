@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use nova_compute::{Plumbing, PlumbingError};
+use nova_compute::{Plumbing, PlumbingError, PlumbingOptions};
 use nova_core::network::{Carrier, HostRouter, PortStatus, Remote, RemotePort, RouterLeg, Vif, VifAddress};
 
 use crate::firewall::{ack, answer, macs, open, syn, udp};
@@ -13,28 +13,64 @@ fn vxlan(vni: u32, peers: &[&str]) -> Carrier {
     Carrier::Vxlan { vni, peers: peers.iter().map(|peer| peer.parse().unwrap()).collect() }
 }
 
-/// Guest 1 on the first host, guests 2 on the second, of a network with a tunnel; whether the hosts serve it is said by
+/// What joins two hosts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Wire {
+    /// Tunnels between their addresses.
+    Tunnels,
+    /// A trunk that carries tags.
+    Tags,
+}
+
+impl Wire {
+    /// The network of that number, which both hosts have.
+    fn carrier(self, number: u16) -> Carrier {
+        match self {
+            Self::Tunnels => vxlan(number.into(), &["192.0.2.1", "192.0.2.2"]),
+            Self::Tags => Carrier::Vlan { physical_network: "racks".into(), tag: number },
+        }
+    }
+
+    /// Those that the kernel has. One that is to have tags, and doesn't, fails.
+    fn all() -> Vec<Self> {
+        let namespace = Namespace::new("probe");
+        namespace.output("ip", &["link", "add", "eth9", "type", "veth", "peer", "name", "eth8"]);
+        let add = ["ip", "link", "add", "name", "eth9.5", "link", "eth9", "type", "vlan", "id", "5"];
+        let probe =
+            std::process::Command::new("ip").args(["netns", "exec", namespace.name()]).args(add).output().unwrap();
+        assert!(probe.status.success() || std::env::var_os("NOVA_TEST_VLAN").is_none(), "{probe:?}");
+        if probe.status.success() { vec![Self::Tunnels, Self::Tags] } else { vec![Self::Tunnels] }
+    }
+}
+
+/// Guest 1 on the first host, guests 2 on the second, of a network that both have; whether the hosts serve it is said by
 /// the test.
 struct Two {
+    wire: Wire,
     hosts: [Host; 2],
     scenes: [Scene; 2],
     guests: Guests,
-    _underlay: Namespace,
+    underlay: Namespace,
     one: Guest,
     two: Guest,
 }
 
 impl Two {
     async fn new(change: impl Fn(&mut Scene)) -> Self {
-        let hosts = [Host::named("host-1", "192.0.2.1").await, Host::named("host-2", "192.0.2.2").await];
-        let wire = underlay(&[&hosts[0], &hosts[1]]);
+        Self::over(Wire::Tunnels, change).await
+    }
+
+    async fn over(wire: Wire, change: impl Fn(&mut Scene)) -> Self {
+        let racks =
+            |options: &mut PlumbingOptions| drop(options.interface_mappings.insert("racks".into(), "underlay".into()));
+        let hosts = [Host::with("host-1", "192.0.2.1", racks).await, Host::with("host-2", "192.0.2.2", racks).await];
+        let underlay = underlay(&[&hosts[0], &hosts[1]]);
         let guests = Guests::new();
         let one = guests.plug(&hosts[0].namespace, 1);
         let two = guests.plug(&hosts[1].namespace, 2);
-        let both = ["192.0.2.1", "192.0.2.2"];
         let scenes = [1_u16, 2].map(|number| {
             let mut scene = Scene::default();
-            scene.network(1, vxlan(101, &both));
+            scene.network(1, wire.carrier(101));
             scene.group(1, &[Scene::rule(Some(6), (Some(22), Some(22)), Remote::Any)]);
             scene.port(1, number, Some(&[1]));
             change(&mut scene);
@@ -43,15 +79,21 @@ impl Two {
         for (host, scene) in hosts.iter().zip(&scenes) {
             host.converge(&scene.wanted).await;
         }
-        wire.links_run().await;
-        Self { hosts, scenes, guests, _underlay: wire, one, two }
+        underlay.links_run().await;
+        Self { wire, hosts, scenes, guests, underlay, one, two }
     }
 }
 
 #[tokio::test]
 #[ignore = "needs NOVA_TEST_NETNS"]
-async fn guests_of_two_hosts_reach_each_other_through_a_tunnel() {
-    let mut both = Two::new(|_| {}).await;
+async fn guests_of_two_hosts_reach_each_other_and_no_other_project() {
+    for wire in Wire::all() {
+        let both = Two::over(wire, |_| {}).await;
+        reach_each_other(both).await;
+    }
+}
+
+async fn reach_each_other(mut both: Two) {
     {
         let Two { one, two, .. } = &both;
         open(one, two, 22);
@@ -60,7 +102,7 @@ async fn guests_of_two_hosts_reach_each_other_through_a_tunnel() {
     }
     // Another project with the same addresses, on the same hosts.
     for (scene, number) in both.scenes.iter_mut().zip([257, 258]) {
-        scene.network(2, vxlan(102, &["192.0.2.1", "192.0.2.2"]));
+        scene.network(2, both.wire.carrier(102));
         scene.group(2, &[]);
         scene.port(2, number, Some(&[2]));
     }
@@ -75,6 +117,12 @@ async fn guests_of_two_hosts_reach_each_other_through_a_tunnel() {
     let question = frames::arp(1, (other_one.mac(), ip4(1)), ip4(2), EVERYBODY);
     assert!(!other_one.reaches_before(two, &question, one));
 
+    if both.wire == Wire::Tags {
+        // Who is on the wire sees the tags, and is answered under them only.
+        let seen = both.hosts[0].namespace.links().await.get("underlay.101").await.unwrap().unwrap();
+        assert!(seen.master.is_some() && seen.up, "{seen:?}");
+        return;
+    }
     // The second host has the network no more.
     both.scenes[0].network(1, Carrier::Local).carrier = vxlan(101, &["192.0.2.1"]);
     both.hosts[0].converge(&both.scenes[0].wanted).await;
@@ -82,11 +130,34 @@ async fn guests_of_two_hosts_reach_each_other_through_a_tunnel() {
     assert!(both.hosts[0].namespace.links().await.fdb(&tunnel).await.unwrap().is_empty());
 }
 
+/// Frames of a network leave a host under its tag, and such as come under another tag, or none, are no guest's.
+#[tokio::test]
+#[ignore = "needs NOVA_TEST_NETNS"]
+async fn tags_keep_networks_apart_on_the_wire() {
+    if !Wire::all().contains(&Wire::Tags) {
+        return;
+    }
+    let both = Two::over(Wire::Tags, |_| {}).await;
+    let Two { one, two, underlay, .. } = &both;
+    // A machine on the wire that speaks under some tag: where guest 2 would be, if it were on that network.
+    let frame = frames::arp(1, (two.mac(), ip4(2)), ip4(1), EVERYBODY);
+    let from_the_wire = |tag: Option<u16>| {
+        let tagged = match tag {
+            Some(tag) => [&frame[..12], &[0x81, 0], &tag.to_be_bytes(), &frame[12..]].concat(),
+            None => frame.clone(),
+        };
+        one.hears(&frame, two, || underlay.run(move || crate::support::send_on("port0", &tagged)))
+    };
+    assert!(from_the_wire(Some(101)));
+    assert!(!from_the_wire(Some(102)));
+    assert!(!from_the_wire(None));
+}
+
 #[tokio::test]
 #[ignore = "needs NOVA_TEST_NETNS"]
 async fn who_is_no_host_of_a_network_gets_no_frame_into_it() {
     let both = Two::new(|_| {}).await;
-    let Two { one, two, hosts, _underlay: underlay, .. } = &both;
+    let Two { one, two, hosts, underlay, .. } = &both;
     underlay.output("ip", &["addr", "add", "192.0.2.9/24", "dev", "switch"]);
     let frame = frames::arp(1, (two.mac(), ip4(2)), ip4(1), EVERYBODY);
     let packet = [&[8, 0, 0, 0, 0, 0, 101, 0], &frame[..]].concat();
@@ -116,7 +187,10 @@ async fn one_node_is_asked_for_metadata_by_guests_of_all_hosts() {
         hostname: String::new(),
         asks: Some(caller),
     });
+    let answers = || both.hosts[1].namespace.output("nft", &["list", "set", "bridge", "nova", "own_answers"]);
+    assert!(!answers().contains("vx-101"), "nobody is served");
     both.hosts[1].converge(&both.scenes[1].wanted).await;
+    assert!(!answers().contains("vx-101"), "guests of other hosts are");
     let doors = both.hosts[1].plumbing.metadata_doors().await;
     assert_eq!(doors[0].callers.get(&ip4(1).into()), Some(&caller));
     let rules = both.hosts[1].namespace.output("nft", &["list", "set", "bridge", "nova", "asked"]);
@@ -162,8 +236,8 @@ async fn what_each_host_has_for_its_own_guests_does_not_cross() {
             scene.wanted.routers.insert("0000000a-0000-4000-8000-000000000001".parse().unwrap(), router);
         }
     };
-    for distributed in [true, false] {
-        let both = Two::new(shared(distributed)).await;
+    for (wire, distributed) in Wire::all().into_iter().flat_map(|wire| [(wire, true), (wire, false)]) {
+        let both = Two::over(wire, shared(distributed)).await;
         let Two { one, two, .. } = &both;
         let own: IpAddr = ip4(1).into();
         let local: std::net::Ipv6Addr = "fe80::f816:3eff:fe00:1".parse().unwrap();
@@ -176,9 +250,12 @@ async fn what_each_host_has_for_its_own_guests_does_not_cross() {
             frames::udp(everybody, (local.into(), 546), ("ff02::1:2".parse().unwrap(), 547)),
         ];
         for (number, ask) in asks.iter().enumerate() {
-            assert_eq!(one.reaches(two, ask), !distributed, "{number}");
+            assert_eq!(one.reaches(two, ask), !distributed, "{wire:?} {number}");
         }
         if distributed {
+            let answers = both.hosts[0].namespace.output("nft", &["list", "set", "bridge", "nova", "own_answers"]);
+            let uplink = if wire == Wire::Tags { "underlay.101" } else { "vx-101" };
+            assert!(answers.contains(uplink), "what DHCP answers stays here: {answers}");
             let metadata = frames::arp(1, (one.mac(), ip4(1)), [169, 254, 169, 254].into(), EVERYBODY);
             assert!(!one.reaches(two, &metadata));
         }
@@ -218,6 +295,12 @@ async fn the_operators_bridge_stays_the_operators() {
     open(&desk, &one, 22);
     assert!(one.reaches(&desk, &syn(&one, &desk, 99)));
     assert!(!desk.reaches(&one, &syn(&desk, &one, 23)));
+    // Of what is between the operator's own machines nothing is said.
+    let shelf = guests.plug(&host.namespace, 4);
+    host.namespace.output("ip", &["link", "set", &shelf.tap, "master", "br0"]);
+    assert!(desk.reaches(&shelf, &udp(&desk, &shelf, (5, 6))));
+    assert!(shelf.reaches(&desk, &syn(&shelf, &desk, 23)));
+    host.namespace.output("ip", &["link", "del", &shelf.tap]);
     // A guest whose port has gone.
     let gone = guests.plug(&host.namespace, 9);
     host.namespace.output("ip", &["link", "set", &gone.tap, "master", "br0"]);
@@ -242,6 +325,7 @@ async fn a_part_that_fails_is_told_and_the_rest_is_done() {
     namespace.output("ip", &["link", "add", "eth9", "type", "veth", "peer", "name", "eth8"]);
     namespace.output("ip", &["addr", "add", "192.0.2.1/24", "dev", "eth9"]);
     namespace.output("ip", &["link", "set", "eth9", "up"]);
+    namespace.output("ip", &["link", "set", "eth8", "up"]);
     let guests = Guests::new();
     let (one, two) = (guests.plug(namespace, 1), guests.plug(namespace, 2));
     let mut scene = Scene::default();

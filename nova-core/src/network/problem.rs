@@ -131,6 +131,17 @@ pub enum NetworkProblem {
     /// Nothing to be an interface with.
     #[error("Invalid input for operation: Subnet {subnet} for router interface must have a gateway IP.")]
     NoGatewayForInterface { subnet: SubnetId },
+    /// A route's next hop is on none of the router's networks.
+    #[error("Invalid format for routes: {nexthop}, the nexthop is not connected with router.")]
+    NexthopElsewhere { nexthop: IpAddr },
+    /// A route's next hop is the router itself.
+    #[error("Invalid format for routes: {nexthop}, the nexthop is used by router.")]
+    NexthopOwn { nexthop: IpAddr },
+    /// It would take a route's next hop away.
+    #[error(
+        "Router interface for subnet {subnet} on router {router} cannot be deleted, as it is required by one or more routes."
+    )]
+    InterfaceOfRoute { router: RouterId, subnet: SubnetId },
     /// There is none.
     #[error("Router {router} has no interface on subnet {subnet}.")]
     NoInterfaceOnSubnet { router: RouterId, subnet: SubnetId },
@@ -243,6 +254,8 @@ impl NetworkProblem {
             | Self::ManyFixedIps { .. } => ("BadRequest", BadRequest),
             Self::NoInterfaceOnSubnet { .. } => ("RouterInterfaceNotFoundForSubnet", NotFound),
             Self::NoInterface { .. } => ("RouterInterfaceNotFound", NotFound),
+            Self::NexthopElsewhere { .. } | Self::NexthopOwn { .. } => ("InvalidRoutes", BadRequest),
+            Self::InterfaceOfRoute { .. } => ("RouterInterfaceInUseByRoute", Conflict),
             Self::InterfaceInUse { .. } => ("RouterInterfaceInUseByFloatingIP", Conflict),
             Self::GatewayOfFloatingIps { .. } => ("RouterExternalGatewayInUseByFloatingIp", Conflict),
             Self::FixedIpHasFloating { .. } => ("FloatingIPPortAlreadyAssociated", Conflict),

@@ -214,6 +214,7 @@ macro_rules! store_conformance {
             floating_ips_stand_for_fixed_ones,
             what_floating_ips_rely_on_stays,
             interfaces_are_their_routers,
+            routes_lead_over_the_routers_networks,
             floating_ips_are_of_version_4,
             gateways_come_and_go,
             projects_have_one_default_group,

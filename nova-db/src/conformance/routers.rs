@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use nova_core::ids::ProjectId;
-use nova_core::network::{Network, NetworkProblem, NetworkResource, Port, Router, Subnet};
+use nova_core::network::{HostRoute, Network, NetworkProblem, NetworkResource, Port, Router, Subnet};
 
 use super::fixtures::Make;
 use super::networks::{adds_up, asked, ip, not_found, plug, problem, wired};
@@ -101,6 +101,30 @@ pub async fn interfaces_are_their_routers(store: &Arc<dyn Store>) {
     let subnet = store.create_subnet(make.subnet(&flat, "10.1.0.0/24"), None, None).await.unwrap();
     let answer = store.add_router_interface(router.id, interface(&make, &flat, &subnet)).await;
     assert_eq!(problem(answer).name(), "IpAddressInUse");
+}
+
+/// Routes lead over the router's own networks, which stay as long as they do.
+pub async fn routes_lead_over_the_routers_networks(store: &Arc<dyn Store>) {
+    let make = Make::new();
+    let joined = joined(&**store, &make).await;
+    let (router, subnet) = (joined.router.id, &joined.inner.1);
+    let on_subnet = InterfaceRef { subnet_id: Some(subnet.id), port_id: None };
+    let by = |nexthop: &str| HostRoute { destination: "10.77.0.0/16".parse().unwrap(), nexthop: ip(nexthop) };
+    let lead = async |routes: Vec<HostRoute>| {
+        let read = store.get_router(router).await.unwrap();
+        store.update_router(Router { routes, ..read }, GatewayChange::Keep).await
+    };
+    for wrong in ["192.0.2.1", "198.18.0.1", "10.0.0.1"] {
+        assert_eq!(problem(lead(vec![by("10.0.0.9"), by(wrong)]).await).name(), "InvalidRoutes", "{wrong}");
+    }
+    assert_eq!(lead(vec![by("10.0.0.9")]).await.unwrap().routes, [by("10.0.0.9")]);
+    let answer = store.remove_router_interface(router, on_subnet).await;
+    assert_eq!(problem(answer).name(), "RouterInterfaceInUseByRoute");
+    lead(Vec::new()).await.unwrap();
+    store.remove_router_interface(router, on_subnet).await.unwrap();
+    assert_eq!(problem(lead(vec![by("10.0.0.9")]).await).name(), "InvalidRoutes", "the network is gone");
+    let new = Router { routes: vec![by("10.0.0.9")], ..make.router("p") };
+    assert_eq!(problem(store.create_router(new, GatewayChange::Keep, None).await).name(), "InvalidRoutes");
 }
 
 /// Floating addresses are of version 4, and stand for such.

@@ -96,6 +96,17 @@ pub(crate) trait Transaction: Send {
     /// Replaces the row of that key if it has the expected generation; the row brings its new one.
     async fn update(&mut self, table: &'static Table, row: Row, expected: u64) -> Result<bool, Fail>;
 
+    /// The same for several rows of a table, none of them twice. False: one did not have its expected generation, and
+    /// which of the others were replaced is not known.
+    async fn update_all(&mut self, table: &'static Table, rows: Vec<(Row, u64)>) -> Result<bool, Fail> {
+        for (row, expected) in rows {
+            if !self.update(table, row, expected).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Sets single columns, without touching documents and generations. Returns how many rows it met.
     async fn set(
         &mut self,

@@ -50,6 +50,10 @@ impl Backend for MysqlBackend {
         self.rows.write(operation).await
     }
 
+    fn joins(&self) -> bool {
+        self.rows.joins()
+    }
+
     fn commits(&self) -> u64 {
         self.rows.commits()
     }

@@ -49,6 +49,10 @@ impl Backend for PostgresBackend {
         self.rows.write(operation).await
     }
 
+    fn joins(&self) -> bool {
+        self.rows.joins()
+    }
+
     fn commits(&self) -> u64 {
         self.rows.commits()
     }

@@ -1,8 +1,8 @@
 //! Statements for the row interface. Plain SQL that every database takes: no RETURNING, no upsert, no nulls.
 
 use sea_query::{
-    Cond, DeleteStatement, Expr, ExprTrait, InsertStatement, IntoCondition, Order, Query, SelectStatement,
-    UpdateStatement,
+    CaseStatement, Cond, DeleteStatement, Expr, ExprTrait, InsertStatement, IntoCondition, Order, Query,
+    SelectStatement, UpdateStatement,
 };
 
 use crate::Direction;
@@ -91,6 +91,21 @@ pub(super) fn update(table: &'static Table, row: &Row, expected: u64) -> UpdateS
     query.value(GENERATION, number(row.generation)).value(BODY, row.body.as_str());
     query.cond_where(condition(&Condition::key(table, row.key(table))));
     query.and_where(Expr::col(GENERATION).eq(number(expected)));
+    query
+}
+
+/// Several rows of a table whose columns are all part of its key, so that only documents and generations change.
+pub(super) fn update_bodies(table: &'static Table, rows: &[(Row, u64)]) -> UpdateStatement {
+    let (mut generations, mut bodies) = (CaseStatement::new(), CaseStatement::new());
+    let mut which = Cond::any();
+    for (row, expected) in rows {
+        let key = condition(&Condition::key(table, row.key(table)));
+        generations = generations.case(key.clone(), number(row.generation));
+        bodies = bodies.case(key.clone(), Expr::val(row.body.as_str()));
+        which = which.add(key.add(Expr::col(GENERATION).eq(number(*expected))));
+    }
+    let mut query = Query::update();
+    query.table(table.name).value(GENERATION, generations).value(BODY, bodies).cond_where(which);
     query
 }
 

@@ -101,6 +101,26 @@ impl Transaction for SqlTransaction<'_> {
         Ok(met > 0)
     }
 
+    async fn update_all(&mut self, table: &'static Table, rows: Vec<(Row, u64)>) -> Result<bool, Fail> {
+        if rows.len() < 2 || table.columns.len() != table.key {
+            for (row, expected) in rows {
+                if !self.update(table, row, expected).await? {
+                    return Ok(false);
+                }
+            }
+            return Ok(true);
+        }
+        let per_row = 3 * table.key + 3;
+        for part in rows.chunks((self.link.dialect().max_values() / per_row).max(1)) {
+            let met =
+                self.execute(&statements::update_bodies(table, part)).await.map_err(|error| self.failed(error))?;
+            if met != part.len() as u64 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     async fn set(
         &mut self,
         table: &'static Table,

@@ -20,8 +20,9 @@ pub mod services;
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
-use nova_core::ids::NetworkId;
-use nova_core::network::{HostNetwork, PortStatus, Vif, tap_name};
+use nova_core::error::chain;
+use nova_core::ids::{NetworkId, RouterId};
+use nova_core::network::{HostNetwork, HostRouter, PortStatus, Segment, Vif, tap_name};
 use nova_virt::InterfaceSpec;
 use tokio::sync::Mutex;
 
@@ -46,6 +47,15 @@ struct State {
     firewall: Firewall,
     /// How the ruleset was last made what it is to be.
     applied: Option<Applied>,
+    /// What was made without any problem, but for groups, which the firewall knows.
+    made: Option<Made>,
+}
+
+/// What was made.
+struct Made {
+    segments: BTreeMap<NetworkId, Segment>,
+    routers: BTreeMap<RouterId, HostRouter>,
+    converged: Converged,
 }
 
 impl LinuxPlumbing {
@@ -58,7 +68,7 @@ impl LinuxPlumbing {
         Ok(Self {
             services: Services::new(options.clone()),
             options,
-            state: Mutex::new(State { links, firewall, applied: None }),
+            state: Mutex::new(State { links, firewall, applied: None, made: None }),
         })
     }
 
@@ -88,7 +98,7 @@ impl LinuxPlumbing {
             Ok(applied) => state.applied = Some(applied),
             Err(e) => {
                 // Without its rules no guest is plugged in.
-                converged.problems.push(segments::with_cause(&e));
+                converged.problems.push(chain(&e));
                 converged.ports.values_mut().for_each(|status| *status = PortStatus::Error);
                 return Ok(names);
             }
@@ -98,7 +108,7 @@ impl LinuxPlumbing {
             let Some(segment) = wanted.segments.get(id) else { continue };
             match segments::converge_taps(&state.links, segment, bridge, &by_name).await {
                 Ok(plugged) => settle(segment.ports.keys(), &plugged, converged),
-                Err(e) => converged.problems.push(format!("network {id}: {}", segments::with_cause(&e))),
+                Err(e) => converged.problems.push(format!("network {id}: {}", chain(&e))),
             }
         }
         Ok(names)
@@ -186,15 +196,31 @@ impl Plumbing for LinuxPlumbing {
 
     async fn converge(&self, wanted: &HostNetwork) -> Result<Converged, PlumbingError> {
         let mut state = self.state.lock().await;
+        state.made = None;
         let mut converged = Converged::default();
         if let Err(e) = self.services.guard(wanted).await {
-            converged.problems.push(format!("the host's own rules: {}", segments::with_cause(&e)));
+            converged.problems.push(format!("the host's own rules: {}", chain(&e)));
         }
         state.firewall.others_made(self.services.transactions());
         let bridges = self.converge_frames(&mut state, wanted, &mut converged).await?;
         converged.problems.extend(self.services.converge(wanted, &bridges).await);
         state.firewall.others_made(self.services.transactions());
+        if converged.problems.is_empty() {
+            let (segments, routers) = (wanted.segments.clone(), wanted.routers.clone());
+            state.made = Some(Made { segments, routers, converged: converged.clone() });
+        }
         Ok(converged)
+    }
+
+    async fn adjust(&self, wanted: &HostNetwork) -> Result<Option<Converged>, PlumbingError> {
+        let mut state = self.state.lock().await;
+        let State { firewall, applied, made, .. } = &mut *state;
+        if !firewall.change_members(wanted).await.inspect_err(|_| *made = None)? {
+            return Ok(None);
+        }
+        *applied = Some(Applied::Changed);
+        let fits = |made: &&Made| made.segments == wanted.segments && made.routers == wanted.routers;
+        Ok(made.as_ref().filter(fits).map(|made| made.converged.clone()))
     }
 
     fn interface(&self, wanted: &HostNetwork, vif: &Vif) -> Result<InterfaceSpec, PlumbingError> {

@@ -118,7 +118,8 @@ pub async fn run(
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    let said: String = said.trim().chars().take(2000).collect();
+    // The first lines say what is wrong; what was to be done may have thousands.
+    let said: String = said.trim().lines().take(6).collect::<Vec<_>>().join("; ").chars().take(1000).collect();
     Err(failed(doing, if said.is_empty() { output.status.to_string() } else { said }))
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use nova_core::error::chain;
 use nova_core::ids::NetworkId;
 use nova_core::network::{Carrier, HostNetwork, Segment, tap_name};
 
@@ -201,16 +202,5 @@ pub async fn without_ipv6(namespace: Option<&str>, names: Vec<String>) -> Result
 }
 
 fn told(network: NetworkId, error: &PlumbingError) -> String {
-    format!("network {network}: {}", with_cause(error))
-}
-
-/// The error with what caused it, in one line.
-pub fn with_cause(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        text = format!("{text}: {source}");
-        cause = source.source();
-    }
-    text
+    format!("network {network}: {}", chain(error))
 }

@@ -4,10 +4,10 @@
 //! is done.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
+use nova_core::error::chain;
 use nova_core::ids::{NetworkId, RouterId};
 use nova_core::network::{HostNetwork, MacAddress};
 
@@ -66,7 +66,7 @@ impl Services {
         let mut problems = Vec::new();
         let work = match self.work(wanted, bridges).await {
             Ok(work) => work,
-            Err(e) => return vec![chain("services", &e)],
+            Err(e) => return vec![told("services", &e)],
         };
         note(&mut problems, "what is left of before", work.sweep().await);
         for (network, segment) in wanted.segments.iter().filter(|(_, segment)| segment.serves) {
@@ -78,9 +78,9 @@ impl Services {
                     let pair = pairs.get(id).copied();
                     note(&mut problems, &format!("router {id}"), router::serve(&work, *id, router, pair).await);
                 }
-                problems.extend(nat::reach(&work, &pairs).await.unwrap_or_else(|e| vec![chain("the way out", &e)]));
+                problems.extend(nat::reach(&work, &pairs).await.unwrap_or_else(|e| vec![told("the way out", &e)]));
             }
-            Err(e) => problems.push(chain("routers", &e)),
+            Err(e) => problems.push(told("routers", &e)),
         }
         problems
     }
@@ -264,17 +264,11 @@ fn is_end(link: &LinkState) -> bool {
 
 fn note(problems: &mut Vec<String>, what: &str, result: Result<(), PlumbingError>) {
     if let Err(e) = result {
-        problems.push(chain(what, &e));
+        problems.push(told(what, &e));
     }
 }
 
-/// An error with all that caused it, in one line.
-fn chain(what: &str, error: &PlumbingError) -> String {
-    let mut text = format!("{what}: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text.replace('\n', "; ")
+/// What failed, with all that caused it, in one line.
+fn told(what: &str, error: &PlumbingError) -> String {
+    format!("{what}: {}", chain(error)).replace('\n', "; ")
 }

@@ -65,6 +65,61 @@ async fn who_leaves_a_group_is_cut_off() {
     assert!(two.reaches(three, &udp(two, three, (6, 5))));
 }
 
+#[tokio::test]
+#[ignore = "needs NOVA_TEST_NETNS"]
+async fn members_change_without_a_look_at_the_rest() {
+    let named = |port| Scene::rule(Some(17), (Some(port), Some(port)), Remote::Group(group_id(2)));
+    let mut lan = Lan::new(&[named(6)]).await;
+    lan.scene.group(2, &[]);
+    lan.scene.members(2, &["10.0.0.1/32"]);
+    lan.converge().await;
+    lan.scene.members(2, &["10.0.0.1/32", "10.0.0.3/32"]);
+    assert!(lan.adjust().await);
+    {
+        let Lan { one, two, three, .. } = &lan;
+        assert!(three.reaches(two, &udp(three, two, (5, 6))));
+        assert!(one.reaches(two, &udp(one, two, (5, 6))));
+        assert!(two.reaches(one, &udp(two, one, (6, 5))), "an answer");
+    }
+    lan.scene.members(2, &["10.0.0.3/32"]);
+    assert!(lan.adjust().await);
+    {
+        let Lan { one, two, three, .. } = &lan;
+        assert!(!one.reaches(two, &udp(one, two, (5, 6))), "a flow of before");
+        assert!(!two.reaches(one, &udp(two, one, (6, 5))), "an answer to it");
+        assert!(three.reaches(two, &udp(three, two, (5, 6))));
+    }
+    // What is remembered is what is there, for this agent and for the next.
+    lan.converge().await;
+    assert_eq!(lan.host.plumbing.applied().await, Some(Applied::Unchanged));
+    lan.host.restart().await;
+    assert!(!lan.adjust().await, "it does not know what is there");
+    lan.converge().await;
+    assert_eq!(lan.host.plumbing.applied().await, Some(Applied::Unchanged));
+    // More than members is not done in passing.
+    lan.scene.group(1, &[named(6), named(7)]);
+    assert!(!lan.adjust().await);
+    lan.converge().await;
+    lan.scene.members(2, &["10.0.0.0/30"]);
+    assert!(!lan.adjust().await);
+    lan.converge().await;
+    open_udp(&lan.one, &lan.two, 7);
+    // Somebody has broken the rules: the change fails, and all is made anew.
+    lan.scene.members(2, &["10.0.0.1/32"]);
+    lan.converge().await;
+    lan.host.namespace.output("nft", &["delete table inet nova"]);
+    lan.scene.members(2, &["10.0.0.3/32"]);
+    lan.host.plumbing.adjust(&lan.scene.wanted).await.unwrap_err();
+    assert!(!lan.adjust().await);
+    lan.converge().await;
+    open_udp(&lan.three, &lan.two, 7);
+    assert!(!lan.one.reaches(&lan.two, &udp(&lan.one, &lan.two, (5, 7))));
+}
+
+fn open_udp(from: &Guest, to: &Guest, port: u16) {
+    assert!(from.reaches(to, &udp(from, to, (5, port))));
+}
+
 /// What the kernel tells of changes to its rules.
 struct Monitor(Option<Child>);
 
@@ -194,6 +249,12 @@ async fn an_unknown_tap_is_alone() {
     lan.host.namespace.links_run().await;
     let question = frames::arp(1, (intruder.mac(), ip4(66)), ip4(2), frames::EVERYBODY);
     assert!(!intruder.reaches_before(&lan.two, &question, &lan.one));
+    // Another such one: what they have in common is the bridge.
+    let accomplice = lan.guests.plug(&lan.host.namespace, 67);
+    lan.host.namespace.output("ip", &["link", "set", &accomplice.tap, "master", "brq00000001-00"]);
+    lan.host.namespace.links_run().await;
+    assert!(!intruder.reaches(&accomplice, &udp(&intruder, &accomplice, (5, 6))));
+    assert!(!accomplice.reaches(&intruder, &udp6(&accomplice, &intruder, (5, 6))));
     assert!(three.is_some());
 }
 

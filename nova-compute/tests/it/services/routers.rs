@@ -4,7 +4,9 @@ use nova_compute::linux::names;
 use nova_compute::linux::namespace::Purpose;
 use nova_core::network::SourceNat;
 
-use super::stage::{CLIENT, Guest, Host, World, ip, network, router, seen_as, subnet, tell};
+use crate::support::Namespace;
+
+use super::stage::{CLIENT, Guest, Host, World, id, ip, network, port, router, seen_as, subnet, tell};
 
 /// A host in the world, with a router on one network and a guest on it.
 async fn host_with_guest(world: &World, number: u8, nat: SourceNat, floating: &[(&str, &str)]) -> (Host, Guest) {
@@ -150,6 +152,33 @@ async fn guests_do_not_reach_the_host_itself() {
     assert!(!guest.pings(&own));
 }
 
+/// What guests need does not make a router of the host for everybody; one that is a router stays so.
+#[tokio::test]
+#[ignore = "needs NOVA_TEST_NETNS"]
+async fn a_host_routes_for_its_guests_and_for_nobody_else() {
+    let world = World::new().await;
+    let (host, guest) = host_with_guest(&world, 11, SourceNat::Host, &[]).await;
+    let office = Namespace::new("office");
+    host.space.output("ip", &["link", "add", "eth5", "type", "veth", "peer", "name", "eth0", "netns", office.name()]);
+    for (space, link, address) in [(&host.space, "eth5", "192.0.2.1/24"), (&office, "eth0", "192.0.2.9/24")] {
+        space.output("ip", &["addr", "add", address, "dev", link]);
+        space.output("ip", &["link", "set", link, "up"]);
+    }
+    office.output("ip", &["route", "add", "default", "via", "192.0.2.1"]);
+    world.client.output("ip", &["route", "add", "192.0.2.0/24", "via", "203.0.113.11"]);
+    tell(&office, 82);
+    tell(&world.client, 80);
+    for (forwards, seen) in [("0", None), ("1", Some(CLIENT))] {
+        // This sets all interfaces, too.
+        host.space.output("sysctl", &["-qw", &format!("net.ipv4.ip_forward={forwards}")]);
+        host.converge().await;
+        assert_eq!(seen_as(&guest.space, CLIENT, 80).as_deref(), Some("203.0.113.11"));
+        assert_eq!(seen_as(&world.client, "192.0.2.9", 82).as_deref(), seen);
+        let there = seen_as(&office, CLIENT, 80);
+        assert_eq!(there.as_deref(), seen.map(|_| "192.0.2.9"));
+    }
+}
+
 #[tokio::test]
 #[ignore = "needs NOVA_TEST_NETNS"]
 async fn guests_speak_with_no_tunnel() {
@@ -248,6 +277,9 @@ async fn one_node_is_the_gateway_of_all() {
     let guest = host.add_guest(1, 5, "10.1.0.5", "web").await;
     node.join(&mut host, 1).await;
     node.acquaint(&mut host);
+    for guest in &mut node.wanted.segments.get_mut(&network(1)).unwrap().elsewhere {
+        guest.asks = Some((id('e', 5), port(5)));
+    }
     node.converge().await;
     // The guest's own host answers it; then only the node does.
     assert_eq!(guest.ask()["ip"], "10.1.0.5");

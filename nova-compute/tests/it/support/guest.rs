@@ -67,6 +67,11 @@ fn open(interface: &str) -> OwnedFd {
     socket
 }
 
+/// Sends a frame out of an interface of the thread's namespace.
+pub fn send_on(interface: &str, frame: &[u8]) {
+    send(open(interface).as_raw_fd(), frame, MsgFlags::empty()).unwrap();
+}
+
 impl Guest {
     /// Its MAC address.
     pub fn mac(&self) -> MacAddress {

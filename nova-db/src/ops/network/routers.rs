@@ -1,10 +1,11 @@
 //! Routers.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use nova_core::ids::{PortId, RouterId, SubnetId};
 use nova_core::network::{
-    Gateway, Network, NetworkProblem, NetworkResource, Port, ROUTER_GATEWAY, ROUTER_INTERFACE, Router, Subnet,
+    Cidr, Gateway, Network, NetworkProblem, NetworkResource, Port, ROUTER_GATEWAY, ROUTER_INTERFACE, Router, Subnet,
 };
 
 use super::super::{add, conflict, list, need, remove_existing, replace_or_race};
@@ -19,6 +20,7 @@ pub(super) async fn create(
     limit: Option<u64>,
 ) -> Result<Router, Fail> {
     let mut router = Router { gateway: None, generation: 1, ..router.clone() };
+    check_routes(tx, &router).await?;
     set_gateway(tx, &mut router, gateway).await?;
     usage::charge(tx, &router.project_id, NetworkResource::Router, 1, limit).await?;
     add(tx, &router).await?;
@@ -31,10 +33,41 @@ pub(super) async fn update(tx: &mut dyn Transaction, router: &Router, gateway: &
     if old.generation != router.generation {
         return Err(conflict::<Router>(&key));
     }
+    if router.routes != old.record.routes {
+        check_routes(tx, router).await?;
+    }
     let mut next = Router { gateway: old.record.gateway, generation: old.generation + 1, ..router.clone() };
     set_gateway(tx, &mut next, gateway).await?;
     write_over(tx, &next, old.generation, key).await?;
     Ok(next)
+}
+
+/// Next hops are on networks that the router has an interface on (`extraroute_db.py`), and are not the router itself. On
+/// the outer network there is none: each host is a router there, and has one way out.
+async fn check_routes(tx: &mut dyn Transaction, router: &Router) -> Result<(), Fail> {
+    if router.routes.is_empty() {
+        return Ok(());
+    }
+    let interfaces = interfaces(tx, router.id).await?;
+    let ranges = ranges_of(tx, &interfaces).await?;
+    for route in &router.routes {
+        let own = |port: &Port| port.fixed_ips.iter().any(|fixed| fixed.ip_address == route.nexthop);
+        if !ranges.iter().any(|range| range.contains(route.nexthop)) {
+            return Err(NetworkProblem::NexthopElsewhere { nexthop: route.nexthop }.into());
+        }
+        if interfaces.iter().any(own) {
+            return Err(NetworkProblem::NexthopOwn { nexthop: route.nexthop }.into());
+        }
+    }
+    Ok(())
+}
+
+/// The ranges of the subnets that these ports are on.
+async fn ranges_of(tx: &mut dyn Transaction, ports: &[Port]) -> Result<Vec<Cidr>, Fail> {
+    let ids: BTreeSet<SubnetId> = ports.iter().flat_map(|port| &port.fixed_ips).map(|fixed| fixed.subnet_id).collect();
+    let which = Condition::In("id", ids.iter().map(Value::text).collect());
+    let subnets: Vec<Subnet> = list(tx, &Select::new(which)).await?;
+    Ok(subnets.into_iter().map(|subnet| subnet.cidr).collect())
 }
 
 async fn set_gateway(tx: &mut dyn Transaction, router: &mut Router, change: &GatewayChange) -> Result<(), Fail> {
@@ -196,7 +229,7 @@ pub(super) async fn remove_interface(
     id: RouterId,
     which: InterfaceRef,
 ) -> Result<Port, Fail> {
-    hold(tx, id).await?;
+    let router = hold(tx, id).await?;
     let on = |port: &Port, subnet: SubnetId| port.fixed_ips.iter().any(|fixed| fixed.subnet_id == subnet);
     let found = interfaces(tx, id).await?.into_iter().find(|port| {
         which.port_id.is_none_or(|wanted| port.id == wanted) && which.subnet_id.is_none_or(|subnet| on(port, subnet))
@@ -214,6 +247,10 @@ pub(super) async fn remove_interface(
         let subnet: Subnet = get(tx, fixed.subnet_id).await?;
         if floating::relies_on(tx, id, Some(&subnet)).await? {
             return Err(NetworkProblem::InterfaceInUse { router: id, subnet: subnet.id }.into());
+        }
+        // Subnets of one router do not overlap: the hop is on no other.
+        if router.routes.iter().any(|route| subnet.cidr.contains(route.nexthop)) {
+            return Err(NetworkProblem::InterfaceOfRoute { router: id, subnet: subnet.id }.into());
         }
     }
     ports::remove(tx, &port).await?;

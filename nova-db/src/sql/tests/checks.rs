@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nova_core::ids::ProjectId;
+use nova_core::network::NetworkResource;
 
 use super::servers::{Place, Private, store_at};
 use crate::conformance::fixtures::{FREE, Make};
@@ -163,4 +164,39 @@ async fn creates(
         }
     }
     (made, unknown)
+}
+
+/// Ports that callers of several projects take and give back at once are few transactions, and all are counted.
+pub(super) async fn callers_share_transactions(place: Place) {
+    let store = store_at(&place.url).await;
+    store.migrate().await.unwrap();
+    let make = Make::new();
+    let mut network = make.network("p0");
+    network.shared = true;
+    let network = store.create_network(network, None).await.unwrap();
+    let subnet = store.create_subnet(make.subnet(&network, "10.0.0.0/16"), None, None).await.unwrap();
+    let before = store.commits();
+    let mut callers = tokio::task::JoinSet::new();
+    for n in 0..48 {
+        let (store, port) = (Arc::clone(&store), make.port(&network, &format!("p{}", n % 6)));
+        callers.spawn(async move { store.create_ports(vec![port]).await.unwrap().remove(0) });
+    }
+    let ports = callers.join_all().await;
+    assert!(store.commits() - before < 24, "{} transactions", store.commits() - before);
+    for project in 0..6 {
+        let accounts = store.network_accounts(&ProjectId::new(format!("p{project}"))).await.unwrap();
+        assert_eq!(accounts[&NetworkResource::Port].used, 8);
+    }
+    assert_eq!(store.count_addresses(subnet.id).await.unwrap().1, 48);
+    let mut callers = tokio::task::JoinSet::new();
+    for port in ports {
+        let store = Arc::clone(&store);
+        callers.spawn(async move { store.delete_port(port.id).await.unwrap() });
+    }
+    callers.join_all().await;
+    for project in 0..6 {
+        let accounts = store.network_accounts(&ProjectId::new(format!("p{project}"))).await.unwrap();
+        assert_eq!(accounts[&NetworkResource::Port].used, 0);
+    }
+    assert_eq!(store.count_addresses(subnet.id).await.unwrap().1, 0);
 }

@@ -40,7 +40,8 @@ on_a_place!(
     two_stores_share_a_database,
     many_programs_migrate_at_once,
     empty_database_has_no_schema,
-    callers_may_leave
+    callers_may_leave,
+    callers_share_transactions
 );
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use nova_core::network::{Cidr, MacAddress};
 
-use super::inet::{PACKET_MARKS, mark};
+use super::inet::{PACKET_MARKS, STRANGERS, mark};
 use super::model::{Shape, Table};
 use super::plan::{METADATA, Marks, Passes, Plan, Profile};
 use crate::network::linux::dhcp::SERVICE_MAC;
@@ -47,6 +47,7 @@ pub fn table(plan: &Plan, marks: &Marks) -> Table {
         ("own4", OWN4),
         ("own6", TARGETS),
         ("own_dhcp", NAMES),
+        ("own_answers", NAMES),
         ("own_routers", NAMES),
         ("asked", NAMES),
         ("served", NAMES),
@@ -96,6 +97,9 @@ pub fn table(plan: &Plan, marks: &Marks) -> Table {
         }
         if rules.dhcp {
             into.add("own_dhcp", quoted(name), "");
+        }
+        if rules.answers_own {
+            into.add("own_answers", quoted(name), "");
         }
         if rules.asked {
             into.add("asked", quoted(name), "");
@@ -297,7 +301,14 @@ fn chains(table: &mut Table) {
             "oifname vmap @leave".to_owned(),
             // Somebody has put something on a bridge of ours: it is alone there.
             "iifname @inside drop".to_owned(),
+            // Neither end is known. On a bridge of ours that must not be; which bridge it is the other table sees.
+            format!("meta mark 0 meta mark set {STRANGERS:#010x}"),
         ],
+    );
+    table.chain(
+        "leaving",
+        Some("type filter hook postrouting priority -300; policy accept;"),
+        [format!("meta mark {STRANGERS:#010x} meta mark set 0")],
     );
     table.chain("to_inside", None, ["iifname != @inside drop", "accept"]);
     table.chain("to_inside_guest", None, ["iifname != @inside drop", "goto to_guest"]);
@@ -337,6 +348,8 @@ fn chains(table: &mut Table) {
             "icmpv6 type { 133, 134 } oifname @own_routers drop",
             "ether type ip udp sport 68 udp dport 67 oifname @own_dhcp drop",
             "ether type ip6 udp sport 546 udp dport 547 oifname @own_dhcp drop",
+            "ether type ip udp sport 67 udp dport 68 oifname @own_answers drop",
+            "ether type ip6 udp sport 547 udp dport 546 oifname @own_answers drop",
         ],
     );
     table.chain(

@@ -13,6 +13,7 @@ use nova_core::ids::SecurityGroupId;
 use nova_core::network::{Direction, HostNetwork, Remote};
 
 use super::bridge::quoted;
+use super::diff::replace_chains;
 use super::model::{Shape, Table};
 use super::plan::{Marks, Plan, Profile};
 use super::rules::{Compare, add_chain, add_members, chain_name};
@@ -28,6 +29,9 @@ const BRIDGES: Shape = Shape::set("type ifname");
 const CONNECTIONS: Shape = Shape::map("typeof ct direction . meta mark : verdict");
 const PACKETS: Shape = Shape::map("typeof meta mark : verdict");
 
+/// The mark of packets from a link that nobody knows to another such one.
+pub const STRANGERS: u32 = 0x4e58_0000;
+
 /// The mark of packets that a profile is to be asked about.
 pub fn mark(profile: &Profile, marks: &Marks) -> Option<String> {
     let number = marks.profiles.get(&profile.key())?;
@@ -41,6 +45,7 @@ pub fn table(plan: &Plan, wanted: &HostNetwork, marks: &Marks) -> Table {
     for (name, shape) in [
         ("zones", ZONES),
         ("bridges", BRIDGES),
+        ("own", BRIDGES),
         ("source", CONNECTIONS),
         ("target", CONNECTIONS),
         ("packet_source", PACKETS),
@@ -55,6 +60,9 @@ pub fn table(plan: &Plan, wanted: &HostNetwork, marks: &Marks) -> Table {
         if let Some(zone) = marks.zones.get(&network.to_string()) {
             add(&mut table, "zones", quoted(bridge), &zone.to_string());
         }
+    }
+    for bridge in &plan.own {
+        add(&mut table, "own", quoted(bridge), "");
     }
     let profiles = plan.profiles();
     for profile in &profiles {
@@ -128,7 +136,11 @@ fn chains(table: &mut Table) {
     table.chain(
         "passing",
         Some("type filter hook forward priority -150; policy accept;"),
-        [asked("to_connection", "to_packet")],
+        [
+            asked("to_connection", "to_packet"),
+            format!("meta mark {STRANGERS:#010x} iifname @own drop"),
+            format!("meta mark {STRANGERS:#010x} meta mark set 0"),
+        ],
     );
     table.chain(
         "from_packet",
@@ -144,6 +156,13 @@ fn chains(table: &mut Table) {
 
 /// Those of [`add_generation`].
 pub const GENERATION_CHAINS: &[&str] = &["from_connection", "leaving", "to_connection"];
+
+/// The script that has these chains name another generation.
+pub fn generation_script(generation: u32) -> String {
+    let mut table = Table::default();
+    add_generation(&mut table, generation);
+    replace_chains("inet", &table, GENERATION_CHAINS)
+}
 
 /// The chains that name the generation of the rules.
 pub fn add_generation(table: &mut Table, generation: u32) {

@@ -8,6 +8,7 @@
 mod bridge;
 mod diff;
 mod inet;
+mod members;
 mod model;
 mod nft;
 mod plan;
@@ -136,6 +137,10 @@ impl Firewall {
         if change.script.is_empty() && change.garbage.is_empty() {
             self.made_of = Some(made_of);
             self.sweep().await;
+            if self.memory.ruleset.is_empty() {
+                self.memory.ruleset = digest(&new.to_string());
+                self.write()?;
+            }
             self.quiet = self.quiet.saturating_add(1);
             self.remember_listing().await?;
             return Ok(Applied::Unchanged);
@@ -147,7 +152,7 @@ impl Firewall {
             if let Some(table) = new.tables.get_mut("inet") {
                 let table = Arc::make_mut(table);
                 inet::add_generation(table, marks.generation);
-                change.script += &diff::replace_chains("inet", table, inet::GENERATION_CHAINS);
+                change.script += &inet::generation_script(marks.generation);
             }
         }
         self.remember(marks.clone(), &new)?;
@@ -162,6 +167,57 @@ impl Firewall {
         self.generation = self.nft.generation().await.ok();
         self.remember_listing().await?;
         Ok(Applied::Changed)
+    }
+
+    /// Puts other members of groups in force, and looks at nothing else: only the difference is told to the kernel, at
+    /// once. False: something else is to change, too, or it is not known what is in force; then nothing was done. After
+    /// an error [`Firewall::apply`] puts things right.
+    pub async fn change_members(&mut self, wanted: &HostNetwork) -> Result<bool, PlumbingError> {
+        let (Some(in_force), Some((_, groups))) = (&self.in_force, &self.made_of) else { return Ok(false) };
+        let Some(table) = in_force.tables.get("inet") else { return Ok(false) };
+        let Some(changes) = members::changes(groups, &wanted.groups, table) else { return Ok(false) };
+        let mut marks = self.memory.marks.clone();
+        let mut script = members::script(&changes);
+        if script.is_empty() {
+            self.members_are(wanted);
+            return Ok(true);
+        }
+        let narrows = changes.iter().any(|change| !change.gone.is_empty());
+        if narrows {
+            marks.generation = following(marks.generation);
+            script += &inet::generation_script(marks.generation);
+        }
+        if narrows || !self.memory.ruleset.is_empty() || !self.memory.listing.is_empty() {
+            // What the whole is now is noted when it is looked at the next time.
+            self.memory = Memory { marks: marks.clone(), ..Memory::default() };
+            self.write()?;
+        }
+        let before = self.nft.generation().await?;
+        if let Err(e) = self.nft.run(script).await {
+            self.in_force = None;
+            return Err(e);
+        }
+        if self.generation == Some(before) {
+            // That was one transaction; if there was another one, all is looked at next time.
+            self.generation = Some(before.wrapping_add(1));
+        }
+        self.quiet = 0;
+        if let Some(table) = self.in_force.as_mut().and_then(|ruleset| ruleset.tables.get_mut("inet")) {
+            let table = Arc::make_mut(table);
+            members::note(table, changes);
+            inet::add_generation(table, marks.generation);
+        }
+        self.members_are(wanted);
+        Ok(true)
+    }
+
+    fn members_are(&mut self, wanted: &HostNetwork) {
+        let Some((_, groups)) = &mut self.made_of else { return };
+        for (id, group) in groups {
+            if let Some(now) = wanted.groups.get(id).filter(|now| now.members != group.members) {
+                group.members.clone_from(&now.members);
+            }
+        }
     }
 
     /// The ruleset; what is as it was is not made again.

@@ -1,14 +1,13 @@
 //! Talking to the kernel's packet filter: scripts through `nft`, and the number of the ruleset.
 
 use std::io::ErrorKind;
-use std::process::Command;
 
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
 use super::model::TABLE;
 use crate::network::PlumbingError;
-use crate::network::linux::children::{LIMIT, output_within};
 use crate::network::linux::links::{failed, run_in_namespace};
+use crate::network::linux::namespace;
 
 /// The packet filter of a network namespace.
 #[derive(Debug, Clone)]
@@ -24,17 +23,23 @@ impl Nft {
 
     /// Carries out a script: all of it or nothing.
     pub async fn run(&self, script: String) -> Result<(), PlumbingError> {
-        self.command(vec!["-f".to_owned(), "-".to_owned()], script).await.map(|_| ())
+        namespace::run(self.namespace.as_deref(), "nft", &["-f", "-"], Some(script)).await.map(drop)
     }
 
-    /// Our tables as the kernel has them, without counters and handles; empty if there are none.
+    /// Our tables as the kernel has them; empty if there are none.
     pub async fn list(&self) -> Result<String, PlumbingError> {
         let mut text = String::new();
         for family in ["bridge", "inet"] {
-            let arguments = ["-n", "-s", "list", "table", family, TABLE].map(str::to_owned).to_vec();
-            text += &self.command(arguments, String::new()).await.unwrap_or_default();
+            text += &self.list_table(family, TABLE).await?.unwrap_or_default();
         }
         Ok(text)
+    }
+
+    /// A table as the kernel has it, without counters and handles; `None`: there is none.
+    pub async fn list_table(&self, family: &str, name: &str) -> Result<Option<String>, PlumbingError> {
+        let arguments = ["-n", "-s", "list", "table", family, name];
+        let output = namespace::run_quietly(self.namespace.as_deref(), "nft", &arguments, None).await?;
+        Ok(output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned()))
     }
 
     /// The number of the namespace's ruleset: it goes up with each transaction, whoever made it.
@@ -42,24 +47,6 @@ impl Nft {
         run_in_namespace(self.namespace.as_deref(), generation)
             .await?
             .map_err(|e| failed("ask for the number of the ruleset", e))
-    }
-
-    async fn command(&self, arguments: Vec<String>, input: String) -> Result<String, PlumbingError> {
-        let doing = format!("run nft {}", arguments.join(" "));
-        let output = run_in_namespace(self.namespace.as_deref(), move || {
-            let mut command = Command::new("nft");
-            command.args(arguments);
-            output_within(command, Some(input), LIMIT)
-        })
-        .await?
-        .map_err(|e| failed(&*doing, e))?;
-        if output.status.success() {
-            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-        }
-        let text = String::from_utf8_lossy(&output.stderr);
-        // The first lines say what is wrong; the script may have thousands.
-        let start: String = text.lines().take(6).collect::<Vec<_>>().join("; ").chars().take(1000).collect();
-        Err(failed(doing, start))
     }
 }
 

@@ -71,6 +71,8 @@ pub struct UplinkRules {
     pub own: BTreeSet<IpAddr>,
     /// This host answers DHCP for its guests.
     pub dhcp: bool,
+    /// And for nobody else's: its answers are of no use on other hosts.
+    pub answers_own: bool,
     /// Each host advertises itself as router.
     pub routers: bool,
     /// Guests of other hosts ask here for their metadata. Over tunnels only, where their hosts let none forge its address:
@@ -89,6 +91,8 @@ pub struct Plan {
     pub uplinks: BTreeMap<String, UplinkRules>,
     /// Bridges by name with what their zone is called.
     pub bridges: BTreeMap<String, NetworkId>,
+    /// Those of them that are ours: nobody else has anything there.
+    pub own: BTreeSet<String>,
     /// How guests find the services on their bridges.
     pub asking: Asking,
 }
@@ -143,6 +147,7 @@ impl Plan {
             let Some(layout) = layout else { continue };
             plan.bridges.insert(layout.bridge.clone(), *id);
             if layout.ours {
+                plan.own.insert(layout.bridge.clone());
                 plan.ends.extend(own_ends(*id, wanted));
                 if let Some(uplink) = &layout.uplink {
                     plan.uplinks.insert(uplink.name().to_owned(), uplink_rules(wanted, *id, segment));
@@ -215,6 +220,12 @@ fn uplink_rules(wanted: &HostNetwork, network: NetworkId, segment: &Segment) -> 
         own.insert(METADATA);
     }
     let tunnels = matches!(segment.carrier, Carrier::Vxlan { .. });
-    let asked = tunnels && segment.elsewhere.iter().any(|port| port.asks.is_some());
-    UplinkRules { own, dhcp: segment.serves, routers: !legs.is_empty(), asked }
+    let others = segment.elsewhere.iter().any(|port| port.asks.is_some());
+    UplinkRules {
+        own,
+        dhcp: segment.serves,
+        answers_own: segment.serves && !others,
+        routers: !legs.is_empty(),
+        asked: tunnels && others,
+    }
 }

@@ -249,7 +249,8 @@ fn shared(table: &mut Table, shape: Shape, elements: Vec<String>) -> String {
     format!("@{name}")
 }
 
-fn hosts_name(id: SecurityGroupId, version: EtherType) -> String {
+/// The set of a group's members that are single addresses.
+pub fn hosts_name(id: SecurityGroupId, version: EtherType) -> String {
     let number = if version == EtherType::V4 { 4 } else { 6 };
     format!("m{number}_{}", id.to_string().replace('-', ""))
 }

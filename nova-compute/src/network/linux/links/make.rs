@@ -113,11 +113,13 @@ impl Links {
         if state.call_iptables && state.call_ip6tables {
             return Ok(());
         }
-        let message = LinkMessageBuilder::<LinkBridge>::new(&link.name)
+        let mut message = LinkMessageBuilder::<LinkBridge>::new(&link.name)
             .index(link.index)
             .nf_call_iptables(true)
             .nf_call_ip6tables(true)
             .build();
+        // A link that is up takes no name before Linux 6.2, not even its own.
+        message.attributes.retain(|attribute| !matches!(attribute, LinkAttribute::IfName(_)));
         let result = self.handle.link().change(message).execute().await;
         or_already(result, &[], format!("set up bridge {}", link.name))
     }

@@ -17,6 +17,8 @@ pub struct HostRules {
     pub address: Option<Ipv4Addr>,
     /// The UDP port of the hosts' tunnels.
     pub vxlan_port: u16,
+    /// The host is no router but for these: what comes from the world goes to them only.
+    pub only_routers: bool,
     /// What is behind each link to a router, by the link's name.
     pub links: BTreeMap<String, Sources>,
 }
@@ -37,7 +39,7 @@ pub struct Sources {
 /// Nobody behind a router speaks with the hosts' tunnels: under the host's address a guest would be taken for a host.
 /// What connection tracking can't make sense of is not hidden behind the host's address, and so does not leave.
 pub fn host_table(rules: &HostRules) -> Table {
-    let HostRules { public, address, vxlan_port, links } = rules;
+    let HostRules { public, address, vxlan_port, only_routers, links } = rules;
     let routed = |version| {
         let ranges = links.values().flat_map(|sources| &sources.routed);
         elements(ranges.filter(move |range| range.version() == version))
@@ -57,6 +59,11 @@ pub fn host_table(rules: &HostRules) -> Table {
     let between = match address {
         Some(address) => format!("    ip saddr {LINKS} oifname \"nvr*\" snat ip to {address}\n"),
         None => String::new(),
+    };
+    // A bridge's own frames may come by here.
+    let only = match only_routers {
+        true => format!("    iifname \"{public}\" oifname != \"{public}\" oifname != \"nvr*\" drop\n"),
+        false => String::new(),
     };
     let body = format!(
         "  set announced {{
@@ -94,7 +101,7 @@ pub fn host_table(rules: &HostRules) -> Table {
     type filter hook forward priority filter; policy accept;
     iifname \"nvr*\" jump leaving
     oifname \"nvr*\" jump entering
-  }}
+{only}  }}
   chain leaving {{
     udp dport {vxlan_port} drop
     iifname . ip saddr != @from_4 drop
@@ -131,6 +138,7 @@ mod tests {
             public: "eth0".into(),
             address: Some(Ipv4Addr::new(198, 51, 100, 2)),
             vxlan_port: 4789,
+            only_routers: false,
             links: BTreeMap::from([
                 (
                     "nvr1".to_owned(),
@@ -159,6 +167,9 @@ mod tests {
         ] {
             assert!(body.contains(line), "{line} in {body}");
         }
+        let only = "iifname \"eth0\" oifname != \"eth0\" oifname != \"nvr*\" drop";
+        assert!(!body.contains(only), "who routes for others goes on to do so");
+        assert!(host_table(&HostRules { only_routers: true, ..rules }).body.contains(only));
         let bare = host_table(&HostRules { public: "eth0".into(), ..HostRules::default() }).body;
         assert!(!bare.contains("elements") && !bare.contains("snat ip"), "{bare}");
     }

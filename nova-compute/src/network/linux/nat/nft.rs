@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::super::firewall::Nft;
-use super::super::namespace;
 use crate::network::PlumbingError;
 
 /// A table as it is to be.
@@ -59,14 +58,14 @@ impl Tables {
             if made.generation == generation {
                 return Ok(());
             }
-            if list(space, table.family, table.name).await?.as_ref() == Some(&made.listing) {
+            if nft.list_table(table.family, table.name).await?.as_ref() == Some(&made.listing) {
                 self.lock().insert(place, Made { generation, ..made });
                 return Ok(());
             }
         }
-        namespace::run(space, "nft", &["-f", "-"], Some(table.transaction())).await?;
+        nft.run(table.transaction()).await?;
         self.count(number);
-        let listing = list(space, table.family, table.name).await?;
+        let listing = nft.list_table(table.family, table.name).await?;
         // That was one transaction; another one in between would make it two.
         generation = generation.wrapping_add(1);
         if let Some(listing) = listing {
@@ -102,8 +101,9 @@ impl Tables {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|place, _| (place.1, place.2) != (family, name));
-        if list(space, family, name).await?.is_some() {
-            namespace::run(space, "nft", &["delete", "table", family, name], None).await?;
+        let nft = Nft::new(space.map(str::to_owned));
+        if nft.list_table(family, name).await?.is_some() {
+            nft.run(format!("delete table {family} {name}\n")).await?;
             self.count(None);
         }
         Ok(())
@@ -113,12 +113,6 @@ impl Tables {
     pub fn keep(&self, numbers: &[u64]) {
         self.lock().retain(|place, _| place.0.is_none_or(|number| numbers.contains(&number)));
     }
-}
-
-/// What the kernel has; `None`: no such table.
-async fn list(space: Option<&str>, family: &str, name: &str) -> Result<Option<String>, PlumbingError> {
-    let output = namespace::run_quietly(space, "nft", &["-nn", "list", "table", family, name], None).await?;
-    Ok(output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned()))
 }
 
 #[cfg(test)]

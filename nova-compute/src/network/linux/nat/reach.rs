@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
+use nova_core::error::chain;
 use nova_core::ids::RouterId;
 use nova_core::network::{Cidr, HostRouter, IpVersion, SourceNat};
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,6 @@ use super::super::links::{LinkState, Route, failed, run_in_namespace};
 use super::super::names;
 use super::super::namespace;
 use super::super::router::{Pair, ROUTER_6, pair_of, routed};
-use super::super::segments::with_cause;
 use super::super::services::Work;
 use super::{HostRules, Sources, announcement, host_table};
 use crate::network::PlumbingError;
@@ -70,6 +70,7 @@ pub(in super::super) async fn reach(
         public: public.as_ref().map_or(NOWHERE, |link| &link.name).to_owned(),
         address,
         vxlan_port: work.options.vxlan_port,
+        only_routers: !forwards_all(work).await?,
         links: reaches
             .iter()
             .filter_map(|(router, reach)| Some((names::way_out(*router), sources(reach, *pairs.get(router)?))))
@@ -84,8 +85,9 @@ pub(in super::super) async fn reach(
         let Some(pair) = pairs.get(router) else { continue };
         if let Some(link) = work.host.get(&names::way_out(*router)).await? {
             let routes = routes(reach, *pair, link.index, address);
+            forward_from(work, &link.name).await?;
             if let Err(e) = work.host.ensure_routes(link.index, &routes).await {
-                problems.push(format!("router {router}: {}", with_cause(&e)));
+                problems.push(format!("router {router}: {}", chain(&e)));
             }
         }
     }
@@ -198,9 +200,22 @@ async fn public_interface(work: &Work<'_>) -> Result<Option<LinkState>, Plumbing
     Ok(work.host.list().await?.into_iter().find(|found| found.index == link))
 }
 
+/// Is the host a router, whatever comes from where? That is the operator's to say.
+async fn forwards_all(work: &Work<'_>) -> Result<bool, PlumbingError> {
+    let read = || std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward");
+    let text = run_in_namespace(work.space(), read).await?;
+    Ok(text.map_err(|e| failed("look whether the host forwards", e))?.trim() == "1")
+}
+
+/// Has packets pass between the world and a router, and between no other interfaces of the host.
+async fn forward_from(work: &Work<'_>, link: &str) -> Result<(), PlumbingError> {
+    namespace::set_sysctls(work.space(), vec![(format!("net/ipv4/conf/{link}/forwarding"), "1")]).await
+}
+
 async fn forward(work: &Work<'_>, public: Option<&LinkState>, six: bool) -> Result<(), PlumbingError> {
-    let mut settings = vec![("net/ipv4/ip_forward".to_owned(), "1")];
+    let mut settings = Vec::new();
     if let Some(public) = public {
+        settings.push((format!("net/ipv4/conf/{}/forwarding", public.name), "1"));
         settings.push((format!("net/ipv4/neigh/{}/proxy_delay", public.name), "0"));
     }
     if six {

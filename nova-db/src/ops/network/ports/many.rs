@@ -138,7 +138,7 @@ async fn take(tx: &mut dyn Transaction, new: &[NewPort], wishes: &Wishes<'_>, po
     Ok(())
 }
 
-/// Counts the ports for their projects, one after the other in their order. Of several limits the strictest holds.
+/// Counts the ports for their projects. Of several limits the strictest holds.
 async fn charge(tx: &mut dyn Transaction, new: &[NewPort]) -> Result<(), Fail> {
     let mut counts: BTreeMap<&ProjectId, (u64, Option<u64>)> = BTreeMap::new();
     for new in new {
@@ -146,10 +146,7 @@ async fn charge(tx: &mut dyn Transaction, new: &[NewPort]) -> Result<(), Fail> {
         *count += 1;
         *limit = [*limit, new.limit].into_iter().flatten().min();
     }
-    for (project, (count, limit)) in counts {
-        usage::charge(tx, project, NetworkResource::Port, count, limit).await?;
-    }
-    Ok(())
+    usage::charge_all(tx, NetworkResource::Port, &counts).await
 }
 
 /// Is a MAC address taken on its network? Asked ahead, since a refused insert of many does not say which.
@@ -209,8 +206,6 @@ pub(in crate::ops::network) async fn delete(tx: &mut dyn Transaction, ids: &[Por
     for port in &ports {
         *counts.entry(&port.project_id).or_default() += 1;
     }
-    for (project, count) in counts {
-        usage::refund(tx, project, NetworkResource::Port, count).await?;
-    }
+    usage::refund_all(tx, NetworkResource::Port, &counts).await?;
     Ok(ids.iter().filter_map(|id| ports.iter().find(|port| port.id == *id).cloned()).collect())
 }
