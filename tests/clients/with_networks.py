@@ -107,11 +107,14 @@ class WithNetworks:
         return server["id"]
 
     def on_port_and_address(self, network, port):
-        server = self._server("nets-b", "--port", port, "--nic", f"net-id={network},v4-fixed-ip=10.5.0.60")
-        expect_equal(sorted(server["addresses"]["nets-one"]), ["10.5.0.50", "10.5.0.60"], "addresses")
+        # Others on the network have addresses that were drawn: any of the range may be taken.
+        taken = {fixed["ip_address"] for one in self.sdk.network.ports(network_id=network) for fixed in one.fixed_ips}
+        wanted = next(address for address in (f"10.5.0.{last}" for last in range(60, 255)) if address not in taken)
+        server = self._server("nets-b", "--port", port, "--nic", f"net-id={network},v4-fixed-ip={wanted}")
+        expect_equal(sorted(server["addresses"]["nets-one"]), sorted(["10.5.0.50", wanted]), "addresses")
         self.demo_alone("server", "delete", "--wait", "nets-b")
         expect_equal(self.demo("port", "show", port, *JSON)["device_id"], "", "who uses the port that was there before")
-        rows = self.demo("port", "list", "--fixed-ip", "ip-address=10.5.0.60", *JSON)
+        rows = self.demo("port", "list", "--fixed-ip", f"ip-address={wanted}", *JSON)
         expect_equal(rows, [], "ports of the address that came with the server")
 
     def wrong(self, port):
