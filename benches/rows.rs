@@ -53,7 +53,7 @@ impl Rows {
         };
         let task = self.build(&instance);
         let limits = Limits { instances: None, cores: None, ram: None };
-        NewInstances { instances: vec![NewInstance { instance, action, task }], limits, group: None }
+        NewInstances { instances: vec![NewInstance { instance, action, task }], limits, user_limits: None, group: None }
     }
 
     fn build(&self, instance: &Instance) -> Task {
@@ -73,6 +73,7 @@ impl Rows {
             log: Vec::new(),
             destination: None,
             alternates: Vec::new(),
+            awaited: None,
             owner: None,
             lease_until: NOW,
             deadline: NOW,
@@ -96,6 +97,7 @@ impl Rows {
             hostname: "server".into(),
             image: Some(self.image()),
             flavor: flavor(),
+            volumes: Vec::new(),
             key_name: None,
             key_data: None,
             user_data: None,
@@ -120,6 +122,9 @@ impl Rows {
             fault: None,
             created_at: NOW,
             updated_at: NOW,
+            previous_vm_state: None,
+            soft_deleted_at: None,
+            system_metadata: std::collections::BTreeMap::new(),
             launched_at: None,
             terminated_at: None,
             deleted_at: None,

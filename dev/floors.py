@@ -20,7 +20,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests" 
 
 import yaml  # noqa: E402  comes with the clients
 
-from cloud import Cloud  # noqa: E402
+from cloud import AllInOne  # noqa: E402
 
 BOOTS = 100
 AT_ONCE = 200
@@ -31,12 +31,14 @@ PATIENCE = 60
 class Api:
     """One kept-alive connection, signed in."""
 
+    more = {}  # headers besides
+
     def __init__(self, port, token=None):
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
         self.token = token
 
     def call(self, method, path, body=None):
-        headers = {"Content-Type": "application/json", "X-OpenStack-Nova-API-Version": "2.104"}
+        headers = {"Content-Type": "application/json", "X-OpenStack-Nova-API-Version": "2.104", **self.more}
         if self.token:
             headers["X-Auth-Token"] = self.token
         self.connection.request(method, path, body and json.dumps(body), headers)
@@ -182,7 +184,7 @@ def crowd_while_driver_hangs(cloud, request):
     figures = asyncio.run(crowd(cloud.port, demo.token))
     if not is_spawning(demo, server):
         raise RuntimeError("the build that was to hang did not")
-    cloud.process.kill()  # it would wait for the build
+    cloud.services[0].process.kill()  # it would wait for the build
     return figures
 
 
@@ -195,18 +197,18 @@ def report(rows):
 
 def main():
     raise_file_limit()
-    cloud = Cloud(sys.argv[1], "fake")
+    cloud = AllInOne(pathlib.Path(sys.argv[1]).parent, "fake")
     try:
         began = time.perf_counter()
         cloud.start()
         start = (time.perf_counter() - began) * 1000
         time.sleep(5)
-        idle = memory_mib(cloud.process.pid)
+        idle = memory_mib(cloud.services[0].process.pid)
         admin, demo = sign_in(cloud, "nova"), sign_in(cloud, "nova-demo")
         request = build_request(admin, demo)
         times = boots(demo, request)
         served, wanted = at_once(cloud, demo.token), AT_ONCE * 5
-        after = memory_mib(cloud.process.pid)
+        after = memory_mib(cloud.services[0].process.pid)
         crowd_served, crowd_ms = crowd_while_driver_hangs(cloud, request)
         p50, p99 = statistics.median(times), statistics.quantiles(times, n=100)[98]
         good = report([

@@ -47,8 +47,8 @@ def free_port():
 class Pieces:
     """The services, their broker and their database, in a folder of their own."""
 
-    def __init__(self, programs):
-        self.programs, self.processes = pathlib.Path(programs), {}
+    def __init__(self, programs, hosts=HOSTS):
+        self.programs, self.processes, self.hosts = pathlib.Path(programs), {}, hosts
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="nova-floors."))
         self.folder.chmod(0o711)  # the database runs as a user of its own
         self.port, self.pages = free_port(), {name: free_port() for name in SERVICES[1:]}
@@ -63,7 +63,7 @@ class Pieces:
         self.conf.write_text(f"[DEFAULT]\nhost = controller\nstate_path = {self.folder}/state\ntransport_url = {broker}\n"
                              f"[database]\nconnection = {database}\n{listen}{quota}")
         self.host_conf.write_text(f"[DEFAULT]\nhost = host\nstate_path = {self.folder}/host\ntransport_url = {broker}\n"
-                                  f"initial_cpu_allocation_ratio = 16\n[fake]\nhosts = {HOSTS}\n{listen}")
+                                  f"initial_cpu_allocation_ratio = 16\n[fake]\nhosts = {self.hosts}\n{listen}")
         subprocess.run([self.programs / "nova-manage", "--config-file", self.conf, "db", "sync"], check=True)
         for name in SERVICES:
             conf = self.host_conf if name == "nova-compute" else self.conf
@@ -74,14 +74,14 @@ class Pieces:
             self.wait_healthy(name)
 
     def wait_healthy(self, name):
-        port, end = self.pages.get(name, self.port), time.monotonic() + 60
+        port, end = self.pages.get(name, self.port), time.monotonic() + 60 + self.hosts / 10
         while time.monotonic() < end:
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5):
                     return
             except OSError:
                 time.sleep(0.05)
-        raise RuntimeError(f"{name} is not healthy after 60 s; its log is {self.folder}/{name}.log")
+        raise RuntimeError(f"{name} is not healthy in time; its log is {self.folder}/{name}.log")
 
     def stop(self):
         for name in reversed(SERVICES):
@@ -165,9 +165,9 @@ def delete(port, token, server):
         time.sleep(0.05)
 
 
-def boots(pieces, token, request, count):
+def boots(pieces, token, request, count, workers=WORKERS):
     """Boots, then deletes: times in ms, seconds of the boots, CPU seconds of them by part."""
-    with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         before, began = pieces.cpu(), time.perf_counter()
         done = list(pool.map(lambda _: boot(pieces.port, token, request), range(count)))
         took, after = time.perf_counter() - began, pieces.cpu()

@@ -26,6 +26,7 @@ pieces_prefix() { printf '%-14s | ' "$1"; }
 
 pieces_packages() {
   "$ROOT/dev/packages" rabbitmq postgresql || die 3 "DEPLOYMENT=pieces can't run without RabbitMQ and PostgreSQL"
+  "$ROOT/dev/packages" volumes || note "$ME: without these, volumes are made and no server can have them"
 }
 
 pieces_write_conf() {
@@ -42,6 +43,8 @@ pieces_write_conf() {
     echo "# Written by 'make run' at its first start, kept from then on. 'nova-manage config sample' lists every option."
     printf '\n[DEFAULT]\nstate_path = %s\n' "$STATE"
     printf '\n[api]\nlisten = %s\n' "$LISTEN"
+    console_settings
+    volume_settings
   } >"$CONF"
 }
 
@@ -106,6 +109,9 @@ pieces_start() {
   start_piece nova-scheduler nova-scheduler "${control[@]}"
   start_piece nova-conductor nova-conductor "${control[@]}"
   start_piece nova-network nova-network "${control[@]}"
+  start_piece nova-volume nova-volume "${control[@]}"
+  start_piece nova-consoleauth nova-consoleauth "${control[@]}"
+  start_piece nova-novncproxy nova-novncproxy "${control[@]}"
   for n in 1 2; do start_piece nova-compute-$n nova-compute "${shared[@]}" --config-file "$STATE/compute-$n.conf"; done
   for name in "${SERVICES[@]}"; do wait_healthy "$name"; done
   step "all services are healthy: ${SERVICES[*]}"

@@ -7,7 +7,38 @@ SERVICES=() # those that this run started, in the order of their start
 declare -A PID ADDRESS LOGGER
 # All that there may be, in the order of their start. They end in reverse: hosts report to the conductor what they have
 # in hand.
-ALL_SERVICES=(nova-all nova-api nova-scheduler nova-conductor nova-network nova-compute-1 nova-compute-2)
+ALL_SERVICES=(nova-all nova-api nova-scheduler nova-conductor nova-network nova-volume nova-consoleauth nova-novncproxy nova-compute-1 nova-compute-2)
+
+# Settings for the proxy of consoles: Nova's port, or a free one where the API has another than Nova's, too.
+console_settings() {
+  [ -n "${NOVA_PORT:-}" ] || [ -s "$RUN/console.port" ] || echo 6080 >"$RUN/console.port"
+  pick_port "$RUN/console.port"
+  local port; port=$(cat "$RUN/console.port")
+  printf '\n[vnc]\nnovncproxy_port = %s\nnovncproxy_base_url = http://127.0.0.1:%s/vnc_auto.html\n' "$port" "$port"
+  printf '\n[serial_console]\nbase_url = ws://127.0.0.1:%s/\n' "$port"
+}
+
+# Settings for volumes: a socket's path may have 107 characters at most, so a long state folder needs another one for them.
+volume_settings() {
+  local run; run=$(volume_run_dir)
+  [ "$run" = "$STATE/volume-run" ] || printf '\n[volume_driver]\nrun_path = %s\n' "$run"
+}
+volume_run_dir() {
+  if [ ${#STATE} -le 69 ]; then printf '%s/volume-run\n' "$STATE"; else printf '/tmp/nova-dev-%s/volume-run\n' "$(hash_of "$STATE")"; fi
+}
+
+# Ends the daemons that serve volumes, which outlive the services: guests use them.
+end_volume_daemons() {
+  local run f; run=$(volume_run_dir)
+  for f in "$run"/*.pid; do
+    [ -e "$f" ] || continue
+    is_running "$(cat "$f")" "$f" || continue
+    step "ending a daemon that serves volumes, pid $(cat "$f")"
+    # tgtd does not listen to a gentle word while it has targets.
+    end_process "$(cat "$f")" "$f" 2 || true
+  done
+  rm -rf "$run"
+}
 
 pid_of() { cat "$RUN/$1.pid" 2>/dev/null || true; }
 # Every service has a file of the state folder in its command line.

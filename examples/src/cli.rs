@@ -52,11 +52,17 @@ pub fn registry() -> Registry {
         .with(nova::network::service::HOSTS_OPTIONS)
         .with(nova::network::NEUTRON_OPTIONS)
         .with(nova::conductor::CONDUCTOR_OPTIONS)
+        .with(nova::conductor::MOVE_OPTIONS)
         .with(nova::metadata::METADATA_OPTIONS)
+        .with(nova::console::CONSOLE_OPTIONS)
         .with(nova::scheduler::SCHEDULER_OPTIONS)
+        .with(nova::volume::VOLUME_OPTIONS)
+        .with(nova::volume::CINDER_OPTIONS)
+        .with(nova::volume::driver::VOLUME_DRIVER_OPTIONS)
         .with(nova_compute::COMPUTE_OPTIONS)
         .with(nova_compute::NETWORK_HOST_OPTIONS)
         .with(nova_core::options::hosts::OPTIONS)
+        .with(nova_virt::DRIVER_OPTIONS)
         .check(nova_core::options::hosts::names_fit)
         .check(nova_core::options::hosts::cpu_sets_fit)
         .check(nova::network::ranges_fit)
@@ -65,6 +71,8 @@ pub fn registry() -> Registry {
         .check(nova_compute::network_options_fit)
         .check(crate::hosts::plumbing_fits)
         .check(nova::network::neutron_fits)
+        .check(nova::volume::cinder_fits)
+        .check(nova::volume::driver::volume_driver_fits)
 }
 
 /// The machine's name.
@@ -92,6 +100,11 @@ impl StartError {
     /// Something around the program: exit code 1.
     pub fn new(doing: &str, error: &dyn std::error::Error) -> Self {
         Self { lines: vec![format!("{doing}: {}", nova_core::error::chain(error))], code: 1 }
+    }
+
+    /// Is it something in the configuration?
+    pub fn is_configuration(&self) -> bool {
+        self.code == 2
     }
 
     /// A plain reason: exit code 1.

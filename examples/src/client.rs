@@ -133,6 +133,7 @@ pub struct Client {
     token: String,
     compute: String,
     image: String,
+    network: Option<String>,
     microversion: Option<&'static str>,
 }
 
@@ -153,7 +154,8 @@ impl Client {
             found.ok_or_else(|| answer.not_understood(&format!("service '{kind}' in the catalog")))
         };
         let (compute, image) = (service("compute")?, format!("{}/v2", service("image")?.trim_end_matches("/v2")));
-        Ok(Self { agent, token, compute, image, microversion })
+        let network = service("network").ok().map(|url| format!("{}/v2.0", url.trim_end_matches("/v2.0")));
+        Ok(Self { agent, token, compute, image, network, microversion })
     }
 
     /// The token.
@@ -193,6 +195,18 @@ impl Client {
     /// [`ClientError::NoAnswer`].
     pub fn image(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Answer, ClientError> {
         send_json(&self.agent, method, &format!("{}{path}", self.image), &[("X-Auth-Token", &self.token)], body)
+    }
+
+    /// Asks the network API (below `/v2.0`), whatever the answer.
+    ///
+    /// # Errors
+    /// [`ClientError::NoAnswer`]; [`ClientError::NotUnderstood`] where the catalog has no such service.
+    pub fn network(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Answer, ClientError> {
+        let network = self.network.as_ref().ok_or_else(|| ClientError::NotUnderstood {
+            request: format!("{method} {path}"),
+            what: "service 'network' in the catalog".to_owned(),
+        })?;
+        send_json(&self.agent, method, &format!("{network}{path}"), &[("X-Auth-Token", &self.token)], body)
     }
 
     /// Sends an image's data.

@@ -60,16 +60,20 @@ fn show(options: &DemoOptions, screen: &mut Screen) -> anyhow::Result<()> {
     let image = image::ensure(&admin, options.image.as_deref(), screen)?;
     let flavor = prepare::flavor(&admin, screen)?;
     let guest = guest::Guest::new(&demo, &options.name, screen.deadline(Duration::from_secs(options.timeout.into())));
-    let banner = match guest.find()? {
-        Some(id) => guest.show_found(&id, screen)?,
+    let (id, banner) = match guest.find()? {
+        Some(id) => {
+            let banner = guest.show_found(&id, screen)?;
+            (id, banner)
+        }
         None => {
             prepare::key_pair(&demo, &options.state_path, screen)?;
             let id = guest.boot(&image, &flavor, screen)?;
             guest.wait_active(&id, screen)?;
-            guest.follow_console(&id, screen)?
+            let banner = guest.follow_console(&id, screen)?;
+            (id, banner)
         }
     };
-    screen.text(&how_to_go_on(options))?;
+    screen.text(&how_to_go_on(options, guest.console_address(&id).as_deref()))?;
     if !banner {
         bail!(
             "no login banner within {} s; the guest may still be booting: `openstack console log show {}`",
@@ -81,7 +85,7 @@ fn show(options: &DemoOptions, screen: &mut Screen) -> anyhow::Result<()> {
 }
 
 /// The last thing shown.
-fn how_to_go_on(options: &DemoOptions) -> String {
+fn how_to_go_on(options: &DemoOptions, console: Option<&str>) -> String {
     let config = clouds::path(&options.state_path);
     let name = shell_word(&options.name);
     let mut text = String::new();
@@ -99,6 +103,16 @@ Accounts and passwords are in that file; OS_CLOUD=nova is the administrator.
 ",
         shell_word(&config.display().to_string()),
     );
+    if let Some(address) = console {
+        let _ = write!(
+            text,
+            "
+Its screen, in a browser, once and within a minute (`openstack console url show --novnc {name}` gives another address):
+
+  {address}
+",
+        );
+    }
     text
 }
 
@@ -125,12 +139,14 @@ mod tests {
             name: "demo-1".into(),
             timeout: 1,
         };
-        let text = how_to_go_on(&options);
+        let text = how_to_go_on(&options, Some("http://cloud/x"));
         assert!(
             text.contains("export OS_CLIENT_CONFIG_FILE='/tmp/a cloud/clouds.yaml' OS_CLOUD=nova-demo\n"),
             "{text}"
         );
         assert!(text.contains("openstack server delete demo-1\n"), "{text}");
+        assert!(text.ends_with("\n\n  http://cloud/x\n"), "{text}");
+        assert!(!how_to_go_on(&options, None).contains("screen"));
     }
 
     #[test]

@@ -247,14 +247,22 @@ async fn rest(stop: &CancellationToken) -> Option<()> {
     }
 }
 
-/// One process has one network: several hosts in it can't be plugged in. An entry of
+/// One process has one network: several hosts in it can't be plugged in. And what hosts plug in is in the books of the
+/// built-in service, not in an outside Neutron's, whose own agents do it. An entry of
 /// [`Registry::check`](nova_core::options::Registry::check).
 ///
 /// # Errors
 /// The option and what is wrong with it.
 pub fn plumbing_fits(config: &Config) -> Result<(), (&'static str, String)> {
-    if config.get(&nova_compute::PLUMBING) == "linux" && config.get(&common::FAKE_HOSTS) > 1 {
-        return Err(("network.plumbing", "'linux' is for one host, and fake.hosts makes several".to_owned()));
+    if config.get(&nova_compute::PLUMBING) != "linux" {
+        return Ok(());
+    }
+    let refused = |why: &str| Err(("network.plumbing", why.to_owned()));
+    if config.get(&common::FAKE_HOSTS) > 1 {
+        return refused("'linux' is for one host, and fake.hosts makes several");
+    }
+    if config.get(&nova::network::NETWORK_SERVICE) == "neutron" {
+        return refused("'linux' is for networks of this cloud, and network.service gives them to an outside Neutron");
     }
     Ok(())
 }

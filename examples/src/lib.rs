@@ -14,6 +14,7 @@
 //! | [`hosts`] | host agents |
 //! | [`manage`] | what `nova-manage` does |
 //! | [`demo`] | the demonstration that `make run` shows |
+//! | [`processes`] | a driver in one file, for those who write their own |
 //! | [`capacity`] | the planning tool: replays requests over a described fleet |
 
 pub mod capacity;
@@ -28,4 +29,5 @@ pub mod manage;
 pub mod parts;
 pub mod pieces;
 pub mod process;
+pub mod processes;
 pub mod transport;

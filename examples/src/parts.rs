@@ -10,7 +10,7 @@ use nova_core::entropy::Entropy;
 use nova_core::ids::HostName;
 use nova_core::options::{Config, common, hosts};
 use nova_db::{Store, StoreError};
-use nova_virt::{FakeHypervisor, FakeOptions, Hypervisor};
+use nova_virt::{FakeHypervisor, FakeOptions, FakeWorld, Hypervisor};
 
 use crate::cli::StartError;
 
@@ -112,6 +112,8 @@ fn fakes(config: &Config, state: &Path, host: &str) -> Result<Vec<NamedHyperviso
     make_private(&folder)?;
     let count = config.get(&common::FAKE_HOSTS);
     let names = (1..=count).map(|n| if count == 1 { host.to_owned() } else { format!("{host}-{n}") });
+    // Guests can go from one to another while they run.
+    let world = FakeWorld::new();
     let hosts = names.map(|name| {
         let boot = Duration::from_millis(u64::try_from(config.get(&common::FAKE_BOOT_LATENCY_MS)).unwrap_or(0));
         let mut options = FakeOptions::new(name.clone());
@@ -125,6 +127,7 @@ fn fakes(config: &Config, state: &Path, host: &str) -> Result<Vec<NamedHyperviso
         options.latencies.insert(nova_virt::Operation::Spawn, boot);
         options.state_file = Some(folder.join(format!("{name}.json")));
         options.journal_limit = 1000;
+        options.world = world.clone();
         let fake: Arc<dyn Hypervisor> = Arc::new(FakeHypervisor::new(options));
         (HostName::new(name), fake)
     });
@@ -133,9 +136,11 @@ fn fakes(config: &Config, state: &Path, host: &str) -> Result<Vec<NamedHyperviso
 
 #[cfg(feature = "libvirt")]
 fn libvirt(config: &Config, state: &Path) -> Result<Arc<dyn Hypervisor>, StartError> {
-    use nova_virt::{LibvirtHypervisor, LibvirtOptions};
+    use nova_virt::{LibvirtHypervisor, LibvirtOptions, Preallocate};
     let uri = config.get(&common::LIBVIRT_CONNECTION_URI).unwrap_or_else(|| "qemu:///system".to_owned());
-    let mut options = LibvirtOptions::new(uri, state.join("instances"));
+    let instances = config.get(&nova_virt::INSTANCES_PATH).unwrap_or_else(|| state.join("instances"));
+    let mut options = LibvirtOptions::new(uri, instances);
+    options.host = config.get(&common::HOST);
     options.virt_type = config.get(&common::LIBVIRT_VIRT_TYPE);
     options.tb_cache_mib = u32::try_from(config.get(&common::LIBVIRT_TB_CACHE_SIZE)).unwrap_or(0);
     if let Some(mode) = config.get(&common::LIBVIRT_CPU_MODE) {
@@ -146,6 +151,18 @@ fn libvirt(config: &Config, state: &Path) -> Result<Arc<dyn Hypervisor>, StartEr
     if let Some(model) = config.get(&common::LIBVIRT_CPU_MODELS).into_iter().next() {
         options.cpu_model = model;
     }
+    options.use_cow_images = config.get(&nova_virt::USE_COW_IMAGES);
+    if config.get(&nova_virt::PREALLOCATE_IMAGES) == "space" {
+        options.preallocate_images = Preallocate::Space;
+    }
+    options.vnc_listen = config.get(&nova_virt::VNC_SERVER_LISTEN);
+    options.live_migration_scheme = config.get(&nova_virt::LIVE_MIGRATION_SCHEME);
+    options.volume_cache_mode = config.get(&nova_virt::VOLUME_CACHE_MODE);
+    options.volume_reconnect_delay = config.get(&nova_virt::VOLUME_RECONNECT_DELAY);
+    options.volume_error_policy = config.get(&nova_virt::VOLUME_ERROR_POLICY);
+    options.volume_tls_path = config.get(&nova_virt::VOLUME_TLS_PATH);
+    options.live_migration_inbound_addr =
+        config.get(&nova_virt::LIVE_MIGRATION_INBOUND_ADDR).unwrap_or_else(|| config.get(&common::HOST));
     let driver = LibvirtHypervisor::new(options);
     Ok(Arc::new(driver.map_err(|error| StartError::new("the libvirt driver cannot be used", &error))?))
 }

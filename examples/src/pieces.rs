@@ -5,13 +5,16 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
+use nova_compute::HttpImageService;
 use nova_core::clock::Clock;
 use nova_core::entropy::Entropy;
 use nova_core::options::{Config, common};
 
 use crate::cli::{ConfigArgs, StartError};
 use crate::clouds;
-use crate::control::{ApiPart, Background, ConductorPart, Foundation, NetworkPart, SchedulerPart, tell_life};
+use crate::control::{
+    ApiPart, Background, ConductorPart, ConsoleAuthPart, Foundation, NetworkPart, SchedulerPart, VolumePart, tell_life,
+};
 use crate::health::{HealthPage, Vitals};
 use crate::parts;
 use crate::process::{self, Asked, OsEntropy, Signals, SystemClock};
@@ -75,6 +78,38 @@ impl Piece for NetworkPart {
 
     async fn start(config: &Config, on: &Foundation, background: &Background) -> Result<Self, StartError> {
         let part = Self::start(config, on).await?;
+        tell_life(config, on, &[Self::PROGRAM], background);
+        Ok(part)
+    }
+
+    async fn stop(self) {
+        Self::stop(self).await;
+    }
+}
+
+#[async_trait]
+impl Piece for ConsoleAuthPart {
+    const PROGRAM: &'static str = "nova-consoleauth";
+
+    async fn start(config: &Config, on: &Foundation, background: &Background) -> Result<Self, StartError> {
+        let part = Self::start(config, on, None).await?;
+        tell_life(config, on, &[Self::PROGRAM], background);
+        Ok(part)
+    }
+
+    async fn stop(self) {
+        Self::stop(self).await;
+    }
+}
+
+#[async_trait]
+impl Piece for VolumePart {
+    const PROGRAM: &'static str = "nova-volume";
+
+    async fn start(config: &Config, on: &Foundation, background: &Background) -> Result<Self, StartError> {
+        let images = HttpImageService::from_config(config, on.entropy.clone())
+            .map_err(|error| StartError::config(vec![error.to_string()]))?;
+        let part = Self::start(config, on, Arc::new(images)).await?;
         tell_life(config, on, &[Self::PROGRAM], background);
         Ok(part)
     }

@@ -47,6 +47,9 @@ pub fn start_log(config: &Config) {
     if tracing_subscriber::registry().with(filter).with(lines).try_init().is_ok() {
         let _ = FILTER.set(handle);
     }
+    for line in config.renamed() {
+        tracing::warn!("{line}");
+    }
 }
 
 /// Takes over changed log options.

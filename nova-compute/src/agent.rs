@@ -1,14 +1,14 @@
 //! The host agent as a service.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use nova_core::clock::Clock;
 use nova_core::context::RequestContext;
 use nova_core::contracts::ImageService;
 use nova_core::entropy::Entropy;
-use nova_core::ids::RequestId;
+use nova_core::ids::{InstanceId, RequestId};
 use nova_core::rpc::conductor::Ping;
 use nova_queue::{BusError, RpcClient, RunningService, Subscription};
 use nova_virt::{Hypervisor, HypervisorError};
@@ -16,9 +16,12 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::ComputeOptions;
+use crate::console::{SerialDoor, SerialTlsError};
+use crate::hearing::Hearing;
 use crate::image_cache::ImageCache;
 use crate::instances::Instances;
 use crate::interfaces::NoNetwork;
+use crate::moves::Exports;
 use crate::network::HostNetworkAgent;
 use crate::stats::Stats;
 use crate::tracker::ResourceTracker;
@@ -36,6 +39,9 @@ pub enum AgentError {
     /// The hypervisor.
     #[error("the hypervisor cannot be used")]
     Hypervisor(#[from] HypervisorError),
+    /// Certificates for serial ports.
+    #[error("serial ports cannot be served with TLS")]
+    SerialTls(#[from] SerialTlsError),
     /// It was told to stop before it had begun.
     #[error("stopped before a conductor was found")]
     Stopped,
@@ -70,18 +76,37 @@ pub struct Agent {
     pub(crate) instances: Instances,
     pub(crate) stats: Stats,
     pub(crate) builds: Arc<Semaphore>,
+    pub(crate) snapshots: Arc<Semaphore>,
     pub(crate) network: Arc<dyn HostNetworkAgent>,
     pub(crate) has_network_agent: bool,
-    pub(crate) started: Timestamp,
+    pub(crate) hearing: Hearing,
+    /// Disks that go to other hosts.
+    pub(crate) exports: Exports,
+    /// The door to serial ports.
+    pub(crate) serial: SerialDoor,
+    /// Guests that leave the host while they run.
+    pub(crate) leaving: Arc<Mutex<BTreeSet<InstanceId>>>,
 }
 
 impl Agent {
     /// An agent that does nothing yet.
     pub fn new(parts: Parts) -> Self {
         let builds = parts.options.max_concurrent_builds.max(1);
+        let snapshots = parts.options.max_concurrent_snapshots.max(1);
+        let mut images = ImageCache::new(&parts.options.image_cache, parts.images);
+        if parts.options.force_raw_images && parts.hypervisor.capabilities().convert_image {
+            images = images.raw_by(parts.hypervisor.clone());
+        }
         Self {
-            images: Arc::new(ImageCache::new(&parts.options.image_cache, parts.images)),
-            started: parts.clock.now(),
+            images: Arc::new(images),
+            hearing: Hearing::new(parts.options.report_interval, parts.clock.now()),
+            exports: Exports::new(parts.options.migration_listen.clone(), parts.clock.clone()),
+            leaving: Arc::default(),
+            serial: SerialDoor::new(
+                parts.options.serial_listen.clone(),
+                parts.options.serial_tls.clone(),
+                parts.hypervisor.clone(),
+            ),
             hypervisor: parts.hypervisor,
             rpc: parts.rpc,
             clock: parts.clock,
@@ -91,6 +116,7 @@ impl Agent {
             instances: Instances::default(),
             stats: Stats::default(),
             builds: Arc::new(Semaphore::new(builds)),
+            snapshots: Arc::new(Semaphore::new(snapshots)),
             network: Arc::new(NoNetwork),
             has_network_agent: false,
         }
@@ -106,22 +132,33 @@ impl Agent {
 
     /// Waits for a conductor, tells what the host has, compares what is here with what should be, and then takes orders.
     pub async fn start(self, stop: CancellationToken) -> Result<RunningService, AgentError> {
+        self.serial.check()?;
         tokio::select! {
             biased;
             () = stop.cancelled() => return Err(AgentError::Stopped),
             () = self.wait_for_conductor() => {}
         }
         self.report_node().await?;
-        self.reconcile().await?;
+        self.drop_old_snapshots().await;
+        self.reconcile_at_start().await?;
         let subscription =
             Subscription { prefetch: PREFETCH, ..Subscription::on("compute", self.options.host.clone()) };
         let serving = self.rpc.bus().serve(subscription, Arc::new(self.dispatcher())).await?;
         tracing::info!(host = %self.options.host, "the host takes orders");
-        let (beating, watching) = (self.clone(), self.clone());
+        let (beating, watching, cleaning) = (self.clone(), self.clone(), self.clone());
         Ok(RunningService::new(serving, &stop)
             .with(|stop| async move { beating.beat_until(stop).await })
             .with(|stop| async move { watching.watch_until(stop).await })
-            .with(|stop| async move { self.reconcile_until(stop).await }))
+            .with(|stop| async move { cleaning.clean_images_until(stop).await })
+            .with(|stop| async move {
+                // Orders are taken meanwhile: an interface may wait for the host's network.
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    () = self.compare_interfaces() => {}
+                }
+                self.reconcile_until(stop).await;
+            }))
     }
 
     async fn wait_for_conductor(&self) {

@@ -47,6 +47,7 @@ impl Agent {
 
     async fn send(&self, beat: HeartbeatRequest) -> Result<HeartbeatReply, BusError> {
         let reply = self.rpc.call::<Heartbeat>(&self.context(), &beat).await?;
+        self.hearing.heard(self.clock.now());
         self.stats.told(beat.stats.as_ref(), beat.disable.as_ref());
         Ok(reply)
     }

@@ -7,6 +7,7 @@ mod download;
 mod endpoint;
 #[cfg(test)]
 mod tests;
+mod upload;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use nova_core::options::Config;
 use download::Download;
 use endpoint::Endpoint;
 pub use endpoint::{EndpointError, GLANCE_ENDPOINT_OVERRIDE};
+pub(crate) use upload::FileData;
 
 /// How long a download waits for what.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +97,19 @@ impl ImageService for HttpImageService {
             return Err(ImageServiceError::Refused { id, reason: "the order came without a grant for it" });
         };
         Ok(Box::new(Download::begin(self.clone(), id, grant.clone()).await?))
+    }
+
+    async fn upload(
+        &self,
+        id: ImageId,
+        grant: Option<&ImageGrant>,
+        size: u64,
+        data: Box<dyn ImageData>,
+    ) -> Result<(), ImageServiceError> {
+        let Some(grant) = grant else {
+            return Err(ImageServiceError::Refused { id, reason: "the order came without a grant for it" });
+        };
+        upload::upload(self, id, grant, size, data).await
     }
 }
 

@@ -14,6 +14,8 @@ const REMEMBER: SignedDuration = SignedDuration::from_hours(2);
 struct Entry {
     turn: Arc<tokio::sync::Mutex<()>>,
     epoch: u64,
+    /// How many were begun.
+    orders: u64,
     ended: Option<Ended>,
     gone: Option<Timestamp>,
 }
@@ -94,6 +96,9 @@ impl Instances {
         if state.working.contains_key(&key) {
             return Admission::Doubled;
         }
+        if let Some(entry) = state.instances.get_mut(&instance) {
+            entry.orders += 1;
+        }
         state.working.insert(key, instance);
         Admission::Work(InHand { instances: self.clone(), key, instance, turn })
     }
@@ -127,6 +132,12 @@ impl Instances {
             entry.gone = Some(now);
         }
         state.instances.retain(|_, entry| entry.gone.is_none_or(|gone| now.duration_since(gone) < REMEMBER));
+    }
+
+    /// How many orders about this instance were begun since the start: the same number later says that there was none
+    /// between.
+    pub(crate) fn orders(&self, instance: InstanceId) -> u64 {
+        self.state().instances.get(&instance).map_or(0, |entry| entry.orders)
     }
 
     /// Is any order about this instance in hand?
@@ -165,7 +176,7 @@ mod tests {
         let [build, delete] = [TaskId::generate(&entropy), TaskId::generate(&entropy)];
         let Admission::Work(in_hand) = instances.admit(build, id, 1) else { panic!("refused") };
         assert!(matches!(instances.admit(build, id, 1), Admission::Doubled));
-        assert!(instances.busy(id));
+        assert_eq!((instances.busy(id), instances.orders(id)), (true, 1));
         in_hand.ended(&StepOutcome::Done { power_state: None, plugged: Vec::new() });
         drop(in_hand);
         assert!(matches!(instances.admit(build, id, 1), Admission::Ended(StepOutcome::Done { .. })));

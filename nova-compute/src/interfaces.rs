@@ -32,11 +32,35 @@ impl HostNetworkAgent for NoNetwork {
 
 /// Why an interface was not plugged in.
 #[derive(Debug, thiserror::Error)]
-enum AttachError {
+pub(crate) enum AttachError {
     #[error("the host's network does not have the port")]
     Network(#[source] PlumbingError),
     #[error(transparent)]
     Hypervisor(#[from] HypervisorError),
+}
+
+impl AttachError {
+    /// What the owner of the server may read: no driver's text.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Network(PlumbingError::Unsupported(_)) => "its host has no such network",
+            Self::Network(PlumbingError::Failed { .. }) => "the network of its host is not ready for it",
+            Self::Hypervisor(error) => reason(error),
+        }
+    }
+}
+
+/// What the owner of a server may read of a driver's failure.
+fn reason(error: &HypervisorError) -> &'static str {
+    match error.kind() {
+        ErrorKind::NotFound => "its guest is not there",
+        ErrorKind::Unsupported => "its host cannot change the interfaces of a guest",
+        ErrorKind::Unavailable => "the hypervisor does not answer",
+        ErrorKind::InvalidState => "the guest is in a state in which its interfaces cannot be changed",
+        ErrorKind::TimedOut => "the guest did not answer in time",
+        ErrorKind::NoSpace => "its host has no space left",
+        _ => "the hypervisor refused it",
+    }
 }
 
 impl Agent {
@@ -56,7 +80,7 @@ impl Agent {
                     tracing::warn!(instance = %id, port = %vif.port_id, "the interface was not taken back: {}", chain(left));
                 }
                 StepOutcome::Failed {
-                    message: format!("Failed to attach network adapter device to {id}"),
+                    message: format!("Failed to attach network adapter device to {id}: {}", error.reason()),
                     details: chain(&error),
                     // Whether nothing of it is left.
                     retryable: left.is_none(),
@@ -65,7 +89,7 @@ impl Agent {
         }
     }
 
-    async fn plug(&self, id: InstanceId, vif: &Vif) -> Result<(), AttachError> {
+    pub(crate) async fn plug(&self, id: InstanceId, vif: &Vif) -> Result<(), AttachError> {
         let ready = self.network.ready(std::slice::from_ref(vif)).await.map_err(AttachError::Network)?;
         for interface in &ready {
             self.hypervisor.attach_interface(id, interface).await?;
@@ -75,7 +99,7 @@ impl Agent {
 
     /// Unplugs, and tries again: an answer may be lost, and what is unplugged once is so for good. Without the guest there
     /// is no interface of it either.
-    async fn unplug(&self, id: InstanceId, mac_address: &str) -> Result<(), HypervisorError> {
+    pub(crate) async fn unplug(&self, id: InstanceId, mac_address: &str) -> Result<(), HypervisorError> {
         let mut wait = Duration::from_millis(500);
         for attempt in 1.. {
             match self.hypervisor.detach_interface(id, mac_address).await {
@@ -94,7 +118,7 @@ impl Agent {
         match self.unplug(id, &order.body.mac_address.to_string()).await {
             Ok(()) => self.done(order, Vec::new()).await,
             Err(error) => StepOutcome::Failed {
-                message: format!("Failed to detach network adapter device from {id}"),
+                message: format!("Failed to detach network adapter device from {id}: {}", reason(&error)),
                 details: chain(&error),
                 retryable: false,
             },

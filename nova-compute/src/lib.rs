@@ -9,21 +9,32 @@
 
 mod agent;
 mod config_drive;
+mod console;
+mod diagnostics;
+mod hearing;
 mod heartbeat;
 mod image_cache;
+mod image_cleaner;
 mod image_client;
 mod instances;
+mod interface_sync;
 mod interfaces;
+mod life;
 mod metadata;
+mod moves;
 mod network;
 mod options;
 mod orders;
 mod reconcile;
+mod remake;
+mod snapshot;
 mod stats;
 mod steps;
 mod tracker;
+mod volumes;
 
 pub use agent::{Agent, AgentError, Parts};
+pub use console::{SerialTls, SerialTlsError};
 pub use image_cache::{ImageCache, ImageCacheError};
 pub use image_client::{EndpointError, GLANCE_ENDPOINT_OVERRIDE, HttpImageOptions, HttpImageService};
 pub use metadata::{MetadataLimits, MetadataServer, MetadataSource, RpcMetadataSource};

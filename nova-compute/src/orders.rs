@@ -5,16 +5,17 @@ use std::time::Duration;
 use nova_core::ids::{InstanceId, PortId};
 use nova_core::rpc::compute::{
     AttachInterface, BuildAndRunInstance, BuildOrder, CacheImage, CacheImageReply, CacheImageRequest, ConsoleOutput,
-    ConsoleOutputRequest, DetachInterface, GetConsoleOutput, NetworkChanged, Order, Ping, RebootInstance,
-    StartInstance, StopInstance, TerminateInstance,
+    ConsoleOutputRequest, DetachInterface, GetConsoleOutput, MoveInstance, MoveOrder, NetworkChanged, Order, Ping,
+    RebootInstance, StartInstance, SteerLiveMigration, StopInstance, TerminateInstance,
 };
 use nova_core::rpc::conductor::{ReportStep, ReportStepRequest, StepOutcome, Verdict};
 use nova_core::rpc::{Refusal, RefusalKind};
 use nova_queue::{Dispatcher, HandlerError, Incoming};
-use nova_virt::{ErrorKind, HypervisorError, RebootKind};
+use nova_virt::{HypervisorError, RebootKind};
 use tokio::sync::Semaphore;
 
 use crate::agent::Agent;
+use crate::diagnostics::refusal;
 use crate::instances::Admission;
 use crate::stats::Stats;
 use crate::steps::{BuildContext, BuildError, Found, STEPS, Step};
@@ -27,8 +28,10 @@ const UNDO_TRIES: u32 = 4;
 
 impl Agent {
     pub(crate) fn dispatcher(&self) -> Dispatcher {
-        let [a, b, c, d, e, f, g, h, i, j] = std::array::from_fn(|_| self.clone());
-        Dispatcher::new("compute")
+        let [a, b, c, d, e, f, g, h, i, j, k, l] = std::array::from_fn(|_| self.clone());
+        let dispatcher = self
+            .console_calls(self.diagnostics_calls(self.life_orders(self.volume_orders(Dispatcher::new("compute")))));
+        dispatcher
             .method::<BuildAndRunInstance, _, _>(move |incoming, order| {
                 let agent = a.clone();
                 async move {
@@ -38,7 +41,10 @@ impl Agent {
             })
             .method::<TerminateInstance, _, _>(move |incoming, order| {
                 let agent = b.clone();
-                async move { agent.carry_out(incoming, &order, None, agent.terminate(&order)).await }
+                async move {
+                    agent.stop_leaving(order.instance_id, order.epoch).await;
+                    agent.carry_out(incoming, &order, None, agent.terminate(&order)).await
+                }
             })
             .method::<StartInstance, _, _>(move |incoming, order| {
                 let agent = c.clone();
@@ -81,6 +87,19 @@ impl Agent {
                 let agent = i.clone();
                 async move { agent.carry_out(incoming, &order, None, agent.detach_interface(&order)).await }
             })
+            .method::<MoveInstance, _, _>(move |incoming, order| {
+                let agent = k.clone();
+                async move {
+                    if order.body == MoveOrder::StopLiveMigration {
+                        agent.stop_leaving(order.instance_id, order.epoch).await;
+                    }
+                    agent.carry_out(incoming, &order, None, agent.part_of_move(&order)).await
+                }
+            })
+            .method::<SteerLiveMigration, _, _>(move |_, request| {
+                let agent = l.clone();
+                async move { agent.steer(&request).await }
+            })
             .method::<NetworkChanged, _, _>(move |_, ()| {
                 j.network.changed();
                 async { Ok(()) }
@@ -95,7 +114,7 @@ impl Agent {
         }
     }
 
-    async fn carry_out<T>(
+    pub(crate) async fn carry_out<T>(
         &self,
         incoming: Incoming,
         order: &Order<T>,
@@ -115,7 +134,7 @@ impl Agent {
                 return Ok(());
             }
         };
-        if order.given < self.started && !self.still_wanted(order).await? {
+        if self.hearing.doubts(order.given, self.clock.now()) && !self.still_wanted(order).await? {
             return Ok(());
         }
         // Builds that wait count as well, as in Nova.
@@ -141,7 +160,8 @@ impl Agent {
         Ok(())
     }
 
-    /// An order from before this process started may be a copy of one that ended then: the conductor knows.
+    /// An order from before this process started may be a copy of one that ended then, and one from before the host was
+    /// heard of again may be of a server that is elsewhere by now: the conductor knows.
     async fn still_wanted<T>(&self, order: &Order<T>) -> Result<bool, HandlerError> {
         use nova_core::rpc::conductor::{ListAssigned, ListAssignedRequest};
         let request = ListAssignedRequest { host: self.options.host.clone() };
@@ -149,7 +169,7 @@ impl Agent {
         let assigned = assigned.map_err(|error| HandlerError::Again(chain(&error)))?;
         let wanted = assigned.iter().any(|a| a.instance_id == order.instance_id && a.epoch == order.epoch);
         if !wanted {
-            tracing::info!(instance = %order.instance_id, "an order of before the start is no longer wanted");
+            tracing::info!(instance = %order.instance_id, "an order is no longer wanted");
         }
         Ok(wanted)
     }
@@ -225,6 +245,10 @@ impl Agent {
     /// Removes a guest and what the host holds for it.
     pub(crate) async fn remove_guest(&self, id: InstanceId) -> Result<(), HypervisorError> {
         self.hypervisor.destroy(id).await?;
+        if self.hypervisor.capabilities().migrate {
+            self.hypervisor.drop_stash(id).await?;
+        }
+        self.exports.end(id).await;
         self.network.gone(id).await;
         self.tracker.release(id);
         self.instances.removed(id, self.clock.now());
@@ -249,15 +273,7 @@ impl Agent {
     }
 
     async fn console_output(&self, request: &ConsoleOutputRequest) -> Result<ConsoleOutput, HandlerError> {
-        let log = self.hypervisor.console_log(request.instance_id).await.map_err(|error| {
-            let kind = match error.kind() {
-                ErrorKind::NotFound => RefusalKind::NotFound,
-                ErrorKind::Unsupported => RefusalKind::Unsupported,
-                ErrorKind::Unavailable | ErrorKind::TimedOut => RefusalKind::Unavailable,
-                _ => RefusalKind::Failed,
-            };
-            Refusal::new(kind, chain(&error))
-        })?;
+        let log = self.hypervisor.console_log(request.instance_id).await.map_err(|error| refusal(&error))?;
         Ok(ConsoleOutput { output: tail(&String::from_utf8_lossy(&log), request.length) })
     }
 }

@@ -16,35 +16,51 @@ use tokio_util::sync::CancellationToken;
 use crate::agent::{Agent, AgentError};
 use nova_core::error::chain;
 
+/// How often guests' interfaces are compared: less often than guests, as each must be asked for.
+const INTERFACES_INTERVAL: std::time::Duration = std::time::Duration::from_secs(300);
+
 impl Agent {
     pub(crate) async fn reconcile_until(&self, stop: CancellationToken) {
         let mut since_power = std::time::Duration::ZERO;
+        let mut since_interfaces = std::time::Duration::ZERO;
         loop {
+            let mut back = false;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
+                () = self.hearing.come_back() => back = true,
                 () = tokio::time::sleep(self.options.reconcile_interval) => {}
             }
             if let Err(error) = self.report_node().await {
                 tracing::warn!("the inventory was not reported: {}", chain(&error));
             }
             since_power = since_power.saturating_add(self.options.reconcile_interval);
-            let power = since_power >= self.options.power_sync_interval;
+            let power = back || since_power >= self.options.power_sync_interval;
             if power {
                 since_power = std::time::Duration::ZERO;
             }
-            if let Err(error) = self.compare(power).await {
+            if let Err(error) = self.compare(power, false).await {
                 tracing::warn!("guests were not compared: {}", chain(&error));
+            }
+            since_interfaces = since_interfaces.saturating_add(self.options.reconcile_interval);
+            if since_interfaces >= INTERFACES_INTERVAL {
+                since_interfaces = std::time::Duration::ZERO;
+                self.compare_interfaces().await;
             }
         }
     }
 
     /// Compares guests and power states now.
     pub(crate) async fn reconcile(&self) -> Result<(), AgentError> {
-        self.compare(true).await
+        self.compare(true, false).await
     }
 
-    async fn compare(&self, power: bool) -> Result<(), AgentError> {
+    /// The same at the agent's start, when the machine itself may just have started.
+    pub(crate) async fn reconcile_at_start(&self) -> Result<(), AgentError> {
+        self.compare(true, self.options.resume_guests_state_on_host_boot).await
+    }
+
+    async fn compare(&self, power: bool, resume: bool) -> Result<(), AgentError> {
         let request = ListAssignedRequest { host: self.options.host.clone() };
         // The guests first: one that is assigned after they were listed is then not taken for a stray.
         let guests = self.hypervisor.list().await?;
@@ -59,10 +75,29 @@ impl Agent {
         self.tracker.replace(holds, |id| self.instances.busy(id));
         let strays: Vec<_> = guests.iter().filter(|g| !assigned.contains_key(&g.instance)).collect();
         self.remove_strays(&strays).await?;
+        self.drop_old_stashes(&guests, &assigned).await?;
+        if resume {
+            self.resume_guests(&guests, &assigned).await;
+        }
         if power {
             self.report_power(&guests, &assigned).await;
         }
         Ok(())
+    }
+
+    /// Starts what ran when the machine went down (nova/compute/manager.py, `_resume_guests_state`). What does not start is
+    /// reported as off.
+    async fn resume_guests(&self, guests: &[GuestInfo], assigned: &BTreeMap<InstanceId, AssignedInstance>) {
+        for guest in guests {
+            let off = matches!(guest.power_state, PowerState::Shutdown | PowerState::Crashed);
+            if !off || !assigned.get(&guest.instance).is_some_and(|a| a.runs && !a.busy) {
+                continue;
+            }
+            tracing::info!(instance = %guest.instance, "it ran when the host went down; it is started");
+            if let Err(error) = self.hypervisor.power_on(guest.instance).await {
+                tracing::warn!(instance = %guest.instance, "it could not be started: {}", chain(&error));
+            }
+        }
     }
 
     /// Guests that the cloud does not have here: deleted while the host was away, or moved. One that the conductor never

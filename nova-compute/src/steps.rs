@@ -8,13 +8,14 @@ use nova_core::contracts::ImageServiceError;
 use nova_core::entropy::Entropy;
 use nova_core::flavor::Resources;
 use nova_core::rpc::compute::{BuildOrder, Order};
-use nova_virt::{DiskFormat, DiskRole, DiskSource, DiskSpec, ErrorKind, GuestSpec, HypervisorError, InterfaceSpec};
+use nova_virt::{DiskRole, DiskSource, DiskSpec, ErrorKind, GuestSpec, Hardware, HypervisorError, InterfaceSpec};
 
 use crate::agent::Agent;
 use crate::config_drive;
-use crate::image_cache::ImageCacheError;
+use crate::image_cache::{ImageCacheError, format_of};
 use crate::network::PlumbingError;
 use crate::tracker::{Claim, ClaimError};
+use crate::volumes::attachment;
 
 /// Why this host could not make a guest.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +26,14 @@ pub(crate) enum BuildError {
     /// No image.
     #[error(transparent)]
     Image(#[from] ImageCacheError),
+    /// Its image makes a larger disk than its flavor has (nova/exception.py, `FlavorDiskSmallerThanImage`).
+    #[error("Flavor's disk is too small for requested image. Flavor disk is {flavor} bytes, image is {image} bytes.")]
+    TooSmall {
+        /// What the flavor has.
+        flavor: u64,
+        /// What the image needs.
+        image: u64,
+    },
     /// The host's network does not have its ports.
     #[error("the host's network does not have the ports")]
     Network(#[source] PlumbingError),
@@ -44,7 +53,10 @@ impl BuildError {
             // An image that is gone or damaged is so for every host; the service that does not answer may be this host's
             // own trouble, and so may its disk.
             Self::Image(ImageCacheError::Fetch(error)) => matches!(error, ImageServiceError::Unavailable { .. }),
-            Self::Image(error) => !matches!(error, ImageCacheError::Damaged { .. }),
+            Self::Image(error) => {
+                !matches!(error, ImageCacheError::Damaged { .. } | ImageCacheError::Unacceptable { .. })
+            }
+            Self::TooSmall { .. } => false,
             Self::Hypervisor(error) => error.kind() != ErrorKind::InvalidInput,
             Self::Overtaken => false,
         }
@@ -59,6 +71,10 @@ impl BuildError {
     pub(crate) fn message(&self) -> String {
         match self {
             Self::Claim(_) => "The host has not enough resources left.".into(),
+            Self::TooSmall { .. } => self.to_string(),
+            Self::Image(ImageCacheError::Unacceptable { id, source }) => {
+                format!("Image {id} is unacceptable: {source}")
+            }
             Self::Image(ImageCacheError::Damaged { id, .. }) => {
                 format!("Image {id} is unacceptable: its data differs from what was uploaded.")
             }
@@ -107,19 +123,23 @@ pub(crate) trait Step: Send + Sync {
 /// All of them, in order.
 pub(crate) const STEPS: [&dyn Step; 4] = [&HoldResources, &FetchImage, &ReadyNetwork, &Spawn];
 
+/// What the guest takes of the host.
+pub(crate) fn wanted(order: &BuildOrder) -> Resources {
+    let flavor = Resources {
+        // CPUs of its own are none of the shared ones.
+        vcpus: if order.placement.as_ref().is_some_and(|p| p.is_dedicated()) { 0 } else { u64::from(order.vcpus) },
+        memory_mb: order.memory_mb,
+        disk_gb: order.root_gb + order.ephemeral_gb + order.swap_mb.div_ceil(1024),
+    };
+    order.resources.unwrap_or(flavor)
+}
+
 struct HoldResources;
 
 #[async_trait]
 impl Step for HoldResources {
     async fn run(&self, cx: &mut BuildContext<'_>) -> Result<(), BuildError> {
-        let order = &cx.order.body;
-        let flavor = Resources {
-            // CPUs of its own are none of the shared ones.
-            vcpus: if order.placement.as_ref().is_some_and(|p| p.is_dedicated()) { 0 } else { u64::from(order.vcpus) },
-            memory_mb: order.memory_mb,
-            disk_gb: order.root_gb + order.ephemeral_gb + order.swap_mb.div_ceil(1024),
-        };
-        let wanted = order.resources.unwrap_or(flavor);
+        let wanted = wanted(&cx.order.body);
         cx.claim = Some(cx.agent.tracker.claim(cx.order.instance_id, wanted)?);
         Ok(())
     }
@@ -138,6 +158,11 @@ impl Step for FetchImage {
         if cx.agent.hypervisor.capabilities().needs_images
             && let Some(image) = &cx.order.body.image
         {
+            // Before a byte is fetched. A flavor without a disk takes the image's.
+            let flavor = cx.order.body.root_gb << 30;
+            if flavor > 0 && image.virtual_size > flavor {
+                return Err(BuildError::TooSmall { flavor, image: image.virtual_size });
+            }
             cx.base = Some(cx.agent.images.get(image, cx.order.body.image_grant.as_ref()).await?);
         }
         Ok(())
@@ -197,13 +222,15 @@ impl Step for Spawn {
     }
 }
 
-fn guest(order: &Order<BuildOrder>, base: Option<PathBuf>, entropy: &dyn Entropy) -> GuestSpec {
+/// The guest that an order describes, its interfaces aside; `base`: its image, where the driver reads images.
+pub(crate) fn guest(order: &Order<BuildOrder>, base: Option<PathBuf>, entropy: &dyn Entropy) -> GuestSpec {
     let body = &order.body;
-    let raw = body.image.as_ref().is_none_or(|image| image.disk_format != "qcow2");
-    let format = if raw { DiskFormat::Raw } else { DiskFormat::Qcow2 };
     let mut disks = Vec::new();
     match base {
+        // It boots from a volume.
+        _ if body.volumes.iter().any(|volume| volume.boot) => {}
         Some(base) => {
+            let format = format_of(&base);
             let source = DiskSource::Image { base, format };
             disks.push(DiskSpec { role: DiskRole::Root, source, size_gb: body.root_gb });
         }
@@ -232,6 +259,12 @@ fn guest(order: &Order<BuildOrder>, base: Option<PathBuf>, entropy: &dyn Entropy
         config_drive: body.config_drive.then(|| config_drive::contents(order.instance_id, body, entropy)),
         interfaces: Vec::new(),
         running: true,
+        held: body.held,
         placement: body.placement.clone(),
+        hardware: Hardware {
+            extra_specs: body.extra_specs.clone(),
+            image_properties: body.image.as_ref().map(|image| image.properties.clone()).unwrap_or_default(),
+        },
+        volumes: body.volumes.iter().map(attachment).collect(),
     }
 }

@@ -63,6 +63,19 @@ pub trait ImageService: Send + Sync {
     /// The image's bytes, for a host that was ordered to make a guest of it. The reader checks them against the recorded
     /// checksum. The grant is the order's; a service in the host's own process needs none.
     async fn download(&self, id: ImageId, grant: Option<&ImageGrant>) -> Result<Box<dyn ImageData>, ImageServiceError>;
+
+    /// Takes the data of an image that was described before (`queued`), from a host that was ordered to make it of a guest's
+    /// disk; `size` is how many bytes there are. The grant is the order's, and says how many there may be. All of it is
+    /// stored, or nothing; of an image that has its data already, nothing is changed and the answer is Ok.
+    async fn upload(
+        &self,
+        _id: ImageId,
+        _grant: Option<&ImageGrant>,
+        _size: u64,
+        _data: Box<dyn ImageData>,
+    ) -> Result<(), ImageServiceError> {
+        Err(ImageServiceError::Unsupported("images cannot be uploaded here"))
+    }
 }
 
 /// A named thing of identity, as token bodies show it.

@@ -129,6 +129,15 @@ impl Resources {
         }
     }
 
+    /// Of each, the larger amount.
+    pub fn larger(self, other: Self) -> Self {
+        Self {
+            vcpus: self.vcpus.max(other.vcpus),
+            memory_mb: self.memory_mb.max(other.memory_mb),
+            disk_gb: self.disk_gb.max(other.disk_gb),
+        }
+    }
+
     /// What remains; never below zero.
     pub fn minus(self, other: Self) -> Self {
         Self {

@@ -3,6 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::drain::Drain;
 use crate::flavor::Resources;
 use crate::host_facts::{HostFacts, HostStats};
 use crate::ids::{ComputeNodeId, HostName, InstanceId, ServiceId, ZoneName};
@@ -31,6 +32,9 @@ pub struct Service {
     /// Declared dead by an operator (2.11).
     #[serde(default)]
     pub forced_down: bool,
+    /// It is being emptied, or was and is kept so, until its operator takes it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Drain>,
     /// The last heartbeat.
     pub last_seen_up: Timestamp,
     /// When an operator last changed it, or it was last seen.

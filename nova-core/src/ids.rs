@@ -72,6 +72,10 @@ uuid_ids! {
     ServerGroupId = "server group id",
     /// A long operation of the conductor.
     TaskId = "task id",
+    /// A volume as a server has it.
+    BlockDeviceId = "block device mapping id",
+    /// A server's move from one host to another.
+    MigrationId = "migration id",
     /// What a client's one API call is known by everywhere; printed as `req-<uuid>`.
     RequestUuid = "request id",
     /// All servers of one create request.
@@ -94,6 +98,22 @@ uuid_ids! {
     SecurityGroupRuleId = "security group rule id",
     /// A host's network agent.
     NetworkAgentId = "agent id",
+    /// Leave to open a console.
+    ConsoleGrantId = "console grant id",
+    /// An open console.
+    ConsoleSessionId = "console session id",
+    /// A volume: a disk that outlives servers.
+    VolumeId = "volume id",
+    /// A snapshot of a volume.
+    VolumeSnapshotId = "snapshot id",
+    /// A volume's attachment to a server.
+    VolumeAttachmentId = "attachment id",
+    /// A kind of volume.
+    VolumeTypeId = "volume type id",
+    /// An offer of a volume to another project.
+    VolumeTransferId = "transfer id",
+    /// A long operation of a volume host.
+    VolumeTaskId = "volume task id",
 }
 
 macro_rules! names {

@@ -65,6 +65,40 @@ impl Visibility {
     }
 }
 
+/// What a project made of being shown an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemberStatus {
+    /// Nothing yet: it sees the image by its id, not in its lists.
+    Pending,
+    /// It wants it in its lists.
+    Accepted,
+    /// It does not.
+    Rejected,
+}
+
+impl MemberStatus {
+    /// The word on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Accepted => "accepted",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
+/// A project to which a shared image is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageMember {
+    /// What it made of it.
+    pub status: MemberStatus,
+    /// Since when it is shown.
+    pub created_at: Timestamp,
+    /// When the project last said something.
+    pub updated_at: Timestamp,
+}
+
 /// An image as the image service keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
@@ -102,6 +136,9 @@ pub struct Image {
     pub tags: BTreeSet<String>,
     /// Everything else that clients attach.
     pub properties: BTreeMap<String, String>,
+    /// Projects that a `shared` image is shown to.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub members: BTreeMap<ProjectId, ImageMember>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was last changed.

@@ -7,11 +7,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
 use crate::flavor::{Flavor, Resources};
-use crate::ids::{HostName, InstanceId, ProjectId, RequestId, ReservationId, ServerGroupId, UserId, ZoneName};
+use crate::ids::{
+    HostName, InstanceId, ProjectId, RequestId, ReservationId, ServerGroupId, UserId, VolumeId, ZoneName,
+};
 use crate::image::ImageMeta;
+use crate::quota::Usage;
 use crate::server_group::group_of_hints;
 use crate::state::{LockedBy, PowerState, Situation, States, TaskState, VmState};
 use crate::topology::{self, GuestTopology};
+use crate::volume::ServerVolume;
+
+/// Where [`Instance::trusted_certs`] are kept.
+const TRUSTED_CERTS: &str = "trusted_certs";
+/// What a flavor counts to which the server is being resized, under the names that Nova's `system_metadata` had.
+const NEW_VCPUS: &str = "new_instance_type_vcpus";
+const NEW_MEMORY_MB: &str = "new_instance_type_memory_mb";
 
 /// A server (nova/objects/instance.py). One row; every change names the generation that it read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,6 +53,9 @@ pub struct Instance {
     pub image: Option<ImageMeta>,
     /// The flavor as it was then.
     pub flavor: Flavor,
+    /// The volumes that it has, or is to have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<ServerVolume>,
     /// The key's name.
     #[serde(default)]
     pub key_name: Option<String>,
@@ -81,6 +94,15 @@ pub struct Instance {
     /// What runs now.
     #[serde(default)]
     pub task_state: Option<TaskState>,
+    /// The stable state from before a suspension or a resize, to which the way back leads (Nova's `old_vm_state`).
+    #[serde(default)]
+    pub previous_vm_state: Option<VmState>,
+    /// When it was soft-deleted: from then on `reclaim_instance_interval` counts.
+    #[serde(default)]
+    pub soft_deleted_at: Option<Timestamp>,
+    /// Extras of Nova's `system_metadata` that operations keep with the server: `password_0`… of os-server-password.
+    #[serde(default)]
+    pub system_metadata: BTreeMap<String, String>,
     /// Last reading of the hypervisor.
     pub power_state: PowerState,
     /// Per cent.
@@ -132,7 +154,20 @@ impl Instance {
     /// What it books on its host.
     pub fn booked_resources(&self) -> Resources {
         let none = BTreeMap::new();
-        self.flavor.booked_resources(self.image.as_ref().map_or(&none, |image| &image.properties))
+        let booked = self.flavor.booked_resources(self.image.as_ref().map_or(&none, |image| &image.properties));
+        // Its root disk is a volume, and none of the host's.
+        let volume = if self.root_volume().is_some() { self.flavor.root_gb } else { 0 };
+        Resources { disk_gb: booked.disk_gb.saturating_sub(volume), ..booked }
+    }
+
+    /// The volume that it boots from.
+    pub fn root_volume(&self) -> Option<&ServerVolume> {
+        self.volumes.iter().find(|volume| volume.is_root())
+    }
+
+    /// A volume of its own.
+    pub fn volume(&self, id: VolumeId) -> Option<&ServerVolume> {
+        self.volumes.iter().find(|volume| volume.volume_id == id)
     }
 
     /// The cells, CPUs and pages that it asks for. What it could not ask for was refused when it was made.
@@ -140,6 +175,30 @@ impl Instance {
         let (flavor, none) = (&self.flavor, BTreeMap::new());
         let image = self.image.as_ref().map_or(&none, |image| &image.properties);
         topology::asked(&flavor.extra_specs, image, flavor.vcpus, flavor.memory_mb).ok().flatten()
+    }
+
+    /// What it counts against its project's limits: nothing once it is deleted, and nothing while it is soft-deleted, unless
+    /// it is being restored (nova/objects/instance.py, `InstanceList.get_counts`).
+    pub fn usage(&self) -> Usage {
+        let waits = self.vm_state == VmState::SoftDelete && self.task_state != Some(TaskState::Restoring);
+        if self.is_deleted() || waits {
+            return Usage::default();
+        }
+        let new = |key| self.system_metadata.get(key).and_then(|text| text.parse().ok()).unwrap_or(0);
+        let cores = u64::from(self.flavor.vcpus).max(new(NEW_VCPUS));
+        Usage { instances: 1, cores, ram: self.flavor.memory_mb.max(new(NEW_MEMORY_MB)) }
+    }
+
+    /// While it is being resized it counts for the larger of both flavors, from the transaction in which that began. `None`: it
+    /// is what it is.
+    pub fn set_resizing_to(&mut self, flavor: Option<&Flavor>) {
+        match flavor {
+            Some(flavor) => {
+                self.system_metadata.insert(NEW_VCPUS.to_owned(), flavor.vcpus.to_string());
+                self.system_metadata.insert(NEW_MEMORY_MB.to_owned(), flavor.memory_mb.to_string());
+            }
+            None => [NEW_VCPUS, NEW_MEMORY_MB].iter().for_each(|key| drop(self.system_metadata.remove(*key))),
+        }
     }
 
     /// The three states together.
@@ -173,6 +232,22 @@ impl Instance {
     /// Is it gone?
     pub fn is_deleted(&self) -> bool {
         self.deleted_at.is_some()
+    }
+
+    /// Certificates that a signed image was to be held against (2.63), as they were named.
+    pub fn trusted_certs(&self) -> Option<Vec<String>> {
+        self.system_metadata.get(TRUSTED_CERTS).and_then(|text| serde_json::from_str(text).ok())
+    }
+
+    /// Keeps them with the server; none of them forgets what was kept.
+    pub fn set_trusted_certs(&mut self, ids: Option<&[String]>) {
+        match ids {
+            Some(ids) => {
+                let list = ids.iter().map(|id| serde_json::Value::String(id.clone())).collect();
+                self.system_metadata.insert(TRUSTED_CERTS.to_owned(), serde_json::Value::Array(list).to_string());
+            }
+            None => drop(self.system_metadata.remove(TRUSTED_CERTS)),
+        }
     }
 
     /// The server group that it was made for; it may be gone since.

@@ -1,6 +1,29 @@
 //! Limits per project, and what counts against them.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+
+use crate::ids::{ProjectId, UserId};
+
+/// Limits that operators set in the place of the configured ones, by resource as the API names it (`cores`); −1 is without
+/// limit.
+pub type QuotaLimits = BTreeMap<String, i64>;
+
+/// The class whose limits stand in the place of the configured ones for everybody (nova/db, `_DEFAULT_QUOTA_NAME`).
+pub const DEFAULT_CLASS: &str = "default";
+
+/// Whose limits they are. A user's count before the project's, the project's before the default class's.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QuotaOwner {
+    /// A class: only [`DEFAULT_CLASS`] has an effect.
+    Class(String),
+    /// A project as a whole.
+    Project(ProjectId),
+    /// One user in a project.
+    User(ProjectId, UserId),
+}
 
 /// What a project's instances use; kept in the same transaction that creates or deletes them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

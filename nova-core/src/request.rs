@@ -49,6 +49,9 @@ pub struct RequestSpec {
     /// Never these.
     #[serde(default)]
     pub ignore_hosts: Vec<HostName>,
+    /// For a move: the host that the instance is on is a host like any other (`allow_resize_to_same_host`).
+    #[serde(default)]
+    pub may_stay: bool,
     /// Guest architecture that the image asks for.
     #[serde(default)]
     pub architecture: Option<String>,

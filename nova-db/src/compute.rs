@@ -9,6 +9,7 @@ use nova_core::ids::{
     ZoneName,
 };
 use nova_core::instance::Instance;
+use nova_core::migration::Migration;
 use nova_core::quota::{Limits, Usage};
 use nova_core::state::{TaskState, VmState};
 use nova_core::task::Task;
@@ -34,6 +35,8 @@ pub struct NewInstances {
     pub instances: Vec<NewInstance>,
     /// The project's limits, checked in the same transaction.
     pub limits: Limits,
+    /// The user's own limits in the project, where there are some; checked in the same transaction.
+    pub user_limits: Option<Limits>,
     /// The server group that all of them join in the same transaction.
     pub group: Option<JoinGroup>,
 }
@@ -58,6 +61,20 @@ pub struct TaskStart {
     pub task: Task,
     /// End every other task of the instance (its rows go, its actions end in error), as deletion does.
     pub supersede: bool,
+    /// What the instance counts for more than before must fit into these.
+    pub limits: Option<Limits>,
+    /// The same of its user's own limits in the project, where there are some.
+    pub user_limits: Option<Limits>,
+    /// The move that it begins or goes on with: a new one gets its number; of one that exists, the generation that was
+    /// read must still stand.
+    pub migration: Option<Migration>,
+}
+
+impl TaskStart {
+    /// An action that is no move, asks for no quota and leaves other tasks alone.
+    pub fn of(instance: Instance, action: ActionRecord, task: Task) -> Self {
+        Self { instance, action, task, supersede: false, limits: None, user_limits: None, migration: None }
+    }
 }
 
 /// Resources to be booked on a host.
@@ -96,12 +113,14 @@ pub struct TaskCommit {
     pub release: Vec<HostName>,
     /// The instance's action record for this task's request, as it shall be.
     pub action: Option<ActionRecord>,
+    /// The move as it shall be, and the generation that was read.
+    pub migration: Option<Migration>,
 }
 
 impl TaskCommit {
     /// Only the task's own row.
     pub fn of(task: Task) -> Self {
-        Self { task, done: false, instance: None, book: None, release: Vec::new(), action: None }
+        Self { task, done: false, instance: None, book: None, release: Vec::new(), action: None, migration: None }
     }
 }
 
@@ -116,6 +135,8 @@ pub struct Committed {
     pub nodes: Vec<(HostName, NodeVersion)>,
     /// What was booked, with the cells, CPUs and pages that were given out.
     pub booked: Option<Allocation>,
+    /// The move with its new generation, where one was written.
+    pub migration: Option<Migration>,
 }
 
 /// Which side of deletion.
@@ -225,8 +246,20 @@ pub trait ComputeStore: Send + Sync {
     /// generation. `updated_at` is the caller's business.
     async fn update_instance(&self, instance: Instance) -> Result<Instance, StoreError>;
 
+    /// The same together with the record of an action that is over with it, in one transaction: `lock`, `resetState`.
+    async fn record_change(&self, instance: Instance, action: ActionRecord) -> Result<Instance, StoreError>;
+
+    /// Sets the state of an instance by hand (`os-resetState`) and ends what is being done with it, in one transaction: builds
+    /// and moves are given up at once, whoever takes them up takes back what they have made; deletions and what is done to
+    /// interfaces go on; all other tasks are over. While something goes on, the task state stays. A resize that waits for its
+    /// confirmation is over, too: the instance is where it is, and holds nothing elsewhere.
+    async fn reset_state(&self, instance: Instance, action: ActionRecord) -> Result<Instance, StoreError>;
+
     /// Begins an action: writes the instance (generation checked, epoch raised), the action record and the task, in one
     /// transaction.
+    ///
+    /// # Errors
+    /// [`StoreError::Quota`] where limits are given and what is asked for does not fit.
     async fn start_task(&self, start: TaskStart) -> Result<Instance, StoreError>;
 
     /// One task.

@@ -4,6 +4,7 @@ use nova_core::aggregate::AggregateProblem;
 use nova_core::contracts::BoxError;
 use nova_core::network::NetworkProblem;
 use nova_core::quota::QuotaExceeded;
+use nova_core::volume::VolumeProblem;
 
 /// What a row is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,17 @@ pub enum Kind {
     NetworkUsage,
     Segment,
     NetworkAgent,
+    Migration,
+    Quota,
+    ConsoleGrant,
+    Volume,
+    VolumeSnapshot,
+    VolumeAttachment,
+    VolumeType,
+    VolumeTransfer,
+    VolumeTask,
+    VolumePool,
+    VolumeUsage,
 }
 
 impl std::fmt::Display for Kind {
@@ -70,6 +82,17 @@ impl std::fmt::Display for Kind {
             Self::NetworkUsage => "network usage",
             Self::Segment => "segment",
             Self::NetworkAgent => "network agent",
+            Self::Migration => "migration",
+            Self::Quota => "quota",
+            Self::ConsoleGrant => "console grant",
+            Self::Volume => "volume",
+            Self::VolumeSnapshot => "snapshot",
+            Self::VolumeAttachment => "attachment",
+            Self::VolumeType => "volume type",
+            Self::VolumeTransfer => "transfer",
+            Self::VolumeTask => "volume task",
+            Self::VolumePool => "volume pool",
+            Self::VolumeUsage => "volume usage",
         })
     }
 }
@@ -129,6 +152,9 @@ pub enum StoreError {
     /// The network cannot be so.
     #[error(transparent)]
     Network(#[from] NetworkProblem),
+    /// The volume cannot be so.
+    #[error(transparent)]
+    Volume(#[from] VolumeProblem),
     /// The database does not answer, or gave up on a lock: trying again may help.
     #[error("the {backend} store is unavailable")]
     Unavailable {
@@ -188,6 +214,7 @@ impl StoreError {
             | Self::Unsuitable { .. }
             | Self::Aggregate(_)
             | Self::Network(_)
+            | Self::Volume(_)
             | Self::SchemaStale { .. }
             | Self::SchemaNewer { .. }
             | Self::Corrupt { .. }

@@ -19,6 +19,15 @@ pub struct Page {
     pub limit: Option<usize>,
 }
 
+/// How many server groups there may be; `None`: without limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GroupLimits {
+    /// Of the project.
+    pub project: Option<u64>,
+    /// Of the user in the project.
+    pub user: Option<u64>,
+}
+
 /// What is to become of an aggregate's name and metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AggregateChange {
@@ -78,11 +87,12 @@ pub trait AggregateStore: Send + Sync {
 /// transaction that deletes them.
 #[async_trait]
 pub trait ServerGroupStore: Send + Sync {
-    /// A new group without members, if its project has fewer than `limit`; the store gives the number.
+    /// A new group without members, if its project, and its user in the project, may have one more; the store gives the
+    /// number.
     ///
     /// # Errors
     /// [`StoreError::Quota`] with resource `server_groups`.
-    async fn create_server_group(&self, group: ServerGroup, limit: Option<u64>) -> Result<ServerGroup, StoreError>;
+    async fn create_server_group(&self, group: ServerGroup, limits: GroupLimits) -> Result<ServerGroup, StoreError>;
 
     /// One group with its members.
     async fn get_server_group(&self, id: ServerGroupId) -> Result<ServerGroup, StoreError>;

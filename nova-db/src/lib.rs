@@ -1,4 +1,5 @@
-//! The store of every fact worth keeping: instances, tasks, hosts, flavors, keys, identity, images, networks.
+//! The store of every fact worth keeping: instances, tasks, hosts, flavors, keys, identity, images, networks,
+//! volumes.
 //!
 //! Small traits by subject; services take what they use, and [`Store`] is all of them. Methods are whole operations with
 //! a stated atomicity, never "run this SQL". Every row that can be contended has a generation; of two writers that
@@ -26,21 +27,25 @@
 //! | `MysqlStore` | `mysql://user:password@host/name`, MariaDB or MySQL | `mysql` |
 
 mod compute;
+mod consoles;
 mod error;
 mod groups;
 mod hosts;
 mod identity;
 mod images;
 mod memory;
+mod migrations;
 mod network;
 mod network_hosts;
 mod open;
 mod ops;
+mod quotas;
 mod records;
 mod rows;
 mod secrets;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod sql;
+mod volumes;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -49,12 +54,14 @@ pub use compute::{
     Booking, Committed, ComputeStore, Deleted, Direction, InstanceQuery, JoinGroup, NewInstance, NewInstances, SortKey,
     StateFilter, TaskCommit, TaskStart,
 };
+pub use consoles::ConsoleStore;
 pub use error::{Kind, StoreError};
-pub use groups::{AggregateChange, AggregateStore, Page, ServerGroupStore};
+pub use groups::{AggregateChange, AggregateStore, GroupLimits, Page, ServerGroupStore};
 pub use hosts::{FlavorStore, HostStore, KeypairStore, ServiceBeat, ServiceQuery};
 pub use identity::IdentityStore;
 pub use images::ImageStore;
-pub use memory::MemoryBackend;
+pub use memory::{MemoryBackend, Outage};
+pub use migrations::{MigrationQuery, MigrationStore};
 pub use network::{
     FixedIpRequest, FloatingIpField, FloatingTarget, GatewayChange, InterfaceRef, ListQuery, NetworkAccount,
     NetworkField, NetworkStore, NewFloatingIp, NewInterface, NewPort, PortChange, PortField, PortQuery, RouterField,
@@ -64,6 +71,7 @@ pub use network_hosts::{GroupBooks, HostBooks, HostScope, NetworkHostStore};
 pub use nova_core::network::SegmentRange;
 pub use open::{OpenOptions, open};
 pub use ops::RowStore;
+pub use quotas::QuotaStore;
 pub use secrets::SecretStore;
 #[cfg(feature = "mysql")]
 pub use sql::MysqlBackend;
@@ -71,6 +79,10 @@ pub use sql::MysqlBackend;
 pub use sql::PostgresBackend;
 #[cfg(feature = "sqlite")]
 pub use sql::SqliteBackend;
+pub use volumes::{
+    AttachmentField, SnapshotField, TransferField, VolumeAccount, VolumeCommit, VolumeField, VolumeStore,
+    VolumeTaskField, Write,
+};
 
 use async_trait::async_trait;
 
@@ -126,6 +138,10 @@ pub trait Store:
     + IdentityStore
     + ImageStore
     + NetworkStore
+    + MigrationStore
+    + QuotaStore
+    + ConsoleStore
+    + VolumeStore
     + Maintenance
 {
 }
@@ -140,6 +156,10 @@ impl<T> Store for T where
         + IdentityStore
         + ImageStore
         + NetworkStore
+        + MigrationStore
+        + QuotaStore
+        + ConsoleStore
+        + VolumeStore
         + Maintenance
 {
 }

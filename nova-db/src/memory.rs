@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::{RwLock, RwLockReadGuard};
@@ -23,9 +24,31 @@ const VERSION: u32 = 1;
 pub struct MemoryBackend {
     data: RwLock<Data>,
     commits: AtomicU64,
+    outage: Mutex<Option<Outage>>,
+}
+
+/// A database that goes away in the middle and comes back, for tests of whoever uses it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outage {
+    /// So many questions and transactions are answered before.
+    pub after: u32,
+    /// So many are not; then it is back.
+    pub lasts: u32,
+    /// The first of them is a transaction that was carried out, if it is one: only its answer is lost.
+    pub late: bool,
 }
 
 impl RowStore<MemoryBackend> {
+    /// From now on it goes away and comes back like this; `None`: it stays. What was to come before does not.
+    pub fn go_away(&self, outage: Option<Outage>) {
+        *self.backend().outage.lock().unwrap_or_else(PoisonError::into_inner) = outage;
+    }
+
+    /// Is an outage still to come, or not over?
+    pub fn will_be_away(&self) -> bool {
+        self.backend().outage.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// An empty store.
     pub fn new() -> Self {
         Self::over(MemoryBackend::default())
@@ -318,6 +341,24 @@ impl Transaction for Read<'_> {
     }
 }
 
+fn away() -> StoreError {
+    StoreError::Unavailable { backend: "memory", source: "it is away for a test".into() }
+}
+
+impl MemoryBackend {
+    /// Counts a call. Is the database away, and does it carry out what it does not answer to?
+    fn is_away(&self) -> Option<bool> {
+        let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
+        let Outage { after, lasts, late } = (*outage)?;
+        if after > 0 {
+            *outage = Some(Outage { after: after - 1, lasts, late });
+            return None;
+        }
+        *outage = lasts.checked_sub(1).filter(|left| *left > 0).map(|lasts| Outage { after: 0, lasts, late: false });
+        (lasts > 0).then_some(late)
+    }
+}
+
 #[async_trait]
 impl Backend for MemoryBackend {
     fn name(&self) -> &'static str {
@@ -325,10 +366,18 @@ impl Backend for MemoryBackend {
     }
 
     async fn read(&self) -> Result<Box<dyn Transaction + '_>, StoreError> {
+        if self.is_away().is_some() {
+            return Err(away());
+        }
         Ok(Box::new(Read { data: self.data.read().await }))
     }
 
     async fn write(&self, operation: WriteOperation) -> Result<Output, StoreError> {
+        let lost = match self.is_away() {
+            Some(false) => return Err(away()),
+            Some(true) => true,
+            None => false,
+        };
         let mut data = self.data.write().await;
         let mut tries = 0;
         loop {
@@ -337,7 +386,7 @@ impl Backend for MemoryBackend {
             match operation(&mut write).await {
                 Ok(output) => {
                     self.commits.fetch_add(u64::from(write.commit()), Ordering::Relaxed);
-                    return Ok(output);
+                    return if lost { Err(away()) } else { Ok(output) };
                 }
                 Err(fail) if fail.is_race() && tries < TRIES => {}
                 Err(fail) => return Err(fail.into_store_error()),

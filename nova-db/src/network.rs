@@ -45,6 +45,8 @@ macro_rules! fields {
     )+ };
 }
 
+pub(crate) use fields;
+
 fields! {
     /// Of a network.
     NetworkField {
@@ -394,7 +396,8 @@ pub trait NetworkStore: NetworkHostStore + Send + Sync {
     ) -> Result<(), StoreError>;
     /// Addresses of a subnet that are free, and those that are taken: together, all that there are.
     async fn count_addresses(&self, subnet: SubnetId) -> Result<(u128, u64), StoreError>;
-    /// Repair: frees the addresses of a subnet that are taken by no port and no floating address that is there. One
-    /// transaction. Returns what was freed, one line each.
-    async fn free_lost_addresses(&self, subnet: SubnetId) -> Result<Vec<String>, StoreError>;
+    /// Repair: writes the addresses of a subnet as its ports and floating addresses have them. What nobody has is free, what
+    /// somebody has is taken; of an address that two have, one of them is written. One transaction. Returns what was
+    /// changed, one line each.
+    async fn mend_addresses(&self, subnet: SubnetId) -> Result<Vec<String>, StoreError>;
 }

@@ -69,6 +69,10 @@ pub trait NetworkHostStore: Send + Sync {
     /// hundred each; one for a host without ports. Not a transaction: what changes meanwhile is told as a change.
     async fn host_books(&self, scope: &HostScope) -> Result<HostBooks, StoreError>;
 
+    /// How often the books were changed, so far as hosts could be told of it: a number that is higher after each change, in the
+    /// same transaction. While it is the same, so is every host's [`host_books`](Self::host_books). One question.
+    async fn books_version(&self) -> Result<u64, StoreError>;
+
     /// The hosts with a port that a change concerns, or that are behind a router that it concerns.
     async fn hosts_concerned(&self, change: &BooksChangedRequest) -> Result<BTreeSet<HostName>, StoreError>;
 

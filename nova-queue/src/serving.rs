@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 /// A running consumer. Dropping it stops the consumption without waiting for what is in hand.
@@ -32,18 +32,22 @@ impl Drop for Serving {
     }
 }
 
-/// A service at work: what it receives, and what it does by itself.
+/// A service at work: what it receives, and what it does by itself. Dropping it ends both.
 #[derive(Debug)]
 pub struct RunningService {
     serving: Serving,
     stop: CancellationToken,
     loops: TaskTracker,
+    /// One that is dropped ends, whatever it has in hand.
+    _ends: DropGuard,
 }
 
 impl RunningService {
     /// A service that receives and, so far, does nothing by itself. Its loops also end when `stop` does.
     pub fn new(serving: Serving, stop: &CancellationToken) -> Self {
-        Self { serving, stop: stop.child_token(), loops: TaskTracker::new() }
+        let stop = stop.child_token();
+        let ends = stop.clone().drop_guard();
+        Self { serving, stop, loops: TaskTracker::new(), _ends: ends }
     }
 
     /// Adds something that it does until it is told to stop.

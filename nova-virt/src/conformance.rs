@@ -12,16 +12,27 @@
 
 use std::time::Duration;
 
-use nova_core::ids::InstanceId;
+use nova_core::ids::{InstanceId, VolumeId};
 use nova_core::state::PowerState;
+use nova_core::volume::connection::{AccessMode, ConnectionInfo, ConnectionTarget, FileFormat, FileTarget};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
+mod life;
+mod migration;
+mod moves;
+mod volumes;
+
+pub use life::*;
+pub use migration::*;
+pub use moves::*;
+pub use volumes::*;
+
+use crate::Operation;
 use crate::testing::{guest_spec, instance_id};
-use crate::{AttachmentSource, Operation};
 use crate::{
-    ConfigDrive, DiskAttachment, DiskFormat, ErrorKind, GuestEvent, GuestEventKind, GuestInfo, GuestSpec, Hypervisor,
-    HypervisorError, InterfaceSpec, RebootKind, SnapshotRequest,
+    ConfigDrive, DiskAttachment, DiskFormat, DiskSource, ErrorKind, GuestEvent, GuestEventKind, GuestInfo, GuestSpec,
+    Hypervisor, HypervisorError, InterfaceSpec, Quiesce, RebootKind, SnapshotRequest,
 };
 
 /// How long a check waits for something that must come.
@@ -41,6 +52,7 @@ macro_rules! hypervisor_conformance {
             an_old_order_is_refused,
             a_newer_order_takes_the_guest_over,
             a_guest_may_be_made_without_starting_it,
+            a_guest_may_be_made_standing_still,
             a_bad_spec_is_refused_and_leaves_nothing,
             destroy_leaves_nothing_and_may_be_repeated,
             power_operations_may_be_repeated,
@@ -49,6 +61,7 @@ macro_rules! hypervisor_conformance {
             suspend_and_resume,
             suspended_memory_is_thrown_away_by_power_off,
             console_log_is_there_and_bounded,
+            the_serial_port_opens_while_it_runs,
             the_screen_is_served_while_it_runs,
             events_tell_what_happened,
             an_unknown_guest_is_not_found,
@@ -57,6 +70,24 @@ macro_rules! hypervisor_conformance {
             guests_are_independent,
             interfaces_come_and_go,
             bad_interfaces_are_refused,
+            volumes_come_and_go,
+            a_guest_boots_from_a_volume,
+            volumes_grow_and_are_swapped,
+            bad_volumes_are_refused,
+            a_rescued_guest_runs_and_comes_back,
+            rescue_may_be_repeated_and_started_anew,
+            a_rebuilt_guest_is_of_its_new_order,
+            a_rebuild_of_an_old_order_is_refused,
+            a_password_is_set_or_refused,
+            an_interrupt_reaches_what_runs,
+            counters_are_told,
+            a_snapshot_is_a_file_of_its_format,
+            a_copy_that_must_be_quiet_is_refused,
+            a_stashed_guest_is_out_of_the_way_and_comes_back,
+            a_stash_is_dropped,
+            a_later_guest_gives_way_to_the_stashed_one,
+            an_exported_disk_becomes_another_guests,
+            what_life_asks_of_an_unknown_guest_is_not_found,
         );
     };
     (@each $ignore:tt $open:expr => $($check:ident),+ $(,)?) => {
@@ -138,6 +169,20 @@ pub async fn a_guest_may_be_made_without_starting_it(hypervisor: &dyn Hypervisor
         assert_state(hypervisor, guest.instance, PowerState::Shutdown).await;
     }
     hypervisor.spawn(&GuestSpec { running: true, ..guest.clone() }).await.unwrap();
+    assert_state(hypervisor, guest.instance, PowerState::Running).await;
+    hypervisor.destroy(guest.instance).await.unwrap();
+}
+
+/// `held` makes a guest that stands still until it is let go; the same order again leaves it so, also once it runs.
+pub async fn a_guest_may_be_made_standing_still(hypervisor: &dyn Hypervisor) {
+    let guest = GuestSpec { held: true, ..fresh(hypervisor, 0x11b).await };
+    for _ in 0..2 {
+        hypervisor.spawn(&guest).await.unwrap();
+        assert_state(hypervisor, guest.instance, PowerState::Paused).await;
+    }
+    hypervisor.unpause(guest.instance).await.unwrap();
+    assert_state(hypervisor, guest.instance, PowerState::Running).await;
+    hypervisor.spawn(&guest).await.unwrap();
     assert_state(hypervisor, guest.instance, PowerState::Running).await;
     hypervisor.destroy(guest.instance).await.unwrap();
 }
@@ -280,6 +325,24 @@ pub async fn console_log_is_there_and_bounded(hypervisor: &dyn Hypervisor) {
     hypervisor.destroy(guest.instance).await.unwrap();
 }
 
+/// The serial port can be opened while the guest runs, as far as the driver has them, and ends with it.
+pub async fn the_serial_port_opens_while_it_runs(hypervisor: &dyn Hypervisor) {
+    if !hypervisor.capabilities().serial {
+        return;
+    }
+    let guest = fresh(hypervisor, 0x11a).await;
+    hypervisor.spawn(&guest).await.unwrap();
+    let mut port = hypervisor.open_serial(guest.instance).await.unwrap();
+    port.input.send(b"x".to_vec()).await.unwrap();
+    hypervisor.power_off(guest.instance, None).await.unwrap();
+    let ended = async { while port.output.recv().await.is_some() {} };
+    tokio::time::timeout(PATIENCE, ended).await.unwrap();
+    let error = hypervisor.open_serial(guest.instance).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidState);
+    hypervisor.destroy(guest.instance).await.unwrap();
+    assert_eq!(hypervisor.open_serial(guest.instance).await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
 /// The screen has an address while the guest runs, as far as the driver has screens.
 pub async fn the_screen_is_served_while_it_runs(hypervisor: &dyn Hypervisor) {
     if !hypervisor.capabilities().vnc {
@@ -356,31 +419,35 @@ pub async fn what_it_cannot_do_it_says(hypervisor: &dyn Hypervisor) {
     let id = fresh(hypervisor, 0x111).await.instance;
     let can = hypervisor.capabilities();
     assert!(!can.driver.is_empty() && !can.hypervisor_type.is_empty() && !can.architectures.is_empty());
-    let disk = DiskAttachment {
-        serial: "none".into(),
-        source: AttachmentSource::File { path: "/none".into(), format: DiskFormat::Raw },
-        device_name: None,
-        read_only: false,
-    };
+    let volume: VolumeId = "00000000-0000-4000-8000-100000001110".parse().unwrap();
+    let target = FileTarget { path: format!("/none/volume-{volume}").into(), format: FileFormat::Raw };
+    let (access_mode, target) = (AccessMode::ReadWrite, ConnectionTarget::File(target));
+    let disk = DiskAttachment::new(ConnectionInfo { volume_id: volume, access_mode, target });
     let nic = InterfaceSpec {
         mac_address: "fa:16:3e:00:00:00".into(),
         bridge: Some("none".into()),
         tap_name: "none".into(),
         mtu: None,
     };
-    let copy = SnapshotRequest { destination: "/none/none".into(), format: DiskFormat::Qcow2 };
+    let copy =
+        SnapshotRequest { destination: "/none/none".into(), format: DiskFormat::Qcow2, quiesce: Quiesce::default() };
     let results = [
         (can.pause, Operation::Pause, hypervisor.pause(id).await),
         (can.pause, Operation::Unpause, hypervisor.unpause(id).await),
         (can.suspend, Operation::Suspend, hypervisor.suspend(id).await),
         (can.suspend, Operation::Resume, hypervisor.resume(id).await),
         (can.vnc, Operation::VncEndpoint, hypervisor.vnc_endpoint(id).await.map(drop)),
+        (can.serial, Operation::OpenSerial, hypervisor.open_serial(id).await.map(drop)),
         (can.attach_disk, Operation::AttachDisk, hypervisor.attach_disk(id, &disk).await.map(drop)),
-        (can.attach_disk, Operation::DetachDisk, hypervisor.detach_disk(id, "none").await),
+        (can.attach_disk, Operation::DetachDisk, hypervisor.detach_disk(id, volume).await),
+        (can.attach_disk, Operation::AttachedDisks, hypervisor.attached_disks(id).await.map(drop)),
+        (can.attach_disk, Operation::ExtendDisk, hypervisor.extend_disk(id, volume, 1 << 30).await),
+        (can.attach_disk, Operation::SwapDisk, hypervisor.swap_disk(id, volume, &disk).await),
         (can.attach_interface, Operation::AttachInterface, hypervisor.attach_interface(id, &nic).await),
         (can.attach_interface, Operation::DetachInterface, hypervisor.detach_interface(id, "none").await),
         (can.snapshot, Operation::Snapshot, hypervisor.snapshot(id, &copy).await),
     ];
+    let results = results.into_iter().chain(life_results(hypervisor, id).await);
     for (can, asked, result) in results {
         match result {
             Err(HypervisorError::Unsupported { operation }) => {
@@ -489,9 +556,73 @@ pub async fn bad_interfaces_are_refused(hypervisor: &dyn Hypervisor) {
     hypervisor.destroy(guest.instance).await.unwrap();
 }
 
+/// One test per check of live migration. The future gives two drivers that can send guests to each other, and whatever must
+/// be kept as long as they.
+#[macro_export]
+macro_rules! live_migration_conformance {
+    ($open:expr) => { $crate::live_migration_conformance!(@all [] $open); };
+    ($open:expr, ignore = $reason:literal) => {
+        $crate::live_migration_conformance!(@all [#[ignore = $reason]] $open);
+    };
+    (@all $ignore:tt $open:expr) => {
+        $crate::live_migration_conformance!(@each $ignore $open =>
+            a_running_guest_moves_while_it_runs,
+            a_guest_that_is_off_does_not_move_live,
+            a_host_that_is_not_ready_gets_nothing,
+            without_a_migration_there_is_no_progress,
+        );
+    };
+    (@each $ignore:tt $open:expr => $($check:ident),+ $(,)?) => {
+        $( $crate::live_migration_conformance!(@one $ignore $open, $check); )+
+    };
+    (@one [$($ignore:tt)*] $open:expr, $check:ident) => {
+        #[tokio::test]
+        $($ignore)*
+        async fn $check() {
+            let (from, to, _kept) = $open.await;
+            $crate::conformance::$check(&from, &to).await
+        }
+    };
+}
+
+/// A folder for the files of one check; removed at the end.
+struct Scratch(std::path::PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("nova-virt-{}-{name}", std::process::id()));
+        let folder = folder.with_extension(SCRATCH.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_string());
+        std::fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    fn file(&self, name: &str) -> std::path::PathBuf {
+        self.0.join(name)
+    }
+
+    /// An image of 1 MiB with nothing on it.
+    fn image(&self) -> DiskSource {
+        let base = self.file("image.raw");
+        std::fs::write(&base, vec![0; 1 << 20]).unwrap();
+        DiskSource::Image { base, format: DiskFormat::Raw }
+    }
+}
+
+static SCRATCH: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What is left is in the machine's folder for such things.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 /// A guest of that number, of which an earlier, broken run left nothing.
 async fn fresh(hypervisor: &dyn Hypervisor, number: u32) -> GuestSpec {
     hypervisor.destroy(instance_id(number)).await.unwrap();
+    if hypervisor.capabilities().migrate {
+        hypervisor.drop_stash(instance_id(number)).await.unwrap();
+    }
     guest_spec(number)
 }
 
@@ -517,4 +648,33 @@ async fn wait_for(events: &mut Receiver<GuestEvent>, instance: InstanceId, kind:
         }
     };
     assert!(tokio::time::timeout(PATIENCE, come).await.is_ok(), "{wanted:?} never came");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    /// Checks run at once on one hypervisor, and each begins by removing the guest of its number.
+    #[test]
+    fn no_two_checks_make_the_same_guest() {
+        let files = [
+            include_str!("conformance.rs"),
+            include_str!("conformance/life.rs"),
+            include_str!("conformance/migration.rs"),
+            include_str!("conformance/moves.rs"),
+            include_str!("conformance/volumes.rs"),
+        ];
+        let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
+        for function in files.iter().flat_map(|file| file.split("async fn ").skip(1)) {
+            let name = function.split('(').next().unwrap();
+            for call in function.split("fresh(").skip(1) {
+                let Some(number) = call.split([',', ')']).nth(1).map(str::trim).filter(|n| n.starts_with("0x")) else {
+                    continue;
+                };
+                let owner = *owners.entry(number).or_insert(name);
+                assert_eq!(owner, name, "both make guest {number}");
+            }
+        }
+        assert!(owners.len() > 40, "only {} numbers were found", owners.len());
+    }
 }

@@ -1,138 +1,46 @@
 //! A hypervisor without a machine: guests are entries in a table.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use nova_core::host_facts::CpuTimes;
 use nova_core::ids::InstanceId;
 use nova_core::state::PowerState;
-use nova_core::topology::{HostCell, HugePages};
 use tokio::sync::{Notify, broadcast};
+use tokio::time::Instant;
 
-use crate::{
-    Capabilities, ErrorKind, GuestEvent, GuestEventKind, GuestInfo, GuestSpec, Hypervisor, HypervisorError,
-    InterfaceSpec, NodeResources, Operation, RebootKind, VncEndpoint,
-};
+#[cfg(doc)]
+use crate::Hypervisor;
+use crate::{DiskRole, ErrorKind, GuestEvent, GuestEventKind, GuestSpec, HypervisorError, Operation, RescueSpec};
 
+mod disks;
+mod driver;
 mod faults;
 mod guests;
 mod journal;
+mod life;
+mod migration;
+mod options;
+mod serial;
+mod stash;
+mod table;
+mod volumes;
 mod world;
 
 use faults::{Faults, Strike};
-use guests::{Effect, Guest, Guests, find, is_up, move_between, start, stop};
+use guests::{Effect, Guest, is_up};
 use journal::Journal;
 pub use journal::{JournalEntry, JournalOutcome};
+use migration::Moving;
+pub use options::{FakeLoad, FakeOptions};
+use table::Table;
 pub use world::{CpuViolation, FakeWorld, WorldViolation};
 
 /// How many events a slow receiver may be behind before it loses some.
 const EVENT_BUFFER: usize = 4096;
-/// What the fake's screens pretend to listen on: 5900 and up, as QEMU does.
-const FIRST_VNC_PORT: u16 = 5900;
-
-/// What a [`FakeHypervisor`] is like.
-#[derive(Debug, Clone)]
-pub struct FakeOptions {
-    /// The compute node's name.
-    pub hostname: String,
-    /// The address that it says it has.
-    pub host_ip: String,
-    /// Logical processors.
-    pub vcpus: u32,
-    /// Memory in MiB.
-    pub memory_mb: u64,
-    /// Disk in GiB.
-    pub disk_gb: u64,
-    /// How long each operation takes, on tokio's clock.
-    pub latency: Duration,
-    /// How long single operations take instead.
-    pub latencies: BTreeMap<Operation, Duration>,
-    /// Where guests are kept, so that they outlive the process as real ones do. `None`: in memory only. While the file
-    /// can't be read or written, every operation is `Unavailable`.
-    pub state_file: Option<PathBuf>,
-    /// Has base images fetched to its host like a driver that reads them, although it does not.
-    pub needs_images: bool,
-    /// The world that this fake shares with others.
-    pub world: FakeWorld,
-    /// How many journal entries are kept; the hash covers all.
-    pub journal_limit: usize,
-    /// What it says that it can do, besides what every fake can.
-    pub traits: BTreeSet<String>,
-    /// How busy it is at first.
-    pub load: FakeLoad,
-    /// Its NUMA cells; none: one, with all that it has.
-    pub cells: Vec<HostCell>,
-}
-
-impl FakeOptions {
-    /// Spreads CPUs and memory over so many cells, each with so much memory as pages of 2 MiB.
-    pub fn spread_over(&mut self, nodes: u32, huge_pages_mb: u64) {
-        let nodes = nodes.clamp(1, self.vcpus.max(1));
-        let memory_mb = self.memory_mb / u64::from(nodes);
-        let huge_pages_mb = huge_pages_mb.min(memory_mb);
-        let pages = HugePages { size_kb: 2048, count: huge_pages_mb / 2 };
-        let first = |cell: u32| (u64::from(cell) * u64::from(self.vcpus) / u64::from(nodes)) as u32;
-        let cell = |id| HostCell {
-            id,
-            shared_cpus: (first(id)..first(id + 1)).collect(),
-            memory_mb: memory_mb - huge_pages_mb,
-            huge_pages: (pages.count > 0).then_some(pages).into_iter().collect(),
-            ..HostCell::default()
-        };
-        self.cells = (0..nodes).map(cell).collect();
-    }
-
-    fn all_cells(&self) -> Vec<HostCell> {
-        if !self.cells.is_empty() {
-            return self.cells.clone();
-        }
-        let (shared_cpus, memory_mb) = ((0..self.vcpus).collect(), self.memory_mb);
-        vec![HostCell { shared_cpus, memory_mb, ..HostCell::default() }]
-    }
-}
-
-/// How busy a fake host says that it is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct FakeLoad {
-    /// Share of processor time in programs, 0 to 100.
-    pub cpu_percent: u8,
-    /// Share of processor time waiting for disks; both together at most 100.
-    pub iowait_percent: u8,
-    /// Processes that run or wait, in thousandths.
-    pub load_average_milli: u64,
-}
-
-impl FakeOptions {
-    /// A host of that name with 32 processors, 64 GiB of memory and 2 TiB of disk, that answers at once.
-    pub fn new(hostname: impl Into<String>) -> Self {
-        Self {
-            hostname: hostname.into(),
-            host_ip: "127.0.0.1".into(),
-            vcpus: 32,
-            memory_mb: 64 << 10,
-            disk_gb: 2048,
-            latency: Duration::ZERO,
-            latencies: BTreeMap::new(),
-            state_file: None,
-            needs_images: false,
-            world: FakeWorld::new(),
-            journal_limit: 100_000,
-            traits: BTreeSet::new(),
-            load: FakeLoad::default(),
-            cells: Vec::new(),
-        }
-    }
-}
-
-impl Default for FakeOptions {
-    fn default() -> Self {
-        Self::new("fake")
-    }
-}
 
 /// A [`Hypervisor`] for tests and for trying the control plane without a machine.
 ///
@@ -140,40 +48,86 @@ impl Default for FakeOptions {
 /// at each run: [`journal_hash`](Self::journal_hash) shows it.
 pub struct FakeHypervisor {
     options: FakeOptions,
-    state: Mutex<State>,
+    host: Arc<Host>,
     released: Notify,
+}
+
+/// What a live migration reaches of another fake.
+#[derive(Debug)]
+struct Host {
+    state: Mutex<State>,
+    state_file: Option<PathBuf>,
     events: broadcast::Sender<GuestEvent>,
 }
 
+#[derive(Debug)]
 struct State {
-    guests: Guests,
+    table: Table,
     journal: Journal,
     faults: Faults,
+    latencies: BTreeMap<Operation, Duration>,
     load: FakeLoad,
     spent: CpuTimes,
+    /// Live migrations from here.
+    moving: BTreeMap<InstanceId, Moving>,
+    /// When guests were started, as far as this process saw it.
+    started: BTreeMap<InstanceId, Instant>,
     /// Why the state file can't be read.
     broken: Option<String>,
+}
+
+impl Host {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn save(&self, state: &mut State) {
+        let Some(path) = &self.state_file else {
+            return;
+        };
+        if state.broken.is_some() {
+            return;
+        }
+        if let Err(error) = table::save(path, &state.table) {
+            state.broken = Some(format!("state file: {error}"));
+        }
+    }
+
+    fn emit(&self, event: GuestEvent) {
+        // Without a receiver there is nobody to tell.
+        let _ = self.events.send(event);
+    }
 }
 
 impl FakeHypervisor {
     /// A fake with those options and the guests of its state file. A file that can't be read makes every operation
     /// fail, rather than losing guests.
     pub fn new(options: FakeOptions) -> Self {
-        let (guests, broken) = match options.state_file.as_deref().map(guests::load) {
-            None => (Guests::new(), None),
-            Some(Ok(guests)) => (guests, None),
-            Some(Err(error)) => (Guests::new(), Some(format!("state file: {error}"))),
+        let (table, broken) = match options.state_file.as_deref().map(table::load) {
+            None => (Table::default(), None),
+            Some(Ok(table)) => (table, None),
+            Some(Err(error)) => (Table::default(), Some(format!("state file: {error}"))),
         };
-        for (instance, guest) in &guests {
+        for (instance, guest) in &table.guests {
             if is_up(guest.power_state) {
                 options.world.started(&options.hostname, *instance);
             }
         }
-        let journal = Journal::new(options.journal_limit);
-        let (faults, load, spent) = (Faults::default(), options.load, CpuTimes::default());
-        let state = Mutex::new(State { guests, journal, faults, load, spent, broken });
+        let state = State {
+            table,
+            journal: Journal::new(options.journal_limit),
+            faults: Faults::default(),
+            latencies: options.latencies.clone(),
+            load: options.load,
+            spent: CpuTimes::default(),
+            moving: BTreeMap::new(),
+            started: BTreeMap::new(),
+            broken,
+        };
         let (events, _) = broadcast::channel(EVENT_BUFFER);
-        Self { options, state, released: Notify::new(), events }
+        let host = Arc::new(Host { state: Mutex::new(state), state_file: options.state_file.clone(), events });
+        options.world.join(&options.hostname, &host);
+        Self { options, host, released: Notify::new() }
     }
 
     /// The options that it was made with.
@@ -201,7 +155,20 @@ impl FakeHypervisor {
         self.lock().faults.queue(operation, times, Strike::After, kind);
     }
 
-    /// Calls of the operation, from now on, wait until it is [released](Self::release).
+    /// Of the calls of the operation from now on, the `nth` (from 1) fails with that error and does nothing.
+    pub fn fail_nth(&self, operation: Operation, nth: u32, kind: ErrorKind) {
+        let mut state = self.lock();
+        state.faults.let_pass(operation, nth.saturating_sub(1));
+        state.faults.queue(operation, 1, Strike::Before, kind);
+    }
+
+    /// The operation takes so long from now on.
+    pub fn set_latency(&self, operation: Operation, latency: Duration) {
+        self.lock().latencies.insert(operation, latency);
+    }
+
+    /// Calls of the operation, from now on, wait until it is [released](Self::release). A live migration that hangs shows
+    /// as one that does not converge: it can be aborted and forced.
     pub fn hang(&self, operation: Operation) {
         self.lock().faults.hang(operation);
     }
@@ -219,7 +186,45 @@ impl FakeHypervisor {
 
     /// What a guest was made of.
     pub fn spec_of(&self, instance: InstanceId) -> Option<GuestSpec> {
-        self.lock().guests.get(&instance).and_then(|guest| guest.spec.clone())
+        self.lock().table.get(&instance).and_then(|guest| guest.spec.clone())
+    }
+
+    /// How it is rescued, if it is.
+    pub fn rescue_of(&self, instance: InstanceId) -> Option<RescueSpec> {
+        self.lock().table.get(&instance).and_then(|guest| guest.rescue.clone())
+    }
+
+    /// The password that was set last, and for whom.
+    pub fn password_of(&self, instance: InstanceId) -> Option<(Option<String>, String)> {
+        self.lock().table.get(&instance).and_then(|guest| guest.password.clone())
+    }
+
+    /// How often its file systems stood still for a copy.
+    pub fn freezes_of(&self, instance: InstanceId) -> u32 {
+        self.lock().table.get(&instance).map_or(0, |guest| guest.freezes)
+    }
+
+    /// How many non-maskable interrupts it got.
+    pub fn nmis_of(&self, instance: InstanceId) -> u32 {
+        self.lock().table.get(&instance).map_or(0, |guest| guest.nmis)
+    }
+
+    /// What is written on the guest's disk of that role, the first if there are several: what it was made of, or what
+    /// [`write_disk`](Self::write_disk) wrote. It goes where the disk goes.
+    pub fn disk_of(&self, instance: InstanceId, role: DiskRole) -> Option<String> {
+        let state = self.lock();
+        let disks = &state.table.get(&instance)?.disks;
+        disks.iter().find(|disk| disk.role == role).map(|disk| disk.content.clone())
+    }
+
+    /// The guest writes onto its disk of that role. False when it has none.
+    pub fn write_disk(&self, instance: InstanceId, role: DiskRole, content: &str) -> bool {
+        let mut state = self.lock();
+        let disks = state.table.get_mut(&instance).map(|guest| guest.disks.iter_mut());
+        let Some(disk) = disks.and_then(|mut disks| disks.find(|disk| disk.role == role)) else { return false };
+        disk.content = content.to_owned();
+        self.save(&mut state);
+        true
     }
 
     /// From now on the host is that busy.
@@ -240,27 +245,38 @@ impl FakeHypervisor {
     /// The machine loses power: every guest is off. There are no events, as nothing was left to send them.
     pub fn lose_power(&self) {
         let mut state = self.lock();
-        for (instance, guest) in &mut state.guests {
+        for (instance, guest) in &mut state.table.guests {
             if is_up(guest.power_state) {
                 guest.power_state = PowerState::Shutdown;
                 self.options.world.stopped(&self.options.hostname, *instance);
             }
         }
+        state.started.clear();
         self.save(&mut state);
+    }
+
+    /// The whole host is lost: it has no power, and every operation is `Unavailable` until it [comes back](Self::bring_back).
+    pub fn lose_host(&self) {
+        self.lose_power();
+        self.set_available(false);
+    }
+
+    /// A lost host is there again, with its guests' disks, and none of them running.
+    pub fn bring_back(&self) {
+        self.set_available(true);
     }
 
     /// Leaves files of a guest that is not defined, as a crash in the midst of `spawn` would on a lesser driver.
     pub fn plant_leftover(&self, instance: InstanceId) {
         let mut state = self.lock();
-        let leftover = Guest { spec: None, power_state: PowerState::NoState, boots: 0 };
-        state.guests.entry(instance).or_insert(leftover);
+        state.table.entry(instance).or_insert_with(|| Guest::leftover(PowerState::NoState));
         self.save(&mut state);
     }
 
     /// Removes a guest behind everyone's back: no event, no journal entry. False when there was none.
     pub fn remove_guest(&self, instance: InstanceId) -> bool {
         let mut state = self.lock();
-        let removed = state.guests.remove(&instance).is_some();
+        let removed = state.table.remove(&instance).is_some();
         self.options.world.stopped(&self.options.hostname, instance);
         self.save(&mut state);
         removed
@@ -268,7 +284,7 @@ impl FakeHypervisor {
 
     fn strike(&self, instance: InstanceId, to: PowerState, kind: GuestEventKind) -> bool {
         let mut state = self.lock();
-        let Some(guest) = state.guests.get_mut(&instance).filter(|guest| is_up(guest.power_state)) else {
+        let Some(guest) = state.table.get_mut(&instance).filter(|guest| is_up(guest.power_state)) else {
             return false;
         };
         guest.power_state = to;
@@ -280,9 +296,9 @@ impl FakeHypervisor {
 
     /// What every operation meets first: its latency, and whatever holds it up.
     async fn arrive(&self, operation: Operation) {
-        let latency = self.options.latencies.get(&operation).unwrap_or(&self.options.latency);
+        let latency = self.latency(operation);
         if !latency.is_zero() {
-            tokio::time::sleep(*latency).await;
+            tokio::time::sleep(latency).await;
         }
         loop {
             let released = self.released.notified();
@@ -293,12 +309,16 @@ impl FakeHypervisor {
         }
     }
 
+    fn latency(&self, operation: Operation) -> Duration {
+        self.lock().latencies.get(&operation).copied().unwrap_or(self.options.latency)
+    }
+
     /// An operation that only looks.
     async fn read<T>(
         &self,
         operation: Operation,
         instance: Option<InstanceId>,
-        work: impl FnOnce(&Guests) -> Result<T, HypervisorError>,
+        work: impl FnOnce(&Table) -> Result<T, HypervisorError>,
     ) -> Result<T, HypervisorError> {
         self.arrive(operation).await;
         let mut state = self.lock();
@@ -311,15 +331,30 @@ impl FakeHypervisor {
         operation: Operation,
         instance: InstanceId,
         epoch: Option<u64>,
-        work: impl FnOnce(&mut Guests) -> Effect<()>,
+        work: impl FnOnce(&mut Table) -> Effect<()>,
     ) -> Result<(), HypervisorError> {
         self.arrive(operation).await;
         let mut state = self.lock();
-        let before = state.guests.get(&instance).map(|guest| guest.power_state);
-        let result = self.apply(&mut state, operation, Some(instance), epoch, work);
-        let after = state.guests.get(&instance).map(|guest| guest.power_state);
-        self.tell_world(instance, before, after);
-        self.save(&mut state);
+        self.change_now(&mut state, operation, instance, epoch, work)
+    }
+
+    fn change_now(
+        &self,
+        state: &mut State,
+        operation: Operation,
+        instance: InstanceId,
+        epoch: Option<u64>,
+        work: impl FnOnce(&mut Table) -> Effect<()>,
+    ) -> Result<(), HypervisorError> {
+        let look = |state: &State| state.table.get(&instance).map(|guest| (guest.power_state, guest.boots));
+        let before = look(state);
+        let result = self.apply(state, operation, Some(instance), epoch, work);
+        let after = look(state);
+        self.tell_world(instance, before.map(|(power, _)| power), after.map(|(power, _)| power));
+        if before.map(|(_, boots)| boots) != after.map(|(_, boots)| boots) {
+            state.started.insert(instance, Instant::now());
+        }
+        self.save(state);
         result
     }
 
@@ -330,7 +365,7 @@ impl FakeHypervisor {
         operation: Operation,
         instance: Option<InstanceId>,
         epoch: Option<u64>,
-        work: impl FnOnce(&mut Guests) -> Effect<T>,
+        work: impl FnOnce(&mut Table) -> Effect<T>,
     ) -> Result<T, HypervisorError> {
         if let Some(why) = &state.broken {
             return Err(HypervisorError::Unavailable { driver: "fake", source: why.clone().into() });
@@ -340,7 +375,7 @@ impl FakeHypervisor {
             state.journal.record(operation, instance, epoch, JournalOutcome::Failed(kind));
             return Err(faults::error(kind, operation, instance));
         }
-        let (outcome, result) = match (work(&mut state.guests), fault) {
+        let (outcome, result) = match (work(&mut state.table), fault) {
             (Err(error), _) => (JournalOutcome::Failed(error.kind()), Err(error)),
             (Ok((value, events)), fault) => {
                 events.into_iter().for_each(|event| self.emit(event));
@@ -365,24 +400,15 @@ impl FakeHypervisor {
     }
 
     fn save(&self, state: &mut State) {
-        let Some(path) = &self.options.state_file else {
-            return;
-        };
-        if state.broken.is_some() {
-            return;
-        }
-        if let Err(error) = guests::save(path, &state.guests) {
-            state.broken = Some(format!("state file: {error}"));
-        }
+        self.host.save(state);
     }
 
     fn emit(&self, event: GuestEvent) {
-        // Without a receiver there is nobody to tell.
-        let _ = self.events.send(event);
+        self.host.emit(event);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.host.lock()
     }
 }
 
@@ -391,207 +417,6 @@ impl fmt::Debug for FakeHypervisor {
         let hostname = &self.options.hostname;
         f.debug_struct("FakeHypervisor").field("hostname", hostname).finish_non_exhaustive()
     }
-}
-
-#[async_trait]
-impl Hypervisor for FakeHypervisor {
-    fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            driver: "fake".into(),
-            hypervisor_type: "fake".into(),
-            hypervisor_version: 1_000_000,
-            architectures: vec!["x86_64".into()],
-            needs_images: self.options.needs_images,
-            pause: true,
-            suspend: true,
-            snapshot: false,
-            vnc: true,
-            attach_disk: false,
-            attach_interface: true,
-        }
-    }
-
-    async fn resources(&self) -> Result<NodeResources, HypervisorError> {
-        self.read(Operation::Resources, None, |_| {
-            Ok(NodeResources {
-                hypervisor_hostname: self.options.hostname.clone(),
-                hypervisor_type: "fake".into(),
-                hypervisor_version: 1_000_000,
-                vcpus: self.options.vcpus,
-                memory_mb: self.options.memory_mb,
-                disk_gb: self.options.disk_gb,
-                disk_free_gb: self.options.disk_gb,
-                cpu_info: cpu_info(self.options.vcpus),
-                host_ip: self.options.host_ip.clone(),
-                uptime: "up 1 day".into(),
-                traits: self.options.traits.iter().cloned().chain(["COMPUTE_NODE".to_owned()]).collect(),
-                cells: self.options.all_cells(),
-            })
-        })
-        .await
-    }
-
-    async fn cpu_times(&self) -> Result<CpuTimes, HypervisorError> {
-        self.arrive(Operation::CpuTimes).await;
-        let mut state = self.lock();
-        self.apply(&mut state, Operation::CpuTimes, None, None, |_| Ok(((), Vec::new())))?;
-        // From one reading to the next a second passes, however long it takes.
-        let share = |percent: u8| u64::from(percent.min(100)) * 10_000_000;
-        let State { load, spent, .. } = &mut *state;
-        let (user, iowait) = (share(load.cpu_percent), share(load.iowait_percent));
-        spent.user_ns += user;
-        spent.iowait_ns += iowait;
-        spent.idle_ns += share(100).saturating_sub(user + iowait);
-        Ok(CpuTimes { frequency_mhz: 2_000, load_average_milli: load.load_average_milli, ..*spent })
-    }
-
-    async fn list(&self) -> Result<Vec<GuestInfo>, HypervisorError> {
-        self.read(Operation::List, None, |guests| {
-            Ok(guests.iter().map(|(instance, guest)| guest.info(*instance)).collect())
-        })
-        .await
-    }
-
-    async fn info(&self, id: InstanceId) -> Result<GuestInfo, HypervisorError> {
-        self.read(Operation::Info, Some(id), |guests| {
-            let guest = guests.get(&id).filter(|guest| guest.spec.is_some());
-            guest.map(|guest| guest.info(id)).ok_or(HypervisorError::NotFound { instance: id })
-        })
-        .await
-    }
-
-    async fn spawn(&self, guest: &GuestSpec) -> Result<(), HypervisorError> {
-        let epoch = Some(guest.epoch);
-        self.change(Operation::Spawn, guest.instance, epoch, |guests| {
-            let made = guests::spawn(guests, guest)?;
-            for (cpu, instances) in guests::shared_cpus(guests, guest) {
-                self.options.world.cpu_shared(CpuViolation { host: self.options.hostname.clone(), cpu, instances });
-            }
-            Ok(made)
-        })
-        .await
-    }
-
-    async fn destroy(&self, id: InstanceId) -> Result<(), HypervisorError> {
-        self.change(Operation::Destroy, id, None, |guests| {
-            let events = guests.remove(&id).map(|mut guest| stop(id, &mut guest));
-            Ok(((), events.unwrap_or_default()))
-        })
-        .await
-    }
-
-    async fn power_on(&self, id: InstanceId) -> Result<(), HypervisorError> {
-        self.change(Operation::PowerOn, id, None, |guests| Ok(((), start(id, find(guests, id)?)))).await
-    }
-
-    async fn power_off(&self, id: InstanceId, _graceful: Option<Duration>) -> Result<(), HypervisorError> {
-        self.change(Operation::PowerOff, id, None, |guests| Ok(((), stop(id, find(guests, id)?)))).await
-    }
-
-    async fn reboot(&self, id: InstanceId, _kind: RebootKind) -> Result<(), HypervisorError> {
-        self.change(Operation::Reboot, id, None, |guests| {
-            let guest = find(guests, id)?;
-            let mut events = stop(id, guest);
-            events.extend(start(id, guest));
-            Ok(((), events))
-        })
-        .await
-    }
-
-    async fn pause(&self, id: InstanceId) -> Result<(), HypervisorError> {
-        let (from, to) = ([PowerState::Running], PowerState::Paused);
-        self.change(Operation::Pause, id, None, |guests| {
-            move_between(guests, id, Operation::Pause, &from, to, GuestEventKind::Paused)
-        })
-        .await
-    }
-
-    async fn unpause(&self, id: InstanceId) -> Result<(), HypervisorError> {
-        let (from, to) = ([PowerState::Paused], PowerState::Running);
-        self.change(Operation::Unpause, id, None, |guests| {
-            move_between(guests, id, Operation::Unpause, &from, to, GuestEventKind::Resumed)
-        })
-        .await
-    }
-
-    async fn suspend(&self, id: InstanceId) -> Result<(), HypervisorError> {
-        let (from, to) = ([PowerState::Running, PowerState::Paused], PowerState::Suspended);
-        self.change(Operation::Suspend, id, None, |guests| {
-            move_between(guests, id, Operation::Suspend, &from, to, GuestEventKind::Suspended)
-        })
-        .await
-    }
-
-    async fn resume(&self, id: InstanceId) -> Result<(), HypervisorError> {
-        let (from, to) = ([PowerState::Suspended], PowerState::Running);
-        self.change(Operation::Resume, id, None, |guests| {
-            move_between(guests, id, Operation::Resume, &from, to, GuestEventKind::Started)
-        })
-        .await
-    }
-
-    async fn console_log(&self, id: InstanceId) -> Result<Vec<u8>, HypervisorError> {
-        self.read(Operation::ConsoleLog, Some(id), |guests| {
-            let guest = guests.get(&id).filter(|guest| guest.spec.is_some());
-            guest.map(guests::console).ok_or(HypervisorError::NotFound { instance: id })
-        })
-        .await
-    }
-
-    async fn vnc_endpoint(&self, id: InstanceId) -> Result<VncEndpoint, HypervisorError> {
-        self.read(Operation::VncEndpoint, Some(id), |guests| {
-            let position = guests.keys().position(|other| *other == id);
-            let guest = guests.get(&id).filter(|guest| guest.spec.is_some());
-            let (Some(guest), Some(position)) = (guest, position) else {
-                return Err(HypervisorError::NotFound { instance: id });
-            };
-            if !is_up(guest.power_state) {
-                let operation = Operation::VncEndpoint;
-                return Err(HypervisorError::InvalidState { instance: id, operation, state: guest.power_state });
-            }
-            let port = FIRST_VNC_PORT.saturating_add(u16::try_from(position).unwrap_or(u16::MAX));
-            Ok(VncEndpoint { host: self.options.host_ip.clone(), port })
-        })
-        .await
-    }
-
-    async fn interfaces(&self, id: InstanceId) -> Result<Vec<String>, HypervisorError> {
-        self.read(Operation::Interfaces, Some(id), |guests| {
-            let spec = guests.get(&id).and_then(|guest| guest.spec.as_ref());
-            let spec = spec.ok_or(HypervisorError::NotFound { instance: id })?;
-            Ok(spec.interfaces.iter().map(|nic| nic.mac_address.to_ascii_lowercase()).collect())
-        })
-        .await
-    }
-
-    async fn attach_interface(&self, id: InstanceId, interface: &InterfaceSpec) -> Result<(), HypervisorError> {
-        interface.validate()?;
-        self.change(Operation::AttachInterface, id, None, |guests| guests::attach_interface(guests, id, interface))
-            .await
-    }
-
-    async fn detach_interface(&self, id: InstanceId, mac_address: &str) -> Result<(), HypervisorError> {
-        self.change(Operation::DetachInterface, id, None, |guests| guests::detach_interface(guests, id, mac_address))
-            .await
-    }
-
-    fn events(&self) -> broadcast::Receiver<GuestEvent> {
-        self.events.subscribe()
-    }
-
-    async fn ping(&self) -> Result<(), HypervisorError> {
-        self.read(Operation::Ping, None, |_| Ok(())).await
-    }
-}
-
-fn cpu_info(vcpus: u32) -> serde_json::Value {
-    serde_json::json!({
-        "arch": "x86_64",
-        "model": "fake",
-        "vendor": "fake",
-        "features": [],
-        "topology": { "sockets": 1, "cores": vcpus, "threads": 1 },
-    })
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use nova_core::state::PowerState;
 use nova_core::topology::{HostCell, Placement};
 use serde::{Deserialize, Serialize};
 
-use crate::HypervisorError;
+use crate::{DiskAttachment, HypervisorError};
 
 /// Everything that a hypervisor needs to bring up one guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,9 +42,31 @@ pub struct GuestSpec {
     pub interfaces: Vec<InterfaceSpec>,
     /// Whether to start the guest once it is made.
     pub running: bool,
+    /// With `running`: it stands still from its first instruction on, until `unpause`.
+    #[serde(default)]
+    pub held: bool,
     /// Which cells, CPUs and pages of the host it has; none: it floats.
     #[serde(default)]
     pub placement: Option<Placement>,
+    /// What flavor and image ask of the virtual machine beyond its size.
+    #[serde(default)]
+    pub hardware: Hardware,
+    /// Volumes that it has from the beginning, and keeps from start to start. At most one is the disk that it boots from; then
+    /// there is no root disk.
+    #[serde(default)]
+    pub volumes: Vec<DiskAttachment>,
+}
+
+/// Extra specs of the flavor and properties of the image, as given: each driver takes what it knows (`hw:*` and `quota:*` of
+/// the one, `hw_*` and `os_*` of the other), by Nova's rules for who wins, and refuses in `spawn` what it knows and can't do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hardware {
+    /// `quota:disk_read_iops_sec`, `hw:watchdog_action`, …
+    #[serde(default)]
+    pub extra_specs: BTreeMap<String, String>,
+    /// `hw_firmware_type`, `hw_disk_bus`, `hw_rng_model`, …
+    #[serde(default)]
+    pub image_properties: BTreeMap<String, String>,
 }
 
 /// What a disk is for. There is at most one root and one swap disk.
@@ -92,6 +114,14 @@ pub enum DiskSource {
     },
     /// Nothing.
     Blank,
+    /// The bytes of this file, which stands on no other one and becomes the disk: it is moved, not copied. So disks come from
+    /// another host.
+    File {
+        /// Absolute path, on the file system of the guests' disks.
+        path: PathBuf,
+        /// Its format, as inspected.
+        format: DiskFormat,
+    },
 }
 
 /// One disk of a guest, made by `spawn` and removed by `destroy`.
@@ -125,41 +155,6 @@ pub struct InterfaceSpec {
     pub mtu: Option<u32>,
 }
 
-/// A block device for a running guest, that was made elsewhere.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DiskAttachment {
-    /// Its serial number in the guest; [`detach_disk`](crate::Hypervisor::detach_disk) names it. Up to 36 bytes.
-    pub serial: String,
-    /// Where its bytes are.
-    pub source: AttachmentSource,
-    /// Device name wished for, `vdb`; `None`: the next free one.
-    pub device_name: Option<String>,
-    /// Whether the guest may only read.
-    pub read_only: bool,
-}
-
-/// Where the bytes of an attached disk are.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AttachmentSource {
-    /// A network block device export.
-    Nbd {
-        /// Server address.
-        host: String,
-        /// Server port.
-        port: u16,
-        /// Export name.
-        export: String,
-    },
-    /// A file on this host.
-    File {
-        /// Absolute path.
-        path: PathBuf,
-        /// Its format.
-        format: DiskFormat,
-    },
-}
-
 /// A copy of a guest's root disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotRequest {
@@ -167,6 +162,21 @@ pub struct SnapshotRequest {
     pub destination: PathBuf,
     /// The format to write it in.
     pub format: DiskFormat,
+    /// What is asked of the guest's file systems.
+    #[serde(default)]
+    pub quiesce: Quiesce,
+}
+
+/// Whether a running guest's agent makes its file systems still for a copy of its disk, so that the copy is one of a guest
+/// that has written all it had to write (nova/virt/libvirt/driver.py, `_live_snapshot`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Quiesce {
+    /// If it has an agent that does it.
+    #[default]
+    IfPossible,
+    /// Or there is no copy (`os_require_quiesce`). Of a guest that does not run nothing is asked.
+    Required,
 }
 
 /// What a hypervisor knows about one guest.
@@ -195,18 +205,38 @@ pub struct Capabilities {
     pub architectures: Vec<String>,
     /// Whether `spawn` reads [`DiskSource::Image`] from the disk of this host. The fake does not.
     pub needs_images: bool,
+    /// `convert_image`.
+    pub convert_image: bool,
     /// `pause`, `unpause`.
     pub pause: bool,
     /// `suspend`, `resume`.
     pub suspend: bool,
     /// `snapshot`.
     pub snapshot: bool,
+    /// `snapshot` of a running guest can be one of file systems that stand still.
+    pub quiesce: bool,
     /// `vnc_endpoint`.
     pub vnc: bool,
-    /// `attach_disk`, `detach_disk`.
+    /// `open_serial`.
+    pub serial: bool,
+    /// `attach_disk`, `detach_disk`, `attached_disks`, `extend_disk`, `swap_disk`, and volumes in a guest's order.
     pub attach_disk: bool,
     /// `interfaces`, `attach_interface`, `detach_interface`.
     pub attach_interface: bool,
+    /// `rescue`, `unrescue`.
+    pub rescue: bool,
+    /// `rebuild`.
+    pub rebuild: bool,
+    /// `set_admin_password`.
+    pub set_admin_password: bool,
+    /// `inject_nmi`.
+    pub inject_nmi: bool,
+    /// `diagnostics`.
+    pub diagnostics: bool,
+    /// `export_disk`, `stash`, `unstash`, `drop_stash`, `list_stashes`.
+    pub migrate: bool,
+    /// `prepare_incoming`, `live_migrate` and what belongs to them.
+    pub live_migrate: bool,
 }
 
 /// What a hypervisor has to give, guests not counted.
@@ -302,12 +332,30 @@ impl GuestSpec {
         }
         self.validate_placement()?;
         validate_disks(&self.disks)?;
+        self.validate_volumes()?;
         self.interfaces.iter().try_for_each(InterfaceSpec::validate)?;
         self.config_drive.as_ref().map_or(Ok(()), ConfigDrive::validate)
     }
 }
 
 impl GuestSpec {
+    fn validate_volumes(&self) -> Result<(), HypervisorError> {
+        self.volumes.iter().try_for_each(DiskAttachment::validate)?;
+        let known: BTreeSet<_> = self.volumes.iter().map(DiskAttachment::volume).collect();
+        if known.len() != self.volumes.len() {
+            return Err(HypervisorError::invalid("volumes", "one of them is there twice"));
+        }
+        if self.disks.len() + self.volumes.len() > MAX_DISKS {
+            return Err(HypervisorError::invalid("volumes", format!("at most {MAX_DISKS} disks and volumes")));
+        }
+        let boot = self.volumes.iter().filter(|volume| volume.boot).count();
+        let root = self.disks.iter().filter(|disk| disk.role == DiskRole::Root).count();
+        if boot + root > 1 {
+            return Err(HypervisorError::invalid("volumes", "more than one disk to boot from"));
+        }
+        Ok(())
+    }
+
     /// Every CPU of the guest is in one cell, with a CPU of the host or some that it shares; the memory adds up.
     fn validate_placement(&self) -> Result<(), HypervisorError> {
         let Some(placement) = &self.placement else { return Ok(()) };
@@ -359,16 +407,16 @@ fn validate_disks(disks: &[DiskSpec]) -> Result<(), HypervisorError> {
             return Err(HypervisorError::invalid(format!("disks[{index}].size_gb"), format!("at most {MAX_DISK_GB}")));
         }
         match &disk.source {
-            DiskSource::Image { base, .. } if !base.is_absolute() => {
+            DiskSource::Image { base: path, .. } | DiskSource::File { path, .. } if !path.is_absolute() => {
                 return Err(HypervisorError::invalid(
                     format!("disks[{index}].source"),
-                    "the base image's path must be absolute",
+                    "the image's path must be absolute",
                 ));
             }
             DiskSource::Blank if disk.size_gb == 0 => {
                 return Err(HypervisorError::invalid(format!("disks[{index}].size_gb"), "a blank disk needs a size"));
             }
-            DiskSource::Image { .. } | DiskSource::Blank => {}
+            DiskSource::Image { .. } | DiskSource::File { .. } | DiskSource::Blank => {}
         }
     }
     Ok(())

@@ -6,26 +6,30 @@
 //!
 //! Nova's driver of the same purpose is `nova/virt/libvirt/driver.py`.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use nova_core::host_facts::CpuTimes;
-use nova_core::ids::InstanceId;
+use nova_core::ids::{InstanceId, VolumeId};
 use nova_core::state::PowerState;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, mpsc};
 use virt::sys;
 
 use crate::{
-    Capabilities, GuestEvent, GuestInfo, GuestSpec, Hypervisor, HypervisorError, InterfaceSpec, NodeResources,
-    Operation, RebootKind, VncEndpoint,
+    AttachedDisk, Capabilities, Diagnostics, DiskAttachment, DiskFormat, ExportRequest, GuestEvent, GuestInfo,
+    GuestSpec, Hypervisor, HypervisorError, IncomingAddress, InterfaceSpec, LiveMigration, MigrationProgress,
+    NodeResources, Operation, RebootKind, RescueSpec, SerialPort, SnapshotRequest, StashInfo, VncEndpoint,
 };
 
 mod cells;
 mod connection;
+mod diagnostics;
 mod domain_xml;
 mod domains;
 mod errors;
@@ -33,18 +37,29 @@ mod ffi;
 mod folder;
 mod host;
 mod interfaces;
+mod migration;
 mod operations;
 mod options;
+mod qemu_img;
 mod read_xml;
+mod rebuild;
+mod rescue;
+mod serial;
+mod snapshot;
+mod stash;
 mod states;
 mod tools;
 mod traits;
+mod volumes;
 mod workers;
+mod xml_tree;
 
 use connection::{Connection, OnConnect, OnEvent};
 use domains::{Guest, Known};
+use migration::Migrating;
 use operations::{Inner, Locks};
-pub use options::LibvirtOptions;
+pub use options::{LibvirtOptions, Preallocate};
+use qemu_img::Image;
 use workers::Workers;
 
 /// How many events a slow receiver may be behind before it loses some.
@@ -73,13 +88,20 @@ impl LibvirtHypervisor {
         let version = Arc::new(AtomicI64::new(0));
         let workers = Workers::new(options.threads, options.queue_limit, options.hung_after)
             .map_err(|error| errors::file(DURING, error))?;
-        let on_event = forward_events(known.clone(), events.clone());
+        let (failed, failures) = mpsc::unbounded_channel();
+        let on_event = forward_events(known.clone(), events.clone(), failed);
         let on_connect = learn(known.clone(), version.clone());
         let connection = Connection::start(options.connection_uri.clone(), on_event, on_connect)
             .map_err(|error| errors::file(DURING, error))?;
         let locks = Locks::default();
-        let inner = Inner { options, connection, workers, known, events, locks };
-        Ok(Self { inner: Arc::new(inner), version })
+        let migrating = Migrating::default();
+        let inner = Arc::new(Inner { options, connection, workers, known, events, locks, migrating });
+        // Without a runtime, nobody looks after guests either.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(volumes::mend::run(failures, Arc::downgrade(&inner)));
+            runtime.spawn(snapshot::thaw_what_was_left(Arc::downgrade(&inner)));
+        }
+        Ok(Self { inner, version })
     }
 
     /// The options that it was made with.
@@ -124,12 +146,21 @@ impl fmt::Debug for LibvirtHypervisor {
 }
 
 /// Turns libvirt's events into ours. Runs on libvirt's event thread.
-fn forward_events(known: Arc<Known>, events: broadcast::Sender<GuestEvent>) -> OnEvent {
+fn forward_events(
+    known: Arc<Known>,
+    events: broadcast::Sender<GuestEvent>,
+    failed: mpsc::UnboundedSender<InstanceId>,
+) -> OnEvent {
     Arc::new(move |raw| {
         let Ok(instance) = raw.uuid.parse::<InstanceId>() else { return };
         let others = known.is_others(instance);
         if matches!(raw.event, sys::VIR_DOMAIN_EVENT_DEFINED | sys::VIR_DOMAIN_EVENT_UNDEFINED) {
             known.forget(instance);
+        }
+        let io_error = (sys::VIR_DOMAIN_EVENT_SUSPENDED, sys::VIR_DOMAIN_EVENT_SUSPENDED_IOERROR);
+        if (raw.event, raw.detail) == io_error && !others {
+            // Without a receiver there is nobody to mend it.
+            let _ = failed.send(instance);
         }
         if let Some(kind) = states::event_kind(raw.event, raw.detail)
             && !others
@@ -164,12 +195,22 @@ impl Hypervisor for LibvirtHypervisor {
             hypervisor_version: self.version.load(Ordering::Relaxed),
             architectures: vec!["x86_64".into()],
             needs_images: true,
+            convert_image: true,
             pause: true,
             suspend: true,
-            snapshot: false,
+            snapshot: true,
+            quiesce: true,
             vnc: true,
-            attach_disk: false,
+            serial: true,
+            attach_disk: true,
             attach_interface: true,
+            rescue: true,
+            rebuild: true,
+            set_admin_password: true,
+            inject_nmi: true,
+            diagnostics: true,
+            migrate: true,
+            live_migrate: true,
         }
     }
 
@@ -204,7 +245,7 @@ impl Hypervisor for LibvirtHypervisor {
     }
 
     async fn power_on(&self, id: InstanceId) -> Result<(), HypervisorError> {
-        self.run(Operation::PowerOn, move |inner| async move { inner.locked_with(id, Guest::start).await }).await
+        self.run(Operation::PowerOn, move |inner| async move { inner.power_on(id).await }).await
     }
 
     async fn power_off(&self, id: InstanceId, graceful: Option<Duration>) -> Result<(), HypervisorError> {
@@ -275,6 +316,14 @@ impl Hypervisor for LibvirtHypervisor {
         .await
     }
 
+    async fn open_serial(&self, id: InstanceId) -> Result<SerialPort, HypervisorError> {
+        self.run(Operation::OpenSerial, move |inner| async move {
+            let uri = inner.options.connection_uri.clone();
+            inner.call(move |_| serial::open(&uri, id)).await
+        })
+        .await
+    }
+
     async fn interfaces(&self, id: InstanceId) -> Result<Vec<String>, HypervisorError> {
         self.run(Operation::Interfaces, move |inner| async move { inner.with(id, |guest| guest.interfaces()).await })
             .await
@@ -292,6 +341,155 @@ impl Hypervisor for LibvirtHypervisor {
             Operation::DetachInterface,
             extra,
             move |inner| async move { inner.detach_interface(id, mac).await },
+        )
+        .await
+    }
+
+    async fn attach_disk(&self, id: InstanceId, disk: &DiskAttachment) -> Result<String, HypervisorError> {
+        let disk = disk.clone();
+        self.run(Operation::AttachDisk, move |inner| async move { inner.attach_disk(id, disk).await }).await
+    }
+
+    async fn detach_disk(&self, id: InstanceId, volume: VolumeId) -> Result<(), HypervisorError> {
+        let extra = self.inner.options.detach_wait;
+        self.bounded(Operation::DetachDisk, extra, move |inner| async move { inner.detach_disk(id, volume).await })
+            .await
+    }
+
+    async fn attached_disks(&self, id: InstanceId) -> Result<Vec<AttachedDisk>, HypervisorError> {
+        self.run(Operation::AttachedDisks, move |inner| async move { inner.with(id, Guest::attached_disks).await })
+            .await
+    }
+
+    async fn extend_disk(&self, id: InstanceId, volume: VolumeId, bytes: u64) -> Result<(), HypervisorError> {
+        self.run(Operation::ExtendDisk, move |inner| async move { inner.extend_disk(id, volume, bytes).await }).await
+    }
+
+    async fn swap_disk(&self, id: InstanceId, volume: VolumeId, new: &DiskAttachment) -> Result<(), HypervisorError> {
+        let (new, extra) = (new.clone(), self.inner.options.copy_limit);
+        self.bounded(Operation::SwapDisk, extra, move |inner| async move { inner.swap_disk(id, volume, new).await })
+            .await
+    }
+
+    async fn snapshot(&self, id: InstanceId, request: &SnapshotRequest) -> Result<(), HypervisorError> {
+        let (request, extra) = (request.clone(), self.inner.options.copy_limit);
+        self.bounded(Operation::Snapshot, extra, move |inner| async move { inner.snapshot(id, request).await }).await
+    }
+
+    async fn rescue(&self, id: InstanceId, rescue: &RescueSpec) -> Result<(), HypervisorError> {
+        let rescue = rescue.clone();
+        self.run(Operation::Rescue, move |inner| async move { inner.rescue(id, rescue).await }).await
+    }
+
+    async fn unrescue(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        self.run(Operation::Unrescue, move |inner| async move { inner.unrescue(id).await }).await
+    }
+
+    async fn rebuild(&self, guest: &GuestSpec, preserve_ephemeral: bool) -> Result<(), HypervisorError> {
+        let guest = guest.clone();
+        self.run(Operation::Rebuild, move |inner| async move { inner.rebuild(guest, preserve_ephemeral).await }).await
+    }
+
+    async fn set_admin_password(
+        &self,
+        id: InstanceId,
+        user: Option<&str>,
+        password: &str,
+    ) -> Result<(), HypervisorError> {
+        let (user, password) = (user.map(str::to_owned), password.to_owned());
+        self.run(Operation::SetAdminPassword, move |inner| async move {
+            inner.locked_with(id, move |guest| guest.set_password(user.as_deref(), &password)).await
+        })
+        .await
+    }
+
+    async fn inject_nmi(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        self.run(Operation::InjectNmi, move |inner| async move { inner.locked_with(id, Guest::inject_nmi).await }).await
+    }
+
+    async fn diagnostics(&self, id: InstanceId) -> Result<Diagnostics, HypervisorError> {
+        self.run(Operation::Diagnostics, move |inner| async move {
+            let virt_type = inner.options.virt_type.clone();
+            inner.with(id, move |guest| guest.diagnostics(&virt_type)).await
+        })
+        .await
+    }
+
+    async fn export_disk(&self, id: InstanceId, request: &ExportRequest) -> Result<(), HypervisorError> {
+        let (request, extra) = (request.clone(), self.inner.options.copy_limit);
+        self.bounded(Operation::ExportDisk, extra, move |inner| async move { inner.export_disk(id, request).await })
+            .await
+    }
+
+    async fn stash(&self, id: InstanceId, epoch: u64) -> Result<(), HypervisorError> {
+        self.run(Operation::Stash, move |inner| async move { inner.stash(id, epoch).await }).await
+    }
+
+    async fn unstash(&self, guest: &GuestSpec) -> Result<(), HypervisorError> {
+        let guest = guest.clone();
+        self.run(Operation::Unstash, move |inner| async move { inner.unstash(guest).await }).await
+    }
+
+    async fn drop_stash(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        self.run(Operation::DropStash, move |inner| async move { inner.drop_stash(id).await }).await
+    }
+
+    async fn list_stashes(&self) -> Result<Vec<StashInfo>, HypervisorError> {
+        self.run(Operation::ListStashes, move |inner| async move { inner.list_stashes().await }).await
+    }
+
+    async fn prepare_incoming(&self, guest: &GuestSpec) -> Result<IncomingAddress, HypervisorError> {
+        let guest = guest.clone();
+        self.run(Operation::PrepareIncoming, move |inner| async move { inner.prepare_incoming(guest).await }).await
+    }
+
+    async fn live_migrate(&self, id: InstanceId, migration: &LiveMigration) -> Result<(), HypervisorError> {
+        let (migration, extra) = (migration.clone(), self.inner.options.copy_limit);
+        self.bounded(Operation::LiveMigrate, extra, move |inner| async move { inner.live_migrate(id, migration).await })
+            .await
+    }
+
+    async fn migration_progress(&self, id: InstanceId) -> Result<Option<MigrationProgress>, HypervisorError> {
+        self.run(Operation::MigrationProgress, move |inner| async move { inner.migration_progress(id).await }).await
+    }
+
+    async fn abort_migration(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        self.run(Operation::AbortMigration, move |inner| async move { inner.abort_migration(id).await }).await
+    }
+
+    async fn force_migration(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        self.run(Operation::ForceMigration, move |inner| async move { inner.force_migration(id).await }).await
+    }
+
+    async fn adopt_incoming(&self, guest: &GuestSpec) -> Result<(), HypervisorError> {
+        let guest = guest.clone();
+        self.run(Operation::AdoptIncoming, move |inner| async move { inner.adopt_incoming(guest).await }).await
+    }
+
+    async fn convert_image(
+        &self,
+        from: &Path,
+        format: DiskFormat,
+        to: &Path,
+        bytes: u64,
+    ) -> Result<(), HypervisorError> {
+        let (from, to) = (Image::new(from, format), Image::new(to, DiskFormat::Raw));
+        let extra = self.inner.options.copy_limit;
+        self.bounded(Operation::ConvertImage, extra, move |inner| async move {
+            const DURING: &str = "converting an image";
+            let size = qemu_img::inspect(&from, "from").await?;
+            if size > bytes {
+                return Err(HypervisorError::invalid("from", format!("makes {size} bytes, of {bytes} at most")));
+            }
+            qemu_img::convert(&from, &to, size, DURING, inner.options.copy_limit).await
+        })
+        .await
+    }
+
+    async fn images_in_use(&self) -> Result<BTreeSet<PathBuf>, HypervisorError> {
+        self.run(
+            Operation::ImagesInUse,
+            |inner| async move { folder::record::bases(&inner.options.instances_path).await },
         )
         .await
     }

@@ -2,7 +2,7 @@
 
 use nova_core::ids::InstanceId;
 
-use crate::{DiskRole, DiskSource, DiskSpec, GuestSpec};
+use crate::{DiskRole, DiskSource, DiskSpec, GuestSpec, Hardware};
 
 /// The instance id number `number`: the same at every call.
 #[allow(clippy::expect_used, reason = "the text is made here and is a UUID")]
@@ -27,6 +27,9 @@ pub fn guest_spec(number: u32) -> GuestSpec {
         config_drive: None,
         interfaces: Vec::new(),
         running: true,
+        held: false,
         placement: None,
+        hardware: Hardware::default(),
+        volumes: Vec::new(),
     }
 }

@@ -4,7 +4,10 @@
 use http::StatusCode;
 use nova_core::contracts::{BoxError, IdentityError, ImageServiceError};
 use nova_core::network::{NetworkProblem, ProblemClass};
+use nova_core::volume::{VolumeProblem, VolumeProblemClass};
 use nova_db::StoreError;
+
+use crate::volume::VolumeError;
 
 /// Why a request was not served. The text is for the client; causes of [`ApiError::Internal`] are only logged.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +47,14 @@ pub enum ApiError {
         status: StatusCode,
         /// `IpAddressInUse` and its kin.
         name: &'static str,
+        /// For the client.
+        text: String,
+    },
+    /// Whatever status a problem of a volume has.
+    #[error("{text}")]
+    Volume {
+        /// The status.
+        status: StatusCode,
         /// For the client.
         text: String,
     },
@@ -118,7 +129,7 @@ impl ApiError {
             Self::NotAcceptable(_) => StatusCode::NOT_ACCEPTABLE,
             Self::Timeout => StatusCode::REQUEST_TIMEOUT,
             Self::Conflict(_) => StatusCode::CONFLICT,
-            Self::Network { status, .. } => *status,
+            Self::Network { status, .. } | Self::Volume { status, .. } => *status,
             Self::Gone(_) => StatusCode::GONE,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -146,6 +157,7 @@ impl From<StoreError> for ApiError {
             StoreError::NotFound { .. } => Self::NotFound(format!("{error}.")),
             StoreError::Conflict { .. } | StoreError::Duplicate { .. } => Self::Conflict(format!("{error}.")),
             StoreError::Network(problem) => problem.into(),
+            StoreError::Volume(problem) => problem.into(),
             StoreError::Quota(exceeded) => Self::OverQuota(exceeded.to_string()),
             StoreError::Unavailable { .. } => {
                 tracing::error!(error = &error as &dyn std::error::Error, "the store does not answer");
@@ -165,6 +177,32 @@ impl From<NetworkProblem> for ApiError {
             ProblemClass::Exhausted => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::Network { status, name: problem.name(), text: problem.to_string() }
+    }
+}
+
+impl From<VolumeProblem> for ApiError {
+    fn from(problem: VolumeProblem) -> Self {
+        let status = match problem.class() {
+            VolumeProblemClass::BadRequest => StatusCode::BAD_REQUEST,
+            VolumeProblemClass::NotFound => StatusCode::NOT_FOUND,
+            VolumeProblemClass::Conflict => StatusCode::CONFLICT,
+            VolumeProblemClass::OverQuota => StatusCode::PAYLOAD_TOO_LARGE,
+        };
+        Self::Volume { status, text: problem.to_string() }
+    }
+}
+
+impl From<VolumeError> for ApiError {
+    fn from(error: VolumeError) -> Self {
+        match error {
+            VolumeError::Store(error) => error.into(),
+            VolumeError::Image(error) => error.into(),
+            VolumeError::NoAnswer { .. } => {
+                tracing::warn!("{error}");
+                Self::Unavailable { retry_after: 5 }
+            }
+            other => Self::Internal(Box::new(other)),
+        }
     }
 }
 

@@ -30,6 +30,7 @@ mod server;
 #[cfg(test)]
 mod tests;
 pub mod validate;
+pub mod volume;
 
 pub use error::ApiError;
 pub use fault::{NovaDialect, fault_name};

@@ -64,7 +64,7 @@ impl Default for ApiOptions {
         Self {
             listen: "127.0.0.1:8774".to_owned(),
             public_url: None,
-            enabled_apis: ["identity", "osapi_compute", "image", "network"].map(named).to_vec(),
+            enabled_apis: ["identity", "osapi_compute", "image", "network", "volume"].map(named).to_vec(),
             pipelines: default_pipelines(),
             max_body: MAX_BODY,
             body_timeout: Duration::from_secs(60),
@@ -88,6 +88,7 @@ fn default_pipelines() -> BTreeMap<String, PipelineOptions> {
         pipeline(USER_FILTERS, "osapi_compute"),
         pipeline(USER_FILTERS, "identity"),
         pipeline(USER_FILTERS, "network"),
+        pipeline(USER_FILTERS, "volume"),
         pipeline(&image, "image"),
         pipeline(PLAIN_FILTERS, "health"),
         pipeline(PLAIN_FILTERS, "metadata"),

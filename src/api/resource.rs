@@ -74,7 +74,7 @@ pub struct Application {
     pub(super) root: Router,
     pub(super) router: Router,
     pub(super) actions: Vec<ServerAction>,
-    pub(super) not_offered: Option<&'static [&'static str]>,
+    pub(super) has_server_actions: bool,
 }
 
 impl Application {
@@ -89,7 +89,7 @@ impl Application {
             root: Router::default(),
             router: Router::default(),
             actions: Vec::new(),
-            not_offered: None,
+            has_server_actions: false,
         }
     }
 
@@ -107,22 +107,20 @@ impl Application {
         self
     }
 
-    /// Serves `POST /servers/{id}/action` with the actions of all resources. Keys that are `not_offered` answer 404.
+    /// Serves `POST /servers/{id}/action` with the actions of all resources.
     #[must_use]
-    pub fn server_actions_except(mut self, not_offered: &'static [&'static str]) -> Self {
-        self.not_offered = Some(not_offered);
+    pub fn with_server_actions(mut self) -> Self {
+        self.has_server_actions = true;
         self
     }
 
     /// What is left to do once all resources are there.
     pub(super) fn finished(self) -> Self {
-        match self.not_offered {
-            Some(not_offered) => {
-                let actions = Arc::new(Actions::new(&self.actions, not_offered));
-                self.resource(actions)
-            }
-            None => self,
+        if !self.has_server_actions {
+            return self;
         }
+        let actions = Arc::new(Actions::new(&self.actions));
+        self.resource(actions)
     }
 
     /// Adds a resource below the prefixes.

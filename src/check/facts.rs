@@ -10,11 +10,13 @@ use nova_core::host::{Allocation, ComputeNode, Service};
 use nova_core::ids::{HostName, InstanceId, ProjectId, RouterId, SubnetId};
 use nova_core::image::Image;
 use nova_core::instance::Instance;
+use nova_core::migration::Migration;
 use nova_core::network::{FloatingIp, Port, Subnet};
 use nova_core::quota::Usage;
 use nova_core::state::PowerState;
 use nova_core::task::Task;
-use nova_db::{Deleted, InstanceQuery, ListQuery, PortQuery, Store, StoreError};
+use nova_core::volume::{Pool, Snapshot, Volume, VolumeQuotaKey, VolumeTask};
+use nova_db::{Deleted, InstanceQuery, ListQuery, MigrationQuery, PortQuery, Store, StoreError, VolumeAccount};
 
 /// Everything that the rules look at: one reading.
 #[derive(Debug, Clone)]
@@ -57,6 +59,8 @@ pub struct StoreFacts {
     pub instances: Vec<Instance>,
     /// All tasks.
     pub tasks: Vec<Task>,
+    /// Moves that go on, or wait for their confirmation.
+    pub open_migrations: Vec<Migration>,
     /// Actions that are not finished.
     pub open_actions: Vec<ActionRecord>,
     /// Instances with the action of the request that made them.
@@ -81,6 +85,16 @@ pub struct StoreFacts {
     pub floating_ips: Vec<FloatingIp>,
     /// All routers.
     pub routers: BTreeSet<RouterId>,
+    /// All volumes, with their attachments.
+    pub volumes: Vec<Volume>,
+    /// All snapshots of volumes.
+    pub volume_snapshots: Vec<Snapshot>,
+    /// What is being done to volumes.
+    pub volume_tasks: Vec<VolumeTask>,
+    /// All pools of volumes.
+    pub volume_pools: Vec<Pool>,
+    /// What projects that have volumes have of them, as it is counted.
+    pub volume_accounts: BTreeMap<ProjectId, BTreeMap<VolumeQuotaKey, VolumeAccount>>,
 }
 
 /// What one host says.
@@ -133,6 +147,7 @@ pub async fn read_store(store: &dyn Store) -> Result<StoreFacts, StoreError> {
     // Instances come first: what is found of them later is then at least as new.
     let query = InstanceQuery { deleted: Deleted::Any, ..InstanceQuery::default() };
     let mut facts = StoreFacts { instances: store.list_instances(&query).await?, ..StoreFacts::default() };
+    facts.open_migrations = store.list_migrations(&MigrationQuery::open()).await?;
     facts.allocations = store.list_allocations(None).await?;
     facts.usage = store.list_usage().await?;
     facts.nodes = store.list_nodes().await?;
@@ -151,8 +166,28 @@ pub async fn read_store(store: &dyn Store) -> Result<StoreFacts, StoreError> {
     }
     // Ports come before tasks, as actions do.
     read_network(store, &mut facts).await?;
+    read_volumes(store, &mut facts).await?;
     facts.tasks = store.list_tasks(None).await?;
     Ok(facts)
+}
+
+/// Volumes come before what is done to them.
+async fn read_volumes(store: &dyn Store, facts: &mut StoreFacts) -> Result<(), StoreError> {
+    facts.volumes = store.list_volumes(&ListQuery::default()).await?;
+    facts.volume_snapshots = store.list_volume_snapshots(&ListQuery::default()).await?;
+    facts.volume_tasks = store.list_volume_tasks(&ListQuery::default()).await?;
+    facts.volume_pools = store.list_volume_pools().await?;
+    let projects: BTreeSet<ProjectId> = facts
+        .volumes
+        .iter()
+        .map(|volume| volume.project_id.clone())
+        .chain(facts.usage.iter().map(|(project, _)| project.clone()))
+        .collect();
+    for project in projects {
+        let accounts = store.volume_accounts(&project).await?;
+        facts.volume_accounts.insert(project, accounts);
+    }
+    Ok(())
 }
 
 async fn read_network(store: &dyn Store, facts: &mut StoreFacts) -> Result<(), StoreError> {

@@ -1,7 +1,8 @@
 //! The repairs. Each looks again before it acts, and may be carried out twice.
 
 use nova_core::fault::Fault;
-use nova_core::ids::{FloatingIpId, HostName, InstanceId, PortId, RequestId, TaskId};
+use nova_core::ids::{FloatingIpId, HostName, ImageId, InstanceId, PortId, RequestId, TaskId};
+use nova_core::image::ImageStatus;
 use nova_core::instance::Instance;
 use nova_core::network::{Port, PortStatus};
 use nova_core::state::{PowerState, VmState};
@@ -23,13 +24,24 @@ pub(super) async fn mend(checker: &Checker, repair: &Repair) -> Outcome {
             checker.stop_instance(*instance, *generation, *power_state).await
         }
         Repair::FinishAction { instance, request } => checker.finish_action(*instance, request).await,
+        Repair::DropImage { image, generation } => checker.drop_image(*image, *generation).await,
         Repair::DeleteAllocation { instance, host } => checker.delete_allocation(*instance, host).await,
         Repair::ReleasePort { port, generation } => checker.release_port(*port, *generation).await,
         Repair::BindPort { port, generation } => checker.bind_port(*port, *generation).await,
         Repair::DisassociateFloatingIp { floating_ip, generation } => {
             checker.disassociate(*floating_ip, *generation).await
         }
-        Repair::FreeAddresses { subnet } => return outcome(checker.store.free_lost_addresses(*subnet).await),
+        Repair::MendAddresses { subnet } => return outcome(checker.store.mend_addresses(*subnet).await),
+        Repair::DropVolumeTask { task, generation } => checker.drop_volume_task(*task, *generation).await,
+        Repair::FailVolume { volume, generation } => checker.fail_volume(*volume, *generation).await,
+        Repair::FailVolumeSnapshot { snapshot, generation } => {
+            checker.fail_volume_snapshot(*snapshot, *generation).await
+        }
+        Repair::EndAttachment { volume, attachment, generation } => {
+            checker.end_attachment(*volume, *attachment, *generation).await
+        }
+        Repair::SettleVolume { volume, generation } => checker.settle_volume(*volume, *generation).await,
+        Repair::RecountVolumes => return outcome(checker.store.recount_volumes().await),
         Repair::RebuildAccounts => return outcome(checker.store.rebuild_accounts().await),
     };
     match result {
@@ -125,6 +137,18 @@ impl Checker {
         }
         action.finish(Some("Error"), self.clock.now());
         self.store.finish_action(action).await?;
+        Ok(true)
+    }
+
+    async fn drop_image(&self, id: ImageId, generation: u64) -> Result<bool, StoreError> {
+        let image = self.store.get_image(id).await?;
+        let waits = matches!(image.status, ImageStatus::Queued | ImageStatus::Saving);
+        let tasks = self.store.list_tasks(None).await?;
+        let made = tasks.iter().any(|task| task.work.image_in_making() == Some(id));
+        if image.generation != generation || !waits || made {
+            return Ok(false);
+        }
+        self.store.delete_image(id).await?;
         Ok(true)
     }
 

@@ -10,9 +10,10 @@
 //! | I3 | each live instance holds exactly what its flavor says, on its host; nobody else holds anything |
 //! | I4 | whatever was accepted is being worked on, or is over |
 //! | I5 | an instance runs on one host at most, and on its own if it is active |
-//! | I6 | a project's usage is what its instances use |
+//! | I6 | a project's usage is what its instances and volumes use; pools count what is in them |
+//! | I7 | a volume is attached to servers that are there, and to several only if it is for several; what a deleted server has is taken back |
 //! | I8 | no guest without a live owner that is assigned to that host; no port of a server that is not there, or elsewhere; no floating address that stands for nothing that is there |
-//! | I9 | the states of a row can stand together |
+//! | I9 | the states of a row can stand together; a volume's is that of its attachments |
 //! | I10 | a deleted instance's secrets are gone |
 //! | I16 | nothing that was created is lost: records, numbers, guests |
 //! | config | the deployment has the shape that its options say |
@@ -36,6 +37,7 @@
 mod checker;
 mod facts;
 mod mend;
+mod mend_volumes;
 mod rules;
 mod violation;
 

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use nova_core::ids::{FloatingIpId, HostName, InstanceId, PortId, RequestId, SubnetId, TaskId};
+use nova_core::ids::{
+    FloatingIpId, HostName, ImageId, InstanceId, PortId, RequestId, SubnetId, TaskId, VolumeAttachmentId, VolumeId,
+    VolumeSnapshotId, VolumeTaskId,
+};
 use nova_core::state::PowerState;
 
 /// Something is not as it must be.
@@ -105,6 +108,13 @@ pub enum Repair {
         /// Of this request.
         request: RequestId,
     },
+    /// Remove an image that will never get its data.
+    DropImage {
+        /// This one.
+        image: ImageId,
+        /// As it was read.
+        generation: u64,
+    },
     /// Give back what an instance holds where it is not.
     DeleteAllocation {
         /// This one's.
@@ -133,11 +143,51 @@ pub enum Repair {
         /// As it was read.
         generation: u64,
     },
-    /// Free addresses that are taken by nothing that is there.
-    FreeAddresses {
+    /// Write the addresses of a subnet as they are used.
+    MendAddresses {
         /// Of this subnet.
         subnet: SubnetId,
     },
+    /// Remove a task of a volume that is gone.
+    DropVolumeTask {
+        /// This one.
+        task: VolumeTaskId,
+        /// As it was read.
+        generation: u64,
+    },
+    /// Write that nothing works on the volume: an error, or, where nothing can be lost, what it was before.
+    FailVolume {
+        /// This one.
+        volume: VolumeId,
+        /// As it was read.
+        generation: u64,
+    },
+    /// Write that nothing works on the snapshot.
+    FailVolumeSnapshot {
+        /// This one.
+        snapshot: VolumeSnapshotId,
+        /// As it was read.
+        generation: u64,
+    },
+    /// Take a volume back from a server that is deleted. One that is connected to a host is first disconnected, by its volume
+    /// host.
+    EndAttachment {
+        /// Of this volume.
+        volume: VolumeId,
+        /// This one.
+        attachment: VolumeAttachmentId,
+        /// As the volume was read.
+        generation: u64,
+    },
+    /// Write the state that a volume's attachments make of it.
+    SettleVolume {
+        /// This one.
+        volume: VolumeId,
+        /// As it was read.
+        generation: u64,
+    },
+    /// Count again: volumes of projects and pools.
+    RecountVolumes,
     /// Count again: usage of projects, use of nodes, allocations of settled instances.
     RebuildAccounts,
 }
@@ -154,6 +204,7 @@ impl fmt::Display for Repair {
             Self::FinishAction { instance, request } => {
                 write!(f, "end action {request} of instance {instance} in error")
             }
+            Self::DropImage { image, .. } => write!(f, "remove image {image}"),
             Self::DeleteAllocation { instance, host } => {
                 write!(f, "give back what instance {instance} holds on host {host}")
             }
@@ -162,7 +213,13 @@ impl fmt::Display for Repair {
             Self::DisassociateFloatingIp { floating_ip, .. } => {
                 write!(f, "make floating address {floating_ip} stand for nothing")
             }
-            Self::FreeAddresses { subnet } => write!(f, "free the lost addresses of subnet {subnet}"),
+            Self::MendAddresses { subnet } => write!(f, "write the addresses of subnet {subnet} as they are used"),
+            Self::DropVolumeTask { task, .. } => write!(f, "remove task {task} of a volume"),
+            Self::FailVolume { volume, .. } => write!(f, "write that nothing works on volume {volume}"),
+            Self::FailVolumeSnapshot { snapshot, .. } => write!(f, "set snapshot {snapshot} to error"),
+            Self::EndAttachment { attachment, .. } => write!(f, "end attachment {attachment}"),
+            Self::SettleVolume { volume, .. } => write!(f, "set volume {volume} to what its attachments say"),
+            Self::RecountVolumes => f.write_str("count volumes, snapshots and pools again"),
             Self::RebuildAccounts => f.write_str("count usage, bookings and nodes again"),
         }
     }

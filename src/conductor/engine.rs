@@ -7,7 +7,7 @@ use nova_core::fault::Fault;
 use nova_core::ids::{HostName, InstanceId};
 use nova_core::rpc::compute as orders;
 use nova_core::rpc::scheduler::AllocationNews;
-use nova_core::state::{FailurePhase, History, failed, succeeded};
+use nova_core::state::{FailurePhase, failed, succeeded};
 use nova_core::task::{Event, Failure, Next, Task, Work};
 use nova_db::{Committed, Kind, ServiceQuery, StoreError, TaskCommit};
 use nova_queue::BusError;
@@ -37,6 +37,16 @@ impl From<StoreError> for DriveError {
     }
 }
 
+/// What comes of a step.
+enum Turn {
+    /// It ended: on with the next.
+    Over,
+    /// A host is to do it.
+    Orders(StagedOrder),
+    /// It is looked again after so long.
+    Rests(Duration),
+}
+
 /// How far a drive came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Driven {
@@ -45,6 +55,12 @@ enum Driven {
     /// The task is over, and others of the server may have waited for it.
     Over(InstanceId),
 }
+
+/// How long after a task's deadline a host may be down that has something to take back.
+const UNDO_WITHOUT_HOST: Duration = Duration::from_secs(120);
+
+/// The same of a host that lives, and fails at it.
+const LONGEST_UNDO: Duration = Duration::from_secs(900);
 
 /// Turns of one drive; a plan has few steps, each begun and undone once per host, so that more means a defect.
 const MAX_TURNS: usize = 200;
@@ -61,7 +77,8 @@ impl Conductor {
             Err(StoreError::NotFound { .. }) => None,
             Err(error) => return Err(error.into()),
         };
-        Ok(TaskContext::new(task, instance, action, self.clock.now()))
+        let migration = self.migration_of(&task).await?;
+        Ok(TaskContext::new(task, instance, action, self.clock.now()).with_migration(migration))
     }
 
     /// Runs steps until one waits for a host, or the task is over; then the tasks that waited for it.
@@ -76,7 +93,11 @@ impl Conductor {
     async fn drive_one(&self, cx: TaskContext) -> Result<Driven, DriveError> {
         let (task, makes) = (cx.task.id, steps::makes_ports(&self.services, &cx));
         let (context, instance) = (cx.task.context.clone(), cx.instance.id);
+        let holds = steps::holds_volumes(&cx);
         let driven = self.drive_on(cx).await;
+        if holds && matches!(driven, Err(DriveError::Overtaken)) {
+            self.drop_attachments_of(instance, &context).await?;
+        }
         if makes && matches!(driven, Err(DriveError::Overtaken)) {
             self.drop_orphans_of(task, instance, &context).await?;
         }
@@ -93,14 +114,22 @@ impl Conductor {
         }
         for _ in 0..MAX_TURNS {
             match cx.task.next() {
-                Next::Run(name) => {
-                    if let Some(mut order) = self.run(&mut cx, name).await?
-                        && self.commit_and_wait(&mut cx, &mut order).await?
+                Next::Run(name) => match self.run(&mut cx, name).await? {
+                    Turn::Over => {}
+                    Turn::Rests(wait) => return self.commit_and_leave(&mut cx, wait).await.map(|()| Driven::Waits),
+                    Turn::Orders(mut order) => {
+                        if self.commit_and_wait(&mut cx, Some(&mut order)).await? {
+                            return self.send(&mut cx, order).await.map(|()| Driven::Waits);
+                        }
+                    }
+                },
+                Next::Undo(name) => {
+                    if let Some(mut order) = self.undo(&mut cx, name).await?
+                        && self.commit_and_wait(&mut cx, Some(&mut order)).await?
                     {
                         return self.send(&mut cx, order).await.map(|()| Driven::Waits);
                     }
                 }
-                Next::Undo(name) => self.undo(&mut cx, name).await?,
                 Next::Succeeded => return self.finish(cx, None).await,
                 Next::Failed(failure) => return self.finish(cx, Some(failure)).await,
             }
@@ -110,7 +139,7 @@ impl Conductor {
         self.finish(cx, Some(failure)).await
     }
 
-    async fn run(&self, cx: &mut TaskContext, name: &'static str) -> Result<Option<StagedOrder>, DriveError> {
+    async fn run(&self, cx: &mut TaskContext, name: &'static str) -> Result<Turn, DriveError> {
         let Some(step) = steps::find(name) else {
             return Err(DriveError::Later(format!("no step is called {name}")));
         };
@@ -119,31 +148,54 @@ impl Conductor {
             // The host is gone: it removes the guest by itself when it comes back and finds it unassigned.
             tracing::warn!(instance = %cx.instance.id, "deleted without its host, which is down");
             cx.task.record(name, Event::Done);
-            return Ok(None);
+            return Ok(Turn::Over);
         }
+        cx.repeated = begun;
         if !begun {
             cx.task.record(name, Event::Begun);
         }
         match step.run(&self.services, cx).await {
             Ok(Ran::Done) => cx.task.record(name, Event::Done),
-            Ok(Ran::Ordered(order)) => return Ok(Some(order)),
+            Ok(Ran::Written) => {
+                cx.task.record(name, Event::Done);
+                self.commit_and_wait(cx, None).await?;
+            }
+            Ok(Ran::Ordered(order)) => return Ok(Turn::Orders(order)),
+            Ok(Ran::Waits(wait)) => {
+                // Not begun, as far as others can see: no host is to report on it.
+                cx.task.log.pop_if(|last| last.step == name && last.event == Event::Begun);
+                return Ok(Turn::Rests(wait));
+            }
             Err(StepError::Failed(failure)) => {
                 tracing::info!(task = %cx.task.id, instance = %cx.instance.id, step = name, "failed: {} ({})", failure.message, failure.details);
                 cx.task.record(name, Event::Failed(failure));
             }
             Err(StepError::Later(why)) => return Err(DriveError::Later(why)),
         }
-        Ok(None)
+        Ok(Turn::Over)
     }
 
-    async fn undo(&self, cx: &mut TaskContext, name: &'static str) -> Result<(), DriveError> {
+    async fn undo(&self, cx: &mut TaskContext, name: &'static str) -> Result<Option<StagedOrder>, DriveError> {
         let Some(step) = steps::find(name) else {
             return Err(DriveError::Later(format!("no step is called {name}")));
         };
-        match step.undo(&self.services, cx).await {
-            Ok(()) => {
+        cx.repeated = cx.task.log.last().is_some_and(|last| last.step == name && last.event == Event::Undoing);
+        if cx.repeated && self.is_hopeless(cx).await? {
+            tracing::warn!(task = %cx.task.id, instance = %cx.instance.id, step = name, "it could not be taken back in time");
+            cx.task.record(name, Event::Abandoned);
+            return Ok(None);
+        }
+        match step.take_back(&self.services, cx).await {
+            Ok(Ran::Done | Ran::Written) => {
                 cx.task.record(name, Event::Undone);
-                Ok(())
+                Ok(None)
+            }
+            Ok(Ran::Waits(_)) => Err(DriveError::Later(format!("{name} is not taken back yet"))),
+            Ok(Ran::Ordered(order)) => {
+                if !cx.repeated {
+                    cx.task.record(name, Event::Undoing);
+                }
+                Ok(Some(order))
             }
             Err(StepError::Later(why)) => Err(DriveError::Later(why)),
             Err(StepError::Failed(failure)) => Err(DriveError::Later(failure.message)),
@@ -151,7 +203,7 @@ impl Conductor {
     }
 
     /// Makes what is staged durable and takes the lease. False: the booked host has no room, the next one is due.
-    async fn commit_and_wait(&self, cx: &mut TaskContext, order: &mut StagedOrder) -> Result<bool, DriveError> {
+    async fn commit_and_wait(&self, cx: &mut TaskContext, order: Option<&mut StagedOrder>) -> Result<bool, DriveError> {
         cx.task.owner = Some(self.services.options.get().name.clone());
         cx.task.lease_until = later(self.clock.now(), self.services.options.get().task_lease);
         let commit = cx.commit(false);
@@ -161,13 +213,10 @@ impl Conductor {
                 if commit.book.is_some() {
                     metrics::counter!("nova_bookings_total").increment(1);
                 }
-                if let (StagedOrder::Build(body), Some(booked)) = (order, committed.booked) {
-                    body.placement = booked.placement;
+                if let (Some(StagedOrder::Build(body)), Some(booked)) = (order, &committed.booked) {
+                    body.placement.clone_from(&booked.placement);
                 }
-                cx.task = committed.task;
-                if let Some(instance) = committed.instance {
-                    cx.instance = instance;
-                }
+                cx.written(committed);
                 self.send_removals(cx).await;
                 Ok(true)
             }
@@ -185,11 +234,24 @@ impl Conductor {
         }
     }
 
+    /// Makes what is staged durable and leaves the task to whoever takes it up next, after a while or because of news.
+    async fn commit_and_leave(&self, cx: &mut TaskContext, wait: Duration) -> Result<(), DriveError> {
+        cx.task.owner = None;
+        cx.task.lease_until = later(self.clock.now(), wait);
+        let commit = cx.commit(false);
+        let committed = self.store.commit_task(commit.clone()).await?;
+        self.tell_allocations(&commit, &committed);
+        cx.written(committed);
+        self.send_removals(cx).await;
+        Ok(())
+    }
+
     /// Others were faster: nothing was written. Undoing the claim takes back what it staged, and only that; the next
     /// candidate is chosen anew. Each loss is another's gain, so this ends; its bound is for defects.
     async fn lose(&self, cx: &mut TaskContext, host: String, why: String) {
         metrics::counter!("nova_bookings_lost_total").increment(1);
-        while cx.task.log.last().is_some_and(|last| last.step != "claim" || last.event != Event::Begun) {
+        let booking = steps::booking_of(&cx.task.work);
+        while cx.task.log.last().is_some_and(|last| last.step != booking || last.event != Event::Begun) {
             cx.task.log.pop();
         }
         let mut failure = steps::lost(why);
@@ -208,7 +270,7 @@ impl Conductor {
                 }
             }
         }
-        cx.task.record("claim", Event::Failed(failure));
+        cx.task.record(booking, Event::Failed(failure));
     }
 
     async fn send(&self, cx: &mut TaskContext, mut order: StagedOrder) -> Result<(), DriveError> {
@@ -216,7 +278,7 @@ impl Conductor {
             // The booking knows it better than who chose the host.
             body.availability_zone = cx.instance.availability_zone.as_ref().map(ToString::to_string);
         }
-        let Some(host) = cx.instance.host.clone() else {
+        let Some(host) = cx.executor().cloned() else {
             return Err(DriveError::Later("the instance has no host".into()));
         };
         let (rpc, context) = (&self.services.rpc, &cx.task.context);
@@ -238,6 +300,7 @@ impl Conductor {
             StagedOrder::DetachInterface(body) => {
                 rpc.cast_to::<orders::DetachInterface>(&host, context, &addressed(cx, body)).await
             }
+            StagedOrder::Other(order) => order.send(rpc, &host, context, addressed(cx, ())).await,
         };
         match sent {
             Ok(()) => Ok(()),
@@ -290,7 +353,7 @@ impl Conductor {
     /// the other. If none is due, a sweep finds them.
     async fn let_next_run(&self, instance: InstanceId) {
         let waiting = self.store.list_tasks(Some(instance)).await.unwrap_or_default();
-        for next in waiting.into_iter().filter(|task| steps::is_of_interface(&task.work)) {
+        for next in waiting.into_iter().filter(|task| steps::takes_turns(&task.work)) {
             let id = next.id;
             let driven = match self.open(next).await {
                 Ok(cx) => self.drive_one(cx).await,
@@ -346,8 +409,14 @@ impl Conductor {
         });
     }
 
+    /// Has a host had long enough to take something back? One that is down has until a while after the deadline.
+    async fn is_hopeless(&self, cx: &TaskContext) -> Result<bool, DriveError> {
+        let late = cx.now.duration_since(cx.task.deadline);
+        Ok(late >= signed(LONGEST_UNDO) || (late >= signed(UNDO_WITHOUT_HOST) && !self.host_is_up(cx).await?))
+    }
+
     async fn host_is_up(&self, cx: &TaskContext) -> Result<bool, DriveError> {
-        let Some(host) = &cx.instance.host else { return Ok(false) };
+        let Some(host) = cx.executor() else { return Ok(false) };
         let down_time = signed(self.services.options.get().service_down_time);
         let services = self.store.find_services(&ServiceQuery::computes([host])).await?;
         Ok(services.iter().any(|service| service.is_up(cx.now, down_time)))
@@ -359,7 +428,8 @@ fn addressed<T>(cx: &TaskContext, body: T) -> orders::Order<T> {
 }
 
 fn success(cx: &mut TaskContext) {
-    let states = succeeded(cx.task.work.action(), &cx.instance.states(), &History::default());
+    let before = cx.instance.vm_state;
+    let states = succeeded(cx.task.work.action(), &cx.instance.states(), &steps::history_of(cx));
     cx.instance.set_states(states);
     if let Some(power) = cx.reported_power {
         cx.instance.power_state = power;
@@ -377,12 +447,10 @@ fn success(cx: &mut TaskContext) {
             if let Some(host) = cx.instance.host.clone() {
                 cx.stage_release(host);
             }
+            steps::ended_by_deletion(cx);
         }
-        Work::Start
-        | Work::Stop
-        | Work::Reboot { .. }
-        | Work::AttachInterface { .. }
-        | Work::DetachInterface { .. } => {}
+        Work::Move(_) => steps::moved(cx),
+        _ => steps::on_host_succeeded(cx, before),
     }
     if let Some(action) = &mut cx.action {
         action.finish(None, cx.now);
@@ -392,15 +460,12 @@ fn success(cx: &mut TaskContext) {
 fn give_fault(cx: &mut TaskContext, failure: &Failure) {
     let phase = match cx.task.work {
         Work::Build { .. } => FailurePhase::BeforeHost,
-        Work::Delete
-        | Work::Start
-        | Work::Stop
-        | Work::Reboot { .. }
-        | Work::AttachInterface { .. }
-        | Work::DetachInterface { .. } => FailurePhase::BeforeDiskMove,
+        Work::Move(_) => steps::not_moved(cx),
+        _ => steps::on_host_phase(cx),
     };
     let states = failed(cx.task.work.action(), phase, &cx.instance.states());
     cx.instance.set_states(states);
+    steps::on_host_failed(cx, phase);
     if let Some(power) = cx.reported_power {
         cx.instance.power_state = power;
     }

@@ -8,10 +8,11 @@ use nova_core::error::chain;
 use nova_core::network::NetworkService;
 use nova_core::request::RequestSpec;
 use nova_core::rpc::conductor::{
-    CacheImage, ConfirmStrays, GetMetadata, Heartbeat, ListAssigned, Ping, ReportPowerStates, ReportStep, StartTask,
-    StartTaskRequest,
+    CacheImage, ConfirmStrays, GetMetadata, Heartbeat, ListAssigned, ListInterfaces, Ping, ReportPowerStates,
+    ReportProgress, ReportStep, ReportUpload, StartTask, StartTaskRequest,
 };
 use nova_core::task::{Event, Task, Work};
+use nova_core::volume::BlockStorage;
 use nova_db::{Store, StoreError};
 use nova_queue::{BusError, Dispatcher, HandlerError, RpcClient, RunningService, Subscription};
 use tokio::task::JoinSet;
@@ -80,6 +81,7 @@ impl Conductor {
             options: parts.options,
             image_grants: GrantKey::new(&key),
             network: None,
+            volumes: None,
         };
         Self {
             store: parts.store,
@@ -98,6 +100,13 @@ impl Conductor {
         self
     }
 
+    /// The same, with volumes for servers.
+    #[must_use]
+    pub fn with_block_storage(mut self, volumes: Arc<dyn BlockStorage>) -> Self {
+        self.services.volumes = Some(volumes);
+        self
+    }
+
     /// Reads the key of image grants, listens on the bus and looks for tasks that nobody works on.
     ///
     /// # Errors
@@ -111,9 +120,12 @@ impl Conductor {
         let running = RunningService::new(serving, &CancellationToken::new());
         let teller = self.clone();
         let running = running.with(|stop| async move { teller.tell_until(stop).await });
-        let (writer, looker) = (self.clone(), self.clone());
+        let (writer, looker, periodic) = (self.clone(), self.clone(), self.clone());
         let running = running.with(|stop| async move { writer.write_plugged_until(stop).await });
         let running = running.with(|stop| async move { looker.sweep_orphans_until(stop).await });
+        let running = running.with(|stop| async move { periodic.look_for_due_until(stop).await });
+        let drainer = self.clone();
+        let running = running.with(|stop| async move { drainer.drain_until(stop).await });
         Ok(running.with(|stop| async move { self.sweep_until(stop).await }))
     }
 
@@ -123,7 +135,7 @@ impl Conductor {
     }
 
     fn dispatcher(&self) -> Dispatcher {
-        let [a, b, c, d, e, f, g] = std::array::from_fn(|_| self.clone());
+        let [a, b, c, d, e, f, g, h, i, j] = std::array::from_fn(|_| self.clone());
         let metadata = self.metadata();
         Dispatcher::new("conductor")
             .method::<StartTask, _, _>(move |_, request| {
@@ -154,6 +166,18 @@ impl Conductor {
                 let conductor = g.clone();
                 async move { conductor.cache_image(incoming, request).await }
             })
+            .method::<ReportProgress, _, _>(move |incoming, request| {
+                let conductor = h.clone();
+                async move { conductor.report_progress(incoming, request).await }
+            })
+            .method::<ReportUpload, _, _>(move |incoming, request| {
+                let conductor = j.clone();
+                async move { conductor.report_upload(incoming, request).await }
+            })
+            .method::<ListInterfaces, _, _>(move |incoming, request| {
+                let conductor = i.clone();
+                async move { conductor.list_interfaces(incoming, request).await }
+            })
             .method::<GetMetadata, _, _>(move |incoming, request| {
                 let metadata = metadata.clone();
                 async move { metadata.answer(incoming, request).await }
@@ -175,7 +199,10 @@ impl Conductor {
                 // Taken up before: its lease says whose it is.
                 Ok(task) if task.owner.is_some() => {}
                 Ok(task) => match self.open(task).await {
-                    Ok(cx) => contexts.push(cx),
+                    Ok(mut cx) => {
+                        cx.heard.clone_from(&request.plugged);
+                        contexts.push(cx);
+                    }
                     Err(error) => tracing::warn!(task = %id, "not taken up now: {error}"),
                 },
                 Err(StoreError::NotFound { .. }) => {}

@@ -9,12 +9,16 @@
 //! [`StartTask`]: nova_core::rpc::conductor::StartTask
 
 mod context;
+mod drain;
 mod engine;
 mod heartbeat;
 mod image_cache;
 mod manager;
+mod move_options;
+mod moves;
 mod news;
 mod options;
+mod periodic;
 mod ports;
 mod power;
 mod report;
@@ -25,5 +29,7 @@ mod sweep;
 pub use context::{StagedOrder, TaskContext};
 pub(crate) use engine::signed;
 pub use manager::{Conductor, ConductorError, Parts};
-pub use options::{CONDUCTOR_OPTIONS, ConductorOptions};
+pub use move_options::{MOVE_OPTIONS, MoveOptions, SHELVED_OFFLOAD_TIME};
+pub use options::{CONDUCTOR_OPTIONS, ConductorOptions, PluggingOptions};
 pub use rpcapi::BusOrders;
+pub(crate) use steps::SHELVED_IMAGE;

@@ -10,15 +10,19 @@ use nova_core::context::RequestContext;
 use nova_core::error::chain;
 use nova_core::ids::{HostName, InstanceId, PortId, RequestId, TaskId};
 use nova_core::instance::Instance;
-use nova_core::network::{NetworkService, PortStatus};
+use nova_core::network::{NetworkService, PortStatus, Vif};
+use nova_core::rpc::conductor::{AssignedInterfaces, ListInterfacesRequest};
 use nova_core::rpc::{Refusal, RefusalKind};
 use nova_core::state::{TaskState, VmState};
+use nova_core::task::Work;
 use nova_db::{Deleted, InstanceQuery, StoreError};
+use nova_queue::{HandlerError, Incoming};
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::engine::{DriveError, earlier};
 use super::manager::Conductor;
+use super::report::{speaks_of_itself, unavailable};
 
 /// Ports that came to work are gathered for so long into one transaction.
 const WINDOW: Duration = Duration::from_millis(100);
@@ -102,6 +106,55 @@ impl Conductor {
         }
     }
 
+    /// Which interfaces guests of the host should have. Of those that are idle, before the books were read and after it,
+    /// nothing was on its way.
+    pub(super) async fn list_interfaces(
+        &self,
+        incoming: Incoming,
+        request: ListInterfacesRequest,
+    ) -> Result<Vec<AssignedInterfaces>, HandlerError> {
+        speaks_of_itself(&incoming, &request.host)?;
+        let network = self.services.network.as_ref();
+        let network = network.ok_or_else(|| Refusal::new(RefusalKind::Unsupported, "there is no network service"))?;
+        let query = InstanceQuery { host: Some(request.host), ..InstanceQuery::default() };
+        let placed = self.store.list_instances(&query).await.map_err(|error| unavailable(&error))?;
+        let asked = |one: &&Instance| request.instances.contains(&one.id) && one.task_state.is_none();
+        let mut there: BTreeMap<InstanceId, u64> = placed.iter().filter(asked).map(|one| (one.id, one.epoch)).collect();
+        if request.idle {
+            self.retain_idle(&mut there).await.map_err(|error| unavailable(&error))?;
+        }
+        let ids: Vec<InstanceId> = there.keys().copied().collect();
+        let found = network.interfaces(&self.own_context(), &ids).await;
+        let found = found.map_err(|error| Refusal::new(RefusalKind::Unavailable, chain(&error)))?;
+        if request.idle {
+            self.retain_idle(&mut there).await.map_err(|error| unavailable(&error))?;
+        }
+        let mut vifs: BTreeMap<InstanceId, Vec<Vif>> = BTreeMap::new();
+        for (owner, vif) in found {
+            vifs.entry(owner).or_default().push(vif);
+        }
+        let of = |(instance_id, epoch)| {
+            let vifs = vifs.remove(&instance_id).unwrap_or_default();
+            AssignedInterfaces { instance_id, epoch, vifs }
+        };
+        Ok(there.into_iter().map(of).collect())
+    }
+
+    /// Leaves out what somebody is at work on.
+    async fn retain_idle(&self, instances: &mut BTreeMap<InstanceId, u64>) -> Result<(), StoreError> {
+        for (id, epoch) in std::mem::take(instances) {
+            let same = match self.store.get_instance(id).await {
+                Ok(instance) => instance.task_state.is_none() && instance.epoch == epoch,
+                Err(StoreError::NotFound { .. }) => false,
+                Err(error) => return Err(error),
+            };
+            if same && self.store.list_tasks(Some(id)).await?.is_empty() {
+                instances.insert(id, epoch);
+            }
+        }
+        Ok(())
+    }
+
     fn own_context(&self) -> RequestContext {
         RequestContext::internal(RequestId::generate(&*self.entropy))
     }
@@ -128,6 +181,30 @@ impl Conductor {
                 network.deallocate(context, instance).await.map_err(|error| DriveError::Later(chain(&error)))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// A drive that may have asked for attachments was overtaken. If nothing is being done to the server any more, nobody else
+    /// knows of those that are not in its row.
+    pub(super) async fn drop_attachments_of(
+        &self,
+        instance: InstanceId,
+        context: &RequestContext,
+    ) -> Result<(), DriveError> {
+        let Some(volumes) = &self.services.volumes else { return Ok(()) };
+        // A deletion gives back whatever there is; any other operation may have asked for some that its row does not have yet.
+        let tasks = self.store.list_tasks(Some(instance)).await?;
+        if tasks.iter().any(|task| !matches!(task.work, Work::Delete)) {
+            return Ok(());
+        }
+        let known = match self.store.get_instance(instance).await {
+            Ok(known) => known,
+            Err(StoreError::NotFound { .. }) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        match super::steps::release_unknown(&**volumes, context, &known).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(DriveError::Later(chain(&error))),
         }
     }
 

@@ -1,13 +1,16 @@
 //! What follows when a guest's power state is not what the store has (nova/compute/manager.py,
 //! `_sync_instance_power_state`).
 
-use jiff::SignedDuration;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use nova_core::action::ActionRecord;
 use nova_core::context::RequestContext;
 use nova_core::ids::{RequestId, TaskId};
 use nova_core::instance::Instance;
+use nova_core::migration::Migration;
 use nova_core::rpc::conductor::{ObservedPower, ReportPowerStatesRequest, StartTask, StartTaskRequest};
-use nova_core::state::{PowerAction, PowerState, TaskState, VmState, sync_power_state};
+use nova_core::state::{Action, PowerAction, PowerState, TaskState, VmState, sync_power_state};
 use nova_core::task::{Task, Work};
 use nova_db::{StoreError, TaskStart};
 use nova_queue::{HandlerError, Incoming};
@@ -77,20 +80,34 @@ impl Conductor {
         Ok(())
     }
 
-    async fn stop_guest(&self, mut instance: Instance) -> Result<(), StoreError> {
+    async fn stop_guest(&self, instance: Instance) -> Result<(), StoreError> {
+        tracing::info!(instance = %instance.id, "the guest runs though it should not; it is stopped");
+        let allowed = self.services.options.get().shutdown_timeout.saturating_mul(2) + Duration::from_secs(300);
+        self.begin(instance, TaskState::PoweringOff, Work::Stop, Begin { allowed, ..Begin::default() }).await
+    }
+
+    /// Begins an operation of the control plane's own, under the name of the server's owner.
+    pub(super) async fn begin(
+        &self,
+        mut instance: Instance,
+        first: impl Into<Option<TaskState>>,
+        work: Work,
+        begin: Begin,
+    ) -> Result<(), StoreError> {
         let now = self.clock.now();
+        let request_id = begin.request_id.unwrap_or_else(|| RequestId::generate(&*self.entropy));
         let context = RequestContext {
             user_id: instance.user_id.clone(),
             project_id: instance.project_id.clone(),
-            ..RequestContext::internal(RequestId::generate(&*self.entropy))
+            ..RequestContext::internal(request_id)
         };
-        tracing::info!(instance = %instance.id, "the guest runs though it should not; it is stopped");
-        instance.task_state = Some(TaskState::PoweringOff);
+        instance.task_state = first.into();
         instance.updated_at = now;
+        let kind = begin.action.unwrap_or(work.action());
         let action = ActionRecord {
             instance_id: instance.id,
             request_id: context.request_id.clone(),
-            action: "stop".into(),
+            action: kind.action_record().unwrap_or(kind.name()).to_owned(),
             user_id: context.user_id.clone(),
             project_id: context.project_id.clone(),
             started: now,
@@ -102,25 +119,40 @@ impl Conductor {
         let task = Task {
             id: TaskId::generate(&*self.entropy),
             instance_id: instance.id,
-            work: Work::Stop,
+            work,
             context: context.clone(),
             epoch: 0,
             log: Vec::new(),
             destination: None,
             alternates: Vec::new(),
+            awaited: None,
             owner: None,
             lease_until: now,
-            deadline: later(now, 2 * self.services.options.get().shutdown_timeout)
-                .checked_add(SignedDuration::from_mins(5))
-                .unwrap_or(now),
+            deadline: later(now, begin.allowed),
             created_at: now,
             generation: 0,
         };
-        let start = StartTaskRequest { tasks: vec![task.id] };
-        self.store.start_task(TaskStart { instance, action, task, supersede: false }).await?;
+        let start = StartTaskRequest { tasks: vec![task.id], plugged: BTreeMap::new() };
+        let (supersede, migration) = (begin.supersede, begin.migration);
+        self.store.start_task(TaskStart { supersede, migration, ..TaskStart::of(instance, action, task) }).await?;
         if let Err(error) = self.services.rpc.cast::<StartTask>(&context, &start).await {
             tracing::debug!("the task waits for a sweep: {}", chain(&error));
         }
         Ok(())
     }
+}
+
+/// How an operation of the control plane's own begins.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Begin {
+    /// How long it may take.
+    pub(super) allowed: Duration,
+    /// End every other task of the server.
+    pub(super) supersede: bool,
+    /// The move that goes on with it.
+    pub(super) migration: Option<Migration>,
+    /// Its request, where that is known before it begins; otherwise a new one.
+    pub(super) request_id: Option<RequestId>,
+    /// The action as it is recorded; otherwise what the work says.
+    pub(super) action: Option<Action>,
 }

@@ -1,19 +1,24 @@
 //! How the API reaches conductors, hosts and schedulers: its [`Orders`] over the bus.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use nova_core::console::{ConsoleTarget, ConsoleType};
 use nova_core::context::RequestContext;
-use nova_core::ids::{HostName, InstanceId, TaskId};
+use nova_core::ids::{HostName, InstanceId, PortId, TaskId};
 use nova_core::rpc::RefusalKind;
-use nova_core::rpc::compute::{ConsoleOutputRequest, GetConsoleOutput};
+use nova_core::rpc::compute::{
+    ConsoleOutputRequest, Diagnostics, DiagnosticsRequest, ExtendVolume, ExtendVolumeRequest, GetConsole,
+    GetConsoleOutput, GetConsoleRequest, GetDiagnostics, SteerLiveMigration, SteerLiveMigrationRequest,
+};
 use nova_core::rpc::conductor::{CacheImage, CacheImageRequest, StartTask, StartTaskRequest};
 use nova_core::rpc::scheduler::{HostsChanged, HostsChangedRequest};
 use nova_queue::{BusError, RpcClient};
 
 use crate::api::compute::{OrderError, Orders};
 
-/// A user waits for a console's text no longer than this.
+/// A user waits for a console's text, and for counters, no longer than this.
 const CONSOLE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A user waits no longer for others to be told of what is in the store already: they find it by themselves.
@@ -53,8 +58,28 @@ async fn tell(telling: impl Future<Output = Result<(), BusError>>) -> Result<(),
 #[async_trait]
 impl Orders for BusOrders {
     async fn start_tasks(&self, context: &RequestContext, tasks: &[TaskId]) -> Result<(), OrderError> {
-        let request = StartTaskRequest { tasks: tasks.to_vec() };
+        let request = StartTaskRequest { tasks: tasks.to_vec(), plugged: BTreeMap::new() };
         tell(self.rpc.cast::<StartTask>(context, &request)).await
+    }
+
+    async fn tell_plugged(
+        &self,
+        context: &RequestContext,
+        tasks: &[TaskId],
+        port: PortId,
+        works: bool,
+    ) -> Result<(), OrderError> {
+        let request = StartTaskRequest { tasks: tasks.to_vec(), plugged: BTreeMap::from([(port, works)]) };
+        tell(self.rpc.cast::<StartTask>(context, &request)).await
+    }
+
+    async fn extend_volume(
+        &self,
+        context: &RequestContext,
+        host: &HostName,
+        request: ExtendVolumeRequest,
+    ) -> Result<(), OrderError> {
+        tell(self.rpc.cast_to::<ExtendVolume>(host, context, &request)).await
     }
 
     async fn console_output(
@@ -68,6 +93,44 @@ impl Orders for BusOrders {
         let asking = self.rpc.clone().with_call_timeout(CONSOLE_TIMEOUT);
         let answer = asking.call_to::<GetConsoleOutput>(host, context, &request).await;
         answer.map(|console| console.output).map_err(failed)
+    }
+
+    async fn console(
+        &self,
+        context: &RequestContext,
+        host: &HostName,
+        instance: InstanceId,
+        console_type: ConsoleType,
+    ) -> Result<ConsoleTarget, OrderError> {
+        let request = GetConsoleRequest { instance_id: instance, console_type };
+        let asking = self.rpc.clone().with_call_timeout(CONSOLE_TIMEOUT);
+        asking.call_to::<GetConsole>(host, context, &request).await.map_err(|error| {
+            let not_ready = error.refusal().is_some_and(|refusal| refusal.kind == RefusalKind::Conflict);
+            if not_ready { OrderError::NotReady } else { failed(error) }
+        })
+    }
+
+    async fn steer_live_migration(
+        &self,
+        context: &RequestContext,
+        host: &HostName,
+        instance: InstanceId,
+        force: bool,
+    ) -> Result<(), OrderError> {
+        let request = SteerLiveMigrationRequest { instance_id: instance, force };
+        let asking = self.rpc.clone().with_call_timeout(CONSOLE_TIMEOUT);
+        asking.call_to::<SteerLiveMigration>(host, context, &request).await.map_err(failed)
+    }
+
+    async fn diagnostics(
+        &self,
+        context: &RequestContext,
+        host: &HostName,
+        instance: InstanceId,
+    ) -> Result<Diagnostics, OrderError> {
+        let request = DiagnosticsRequest { instance_id: instance };
+        let asking = self.rpc.clone().with_call_timeout(CONSOLE_TIMEOUT);
+        asking.call_to::<GetDiagnostics>(host, context, &request).await.map_err(failed)
     }
 
     async fn cache_image(&self, context: &RequestContext, request: CacheImageRequest) -> Result<(), OrderError> {

@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
 use nova_core::clock::Clock;
-use nova_core::contracts::{IdentityError, IdentityService, TokenInfo};
+use nova_core::contracts::{BoxError, IdentityError, IdentityService, TokenInfo};
 use nova_core::entropy::Entropy;
 use nova_core::identity::User;
 use nova_core::ids::{ProjectId, UserId};
@@ -22,6 +22,7 @@ use super::password::{Password, PasswordError, Passwords};
 use super::token::{Claims, TokenCode};
 use super::{Catalog, IdentityOptions};
 use crate::api::ApiError;
+use crate::console::Access;
 
 /// How far clocks of two API processes may be apart before a token of one can seem unknown to the other.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
@@ -264,6 +265,20 @@ impl IdentityManager {
         self.store.update_user(User { password_hash, tokens_valid_from, ..user }).await?;
         self.changed().await?;
         Ok(true)
+    }
+}
+
+#[async_trait]
+impl Access for IdentityManager {
+    async fn roles_of(&self, who: &[(UserId, ProjectId)]) -> Result<Vec<Vec<String>>, BoxError> {
+        let directory = self.current().await?;
+        let roles = |(user, project): &(UserId, ProjectId)| {
+            let user_counts = directory.users.get(user).is_some_and(|user| directory.user_counts(user));
+            let counts = directory.projects.get(project).is_some_and(|project| directory.project_counts(project));
+            let roles = if user_counts && counts { directory.effective_roles(user, project) } else { Vec::new() };
+            roles.into_iter().map(|role| role.name).collect()
+        };
+        Ok(who.iter().map(roles).collect())
     }
 }
 

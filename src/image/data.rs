@@ -10,10 +10,9 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use md5::Md5;
+use nova_core::disk_format::{self, InspectError, Inspected};
 use nova_core::ids::ImageId;
 use sha2::{Digest, Sha512};
-
-use super::inspect::{self, InspectError, Inspected};
 
 /// Bytes that a reader gets at once.
 pub(super) const CHUNK: usize = 256 * 1024;
@@ -96,6 +95,15 @@ impl DataFolder {
         }
     }
 
+    /// Images whose data is here.
+    pub(super) fn stored(&self) -> io::Result<Vec<ImageId>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            found.extend(entry?.file_name().to_str().and_then(|name| name.parse::<ImageId>().ok()));
+        }
+        Ok(found)
+    }
+
     /// Is somebody writing the data of that image now, this process or another?
     pub(super) fn is_being_written(&self, id: ImageId) -> bool {
         let locked = |path| File::open(path).is_ok_and(|file| file.try_lock().is_err());
@@ -155,7 +163,7 @@ impl Incoming {
 
     /// Inspects the data as stored, makes it durable and gives it its name.
     pub(super) fn finish(mut self, disk_format: &str, max_virtual_size: u64) -> Result<Stored, DataError> {
-        let found: Inspected = match inspect::inspect(&self.file, disk_format, max_virtual_size) {
+        let found: Inspected = match disk_format::inspect(&self.file, disk_format, max_virtual_size) {
             Ok(found) => found,
             Err(InspectError::Io(error)) => return Err(DataError::Io(error)),
             Err(error) => return Err(DataError::Inspect(error)),

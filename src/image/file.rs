@@ -34,9 +34,10 @@ impl Resource for Files {
     }
 
     fn routes(self: Arc<Self>) -> Vec<Route> {
-        let files = Arc::clone(&self);
+        let (files, uploads) = (Arc::clone(&self), Arc::clone(&self));
         vec![
-            route(Method::PUT, "/images/{id}/file", &self, Self::upload),
+            route(Method::PUT, "/images/{id}/file", &self, Self::upload)
+                .or_proof(ImageGrant::HEADER, move |request, grant| uploads.upload_limit(request, grant).is_some()),
             route(Method::GET, "/images/{id}/file", &self, Self::download)
                 .or_proof(ImageGrant::HEADER, move |request, grant| files.admits(request, grant)),
         ]
@@ -45,15 +46,31 @@ impl Resource for Files {
 
 impl Files {
     async fn upload(self: Arc<Self>, request: Request) -> HandlerResult {
-        let context = request.context()?.clone();
         let kind = request.header("content-type").unwrap_or_default().split(';').next().unwrap_or_default().trim();
         if !kind.eq_ignore_ascii_case("application/octet-stream") {
             return Err(ApiError::UnsupportedMediaType);
         }
         let declared = request.header(header::CONTENT_LENGTH.as_str()).and_then(|text| text.parse().ok());
         let id = request.param("id").to_owned();
-        self.manager.upload(&context, &id, declared, request.into_body()).await?;
+        if request.proven {
+            let grant = request.header(ImageGrant::HEADER).unwrap_or_default();
+            let limit = self.upload_limit(&request, grant).ok_or(ApiError::Unauthorized)?;
+            let image = self.manager.any(&id).await?;
+            // What a host has brought already, and did not hear of.
+            if image.status != ImageStatus::Active {
+                self.manager.take(image, limit, declared, request.into_body()).await?;
+            }
+        } else {
+            let context = request.context()?.clone();
+            self.manager.upload(&context, &id, declared, request.into_body()).await?;
+        }
         Ok(Response::empty(StatusCode::NO_CONTENT))
+    }
+
+    /// A host that was ordered to make the image of a guest's disk shows a grant: how many bytes it may bring.
+    fn upload_limit(&self, request: &Request, grant: &str) -> Option<u64> {
+        let image = request.param("id").parse().ok().filter(|_| request.method == Method::PUT)?;
+        self.manager.grants.upload_limit(grant, image, self.manager.clock.now())
     }
 
     /// A host that was ordered to make a guest of the image shows a grant, and has no token. GET alone: what answers HEAD

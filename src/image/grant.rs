@@ -1,13 +1,14 @@
-//! Leave to read one image for a while: what a compute host shows in the place of a token.
+//! Leave to read or to write one image for a while: what a compute host shows in the place of a token.
 //!
-//! `EXPIRY.MAC`: EXPIRY is a Unix time in seconds, MAC is HMAC-SHA-256 (RFC 2104), in lower-case hexadecimal, over
+//! To read, `EXPIRY.MAC`: EXPIRY is a Unix time in seconds, MAC is HMAC-SHA-256 (RFC 2104), in lower-case hexadecimal, over
 //! `image-download:IMAGE:EXPIRY`. The conductor puts one into each order that names an image; the image service checks it
-//! without asking anybody. The key never leaves the control services, so a host can neither make a grant nor stretch one.
+//! without asking anybody. To write an image's data once, `w.EXPIRY.LIMIT.MAC`: LIMIT is how many bytes there may be, and the MAC
+//! is over `image-upload:IMAGE:EXPIRY:LIMIT`; an image that has its data takes no other. The key never leaves the control services, so a host can neither make a grant nor stretch one.
 
 use hmac::{Hmac, KeyInit, Mac};
 use jiff::Timestamp;
 use nova_core::entropy::Entropy;
-use nova_core::ids::ImageId;
+use nova_core::ids::{ImageId, TaskId};
 use nova_core::image::ImageGrant;
 use nova_db::{SecretStore, StoreError};
 use sha2::Sha256;
@@ -16,6 +17,8 @@ use sha2::Sha256;
 const NAME: &str = "image/grant-key/1";
 /// Longer texts are not looked at: 20 digits, a dot, 64 hexadecimal digits.
 const LONGEST: usize = 85;
+/// The same with "w.", a limit of 20 digits and its dot.
+const LONGEST_UPLOAD: usize = LONGEST + 23;
 
 /// The key that makes and checks grants. Cheap to clone.
 #[derive(Clone)]
@@ -55,9 +58,37 @@ impl GrantKey {
         self.over(image, expiry).verify_slice(&tag).is_ok() && now.as_second() < expiry
     }
 
+    /// The secret that lets one host fetch the disks of a guest from another, while one task lasts.
+    pub fn disk_grant(&self, task: TaskId, until: Timestamp) -> String {
+        let mut mac = self.mac.clone();
+        mac.update(format!("disk-transfer:{task}:{}", until.as_second()).as_bytes());
+        mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Leave to write this image's data, up to so many bytes, until then.
+    pub fn grant_upload(&self, image: ImageId, limit: u64, until: Timestamp) -> ImageGrant {
+        let expiry = until.as_second();
+        let tag = self.over_upload(image, expiry, limit).finalize().into_bytes();
+        let hex: String = tag.iter().map(|byte| format!("{byte:02x}")).collect();
+        ImageGrant::new(format!("w.{expiry}.{limit}.{hex}"))
+    }
+
+    /// How many bytes of data this text gives leave to write into this image now; `None`: it does not.
+    pub fn upload_limit(&self, text: &str, image: ImageId, now: Timestamp) -> Option<u64> {
+        let (expiry, limit, tag) = parse_upload(text)?;
+        let good = self.over_upload(image, expiry, limit).verify_slice(&tag).is_ok() && now.as_second() < expiry;
+        good.then_some(limit)
+    }
+
     fn over(&self, image: ImageId, expiry: i64) -> Hmac<Sha256> {
         let mut mac = self.mac.clone();
         mac.update(format!("image-download:{image}:{expiry}").as_bytes());
+        mac
+    }
+
+    fn over_upload(&self, image: ImageId, expiry: i64, limit: u64) -> Hmac<Sha256> {
+        let mut mac = self.mac.clone();
+        mac.update(format!("image-upload:{image}:{expiry}:{limit}").as_bytes());
         mac
     }
 }
@@ -75,14 +106,29 @@ fn parse(text: &str) -> Option<(i64, [u8; 32])> {
     }
     let (expiry, hex) = text.split_once('.')?;
     let number: i64 = expiry.parse().ok()?;
-    if number.to_string() != expiry || hex.len() != 64 {
+    (number.to_string() == expiry).then_some((number, tag_of(hex)?))
+}
+
+/// Expiry, limit and MAC of a leave to write, as strictly.
+fn parse_upload(text: &str) -> Option<(i64, u64, [u8; 32])> {
+    if text.len() > LONGEST_UPLOAD {
+        return None;
+    }
+    let (expiry, rest) = text.strip_prefix("w.")?.split_once('.')?;
+    let (limit, hex) = rest.split_once('.')?;
+    let (until, bytes): (i64, u64) = (expiry.parse().ok()?, limit.parse().ok()?);
+    (until.to_string() == expiry && bytes.to_string() == limit).then_some((until, bytes, tag_of(hex)?))
+}
+
+fn tag_of(hex: &str) -> Option<[u8; 32]> {
+    if hex.len() != 64 {
         return None;
     }
     let mut tag = [0; 32];
     for (byte, pair) in tag.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
         *byte = digit(pair[0])? << 4 | digit(pair[1])?;
     }
-    Some((number, tag))
+    Some(tag)
 }
 
 fn digit(text: u8) -> Option<u8> {
@@ -128,6 +174,25 @@ mod tests {
     fn the_form_is_the_documented_one() {
         let known = "1000.a58eadb2c3aecaff2aeb9e400a1ce6975904b984323b4f8247ab4dcb6741792c";
         assert_eq!(GrantKey::new(&[7; 32]).grant(image(), at(1000)).reveal(), known);
+    }
+
+    #[test]
+    fn leave_to_write_is_of_one_image_and_a_size_and_none_to_read() {
+        let key = GrantKey::new(&[7; 32]);
+        let grant = key.grant_upload(image(), 5000, at(1000));
+        let text = grant.reveal();
+        assert!(text.starts_with("w.1000.5000."), "{text}");
+        assert_eq!(key.upload_limit(text, image(), at(999)), Some(5000));
+        assert_eq!(key.upload_limit(text, image(), at(1000)), None);
+        let other = "80a599e0-31e7-49b7-b260-868f441e862b".parse().unwrap();
+        assert_eq!(key.upload_limit(text, other, at(0)), None);
+        assert_eq!(key.upload_limit(&text.replace(".5000.", ".50000."), image(), at(0)), None);
+        assert_eq!(GrantKey::new(&[8; 32]).upload_limit(text, image(), at(0)), None);
+        assert!(!key.admits(text, image(), at(0)));
+        assert_eq!(key.upload_limit(key.grant(image(), at(1000)).reveal(), image(), at(0)), None);
+        for place in 0..text.len() {
+            assert_eq!(key.upload_limit(&text[..place], image(), at(0)), None, "{place}");
+        }
     }
 
     #[test]

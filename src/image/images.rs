@@ -43,7 +43,6 @@ impl Resource for Images {
             route(Method::DELETE, "/images/{id}/tags/{tag}", &self, Self::remove_tag),
             route(Method::POST, "/images/{id}/actions/deactivate", &self, Self::deactivate),
             route(Method::POST, "/images/{id}/actions/reactivate", &self, Self::reactivate),
-            route(Method::GET, "/images/{id}/members", &self, Self::members),
             route(Method::GET, "/images/{id}/tasks", &self, Self::tasks),
             route(Method::GET, "/schemas/image", &self, Self::schema),
             route(Method::GET, "/schemas/images", &self, Self::schemas),
@@ -110,6 +109,7 @@ impl Images {
             os_hidden: false,
             tags: Default::default(),
             properties: Default::default(),
+            members: Default::default(),
             created_at: now,
             updated_at: now,
             generation: 0,
@@ -199,15 +199,6 @@ impl Images {
         };
         self.manager.change(context, request.param("id"), change).await?;
         no_content()
-    }
-
-    /// Nobody can be made a member yet.
-    async fn members(self: Arc<Self>, request: Request) -> HandlerResult {
-        let image = self.manager.show(request.context()?, request.param("id")).await?;
-        if image.visibility != Visibility::Shared {
-            return Err(ApiError::forbidden("Only shared images have members."));
-        }
-        Ok(Response::json(StatusCode::OK, &json!({"members": [], "schema": "/v2/schemas/members"})))
     }
 
     /// Uploads are no tasks.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use nova_core::context::RequestContext;
 use nova_core::ids::ImageId;
-use nova_core::image::{Image, ImageStatus, Visibility};
+use nova_core::image::{Image, ImageStatus, MemberStatus, Visibility};
 
 use super::attributes::visibility_named;
 use super::{ImageOptions, policy};
@@ -25,6 +25,8 @@ pub(super) struct Listing {
     filters: Vec<Filter>,
     visibility: Wanted,
     hidden: bool,
+    /// Of shared images that the caller is a member of: those with this status, or all.
+    member_status: Option<MemberStatus>,
     order: Vec<(String, Ordering)>,
     limit: usize,
     marker: Option<ImageId>,
@@ -71,8 +73,15 @@ impl Listing {
             None | Some("") => None,
             Some(text) => Some(text.parse().map_err(|_| bad_marker(text))?),
         };
-        let mut listing =
-            Self { filters: Vec::new(), visibility: Wanted::Usual, hidden: false, order: order(query)?, limit, marker };
+        let mut listing = Self {
+            filters: Vec::new(),
+            visibility: Wanted::Usual,
+            hidden: false,
+            member_status: member_status(query)?,
+            order: order(query)?,
+            limit,
+            marker,
+        };
         for (key, value) in query.pairs().iter().filter(|(key, _)| !MANNERS.contains(&key.as_str())) {
             listing.add_filter(key, value)?;
         }
@@ -139,7 +148,10 @@ impl Listing {
             Wanted::All => policy::may_see(context, image),
             Wanted::One(visibility) => image.visibility == visibility && policy::may_see(context, image),
         };
-        visible && image.os_hidden == self.hidden && self.filters.iter().all(|filter| filter.passes(image))
+        visible
+            && policy::fits_member(context, image, self.member_status)
+            && image.os_hidden == self.hidden
+            && self.filters.iter().all(|filter| filter.passes(image))
     }
 
     fn compare(&self, a: &Image, b: &Image) -> Ordering {
@@ -234,6 +246,19 @@ fn values(text: &str) -> Option<BTreeSet<String>> {
     }
     values.insert(word);
     (!quoted && values.len() <= MOST_VALUES).then_some(values)
+}
+
+/// `member_status`: accepted ones unless something else is asked for.
+fn member_status(query: &Query) -> Result<Option<MemberStatus>, ApiError> {
+    match query.get("member_status") {
+        None | Some("accepted") => Ok(Some(MemberStatus::Accepted)),
+        Some("pending") => Ok(Some(MemberStatus::Pending)),
+        Some("rejected") => Ok(Some(MemberStatus::Rejected)),
+        Some("all") => Ok(None),
+        Some(other) => Err(ApiError::BadRequest(format!(
+            "Member status must be one of pending, accepted, rejected, all; it is '{other}'."
+        ))),
+    }
 }
 
 /// `2026-11-22T08:00:00Z`, or `gte:…` and its kin before it.
@@ -335,6 +360,7 @@ mod tests {
             "sort=name&sort_key=name",
             "sort_key=name&sort_dir=asc&sort_dir=desc",
             "visibility=secret",
+            "member_status=perhaps",
             "status=unheard",
             "status=in:active,unheard",
             "size_min=x",

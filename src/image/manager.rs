@@ -179,6 +179,31 @@ impl ImageManager {
     ) -> Result<(), ApiError> {
         let image = self.show(context, id).await?;
         require_owner(context, &image, "upload data for")?;
+        self.take(image, u64::MAX, declared, body).await
+    }
+
+    /// Takes the data of an image, at most `most` bytes, from whoever may bring it.
+    pub(super) async fn take(
+        self: &Arc<Self>,
+        image: Image,
+        most: u64,
+        declared: Option<u64>,
+        body: Body,
+    ) -> Result<(), ApiError> {
+        let (format, limit) = self.may_take(&image, most, declared).await?;
+        let manager = Arc::clone(self);
+        // In a task of its own, as this future is dropped when the client goes away.
+        let task = tokio::spawn(async move { manager.receive(image, format, limit, declared, body).await });
+        task.await.map_err(ApiError::internal)?
+    }
+
+    /// Whether an image may get data now: as which format, and how much.
+    pub(super) async fn may_take(
+        &self,
+        image: &Image,
+        most: u64,
+        declared: Option<u64>,
+    ) -> Result<(String, u64), ApiError> {
         if image.status != ImageStatus::Queued {
             return Err(ApiError::conflict(format!(
                 "Image status transition from {} to saving is not allowed",
@@ -190,17 +215,14 @@ impl ImageManager {
                 "Properties disk_format, container_format must be set prior to saving data.",
             ));
         };
-        let limit = self.room(&image).await?;
+        let limit = self.room(image).await?.min(most);
         if declared.is_some_and(|length| length > limit) {
             return Err(ApiError::TooLarge);
         }
-        let manager = Arc::clone(self);
-        // In a task of its own, as this future is dropped when the client goes away.
-        let task = tokio::spawn(async move { manager.receive(image, format, limit, declared, body).await });
-        task.await.map_err(ApiError::internal)?
+        Ok((format, limit))
     }
 
-    async fn receive(
+    pub(super) async fn receive(
         &self,
         image: Image,
         format: String,

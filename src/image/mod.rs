@@ -1,26 +1,29 @@
 //! The built-in image service: Glance's v2 API over records in the store and data in a folder.
 //!
-//! Data is streamed to disk, never held in memory, and [inspected](inspect) before anything else reads it; an image whose
-//! data is not what was declared never becomes `active`. What it is not: several stores, import from URLs, members of shared
-//! images, signatures, the conversion of formats.
+//! Data is streamed to disk, never held in memory, and [inspected](nova_core::disk_format) before anything else reads it; an
+//! image whose data is not what was declared never becomes `active`. What it is not: several stores, import from URLs,
+//! signatures, the conversion of formats.
 //!
 //! [`ImageManager`] implements [`ImageService`](nova_core::contracts::ImageService) for hosts in the same process;
 //! [`application`] is the HTTP side. There, hosts of other processes show a grant ([`GrantKey`]) in the place of a token.
 
 mod attributes;
+mod books;
 mod data;
 mod file;
+mod for_compute;
 mod grant;
 mod http;
 mod images;
-pub mod inspect;
 mod list;
 mod manager;
+mod members;
 mod options;
 mod patch;
 mod policy;
 mod schema;
 mod service;
+mod sweep;
 mod view;
 
 #[cfg(test)]
@@ -28,6 +31,8 @@ mod tests;
 
 use std::sync::Arc;
 
+pub use books::ImageBooks;
+pub(crate) use for_compute::Properties;
 pub use grant::GrantKey;
 pub use http::GlanceDialect;
 pub use manager::{ImageManager, ImageManagerError};
@@ -47,5 +52,9 @@ pub fn application(manager: Arc<ImageManager>) -> Application {
 
 /// The resources of the image API, for an application that is put together otherwise.
 pub fn resources(manager: Arc<ImageManager>) -> Vec<Arc<dyn Resource>> {
-    vec![Arc::new(images::Images::new(Arc::clone(&manager))), Arc::new(file::Files::new(manager))]
+    vec![
+        Arc::new(images::Images::new(Arc::clone(&manager))),
+        Arc::new(members::Members::new(Arc::clone(&manager))),
+        Arc::new(file::Files::new(manager)),
+    ]
 }

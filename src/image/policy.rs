@@ -1,20 +1,33 @@
 //! Who may see and change an image (Glance's default policy).
 
 use nova_core::context::RequestContext;
-use nova_core::image::{Image, Visibility};
+use nova_core::image::{Image, MemberStatus, Visibility};
 
 use crate::api::ApiError;
 
-/// May the caller know that the image is there? Membership of `shared` images is not built: their owner alone sees them.
+/// May the caller know that the image is there?
 pub(super) fn may_see(context: &RequestContext, image: &Image) -> bool {
     context.is_admin()
         || image.owner == context.project_id
-        || matches!(image.visibility, Visibility::Public | Visibility::Community)
+        || match image.visibility {
+            Visibility::Public | Visibility::Community => true,
+            Visibility::Shared => image.members.contains_key(&context.project_id),
+            Visibility::Private => false,
+        }
 }
 
 /// Does the image stand in the caller's lists when they ask for no visibility? Community images of others do not.
 pub(super) fn is_listed(context: &RequestContext, image: &Image) -> bool {
     may_see(context, image) && (image.visibility != Visibility::Community || image.owner == context.project_id)
+}
+
+/// Is it shown to the caller as to a member with one of these statuses, or otherwise than as to a member?
+pub(super) fn fits_member(context: &RequestContext, image: &Image, wanted: Option<MemberStatus>) -> bool {
+    if image.visibility != Visibility::Shared || image.owner == context.project_id {
+        return true;
+    }
+    let Some(member) = image.members.get(&context.project_id) else { return true };
+    wanted.is_none_or(|wanted| member.status == wanted)
 }
 
 /// The image, or the 404 that those get who may not know of it.

@@ -63,3 +63,32 @@ pub(super) fn images() -> Value {
         ],
     })
 }
+
+/// A member of a shared image.
+pub(super) fn member() -> Value {
+    let text = |description: &str| json!({"type": "string", "description": description});
+    json!({
+        "name": "member",
+        "properties": {
+            "member_id": text("An identifier for the image member (tenantId)"),
+            "image_id": text("An identifier for the image"),
+            "created_at": text("Date and time of image member creation"),
+            "updated_at": text("Date and time of last modification of image member"),
+            "status": {"type": "string", "enum": ["pending", "accepted", "rejected"],
+                "description": "The status of this image member"},
+            "schema": {"type": "string", "readOnly": true},
+        },
+    })
+}
+
+/// A list of them.
+pub(super) fn members() -> Value {
+    json!({
+        "name": "members",
+        "properties": {
+            "members": {"type": "array", "items": member()},
+            "schema": {"type": "string"},
+        },
+        "links": [{"rel": "describedby", "href": "{schema}"}],
+    })
+}

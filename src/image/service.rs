@@ -4,6 +4,9 @@ use std::fs::File;
 use std::io::{self, Read};
 
 use async_trait::async_trait;
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::stream;
 use nova_core::context::RequestContext;
 use nova_core::contracts::{BoxError, ImageData, ImageService, ImageServiceError};
 use nova_core::ids::ImageId;
@@ -13,6 +16,7 @@ use nova_db::StoreError;
 use super::data::CHUNK;
 use super::manager::ImageManager;
 use super::policy::may_see;
+use crate::api::ApiError;
 
 #[async_trait]
 impl ImageService for ImageManager {
@@ -40,6 +44,39 @@ impl ImageService for ImageManager {
             Err(error) => Err(unavailable(error)),
         }
     }
+
+    async fn upload(
+        &self,
+        id: ImageId,
+        grant: Option<&ImageGrant>,
+        size: u64,
+        data: Box<dyn ImageData>,
+    ) -> Result<(), ImageServiceError> {
+        let now = self.clock.now();
+        let limit = grant.and_then(|grant| self.grants.upload_limit(grant.reveal(), id, now));
+        let Some(limit) = limit else {
+            return Err(ImageServiceError::Refused { id, reason: "its grant does not count, or no longer" });
+        };
+        let image = self.found(id).await?;
+        if image.status == ImageStatus::Active {
+            return Ok(());
+        }
+        let body = Body::from_stream(stream::try_unfold(data, |mut data| async move {
+            let piece = data.next_chunk().await.map_err(io::Error::other)?;
+            Ok::<_, io::Error>(piece.map(|piece| (Bytes::from(piece), data)))
+        }));
+        let taken = match self.may_take(&image, limit, Some(size)).await {
+            Ok((format, limit)) => self.receive(image, format, limit, Some(size), body).await,
+            Err(error) => Err(error),
+        };
+        taken.map_err(|error| match error {
+            ApiError::NotFound(_) | ApiError::Gone(_) => not_found(id),
+            ApiError::TooLarge => ImageServiceError::Refused { id, reason: "it is larger than it may be" },
+            ApiError::BadRequest(_) => ImageServiceError::Refused { id, reason: "its data is not what it should be" },
+            // Somebody else is bringing it: their outcome is found by the next try.
+            other => unavailable(other.to_string()),
+        })
+    }
 }
 
 impl ImageManager {
@@ -52,16 +89,16 @@ impl ImageManager {
     }
 }
 
-fn not_found(id: ImageId) -> ImageServiceError {
+pub(super) fn not_found(id: ImageId) -> ImageServiceError {
     ImageServiceError::NotFound { id: id.to_string() }
 }
 
-fn unavailable(error: impl Into<BoxError>) -> ImageServiceError {
+pub(super) fn unavailable(error: impl Into<BoxError>) -> ImageServiceError {
     ImageServiceError::Unavailable { source: error.into() }
 }
 
 /// What an instance remembers; only of an image that is ready and was inspected.
-fn meta(image: Image) -> Result<ImageMeta, ImageServiceError> {
+pub(super) fn meta(image: Image) -> Result<ImageMeta, ImageServiceError> {
     let not_active = ImageServiceError::NotActive { id: image.id };
     if image.status != ImageStatus::Active {
         return Err(not_active);

@@ -8,13 +8,13 @@ use futures_util::stream;
 use nova_core::clock::Clock;
 use nova_core::context::RequestContext;
 use nova_core::contracts::{ImageService, ImageServiceError};
+use nova_core::disk_format::samples;
 use nova_core::ids::{ImageId, ProjectId, RequestId, UserId};
 use nova_core::image::{Image, ImageStatus};
 use nova_db::ImageStore;
 use serde_json::{Value, json};
 
 use super::ImageManager;
-use super::inspect::samples;
 use crate::identity::testing::{Answer, Cloud};
 
 const IMAGES: &str = "/image/v2/images";

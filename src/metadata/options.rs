@@ -2,16 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use nova_core::options::guests::DHCP_DOMAIN;
 use nova_core::options::{Config, Opt, OptionDecl};
 use serde_json::{Map, Value};
 
 const CONTROL: &[&str] = &["nova-api", "nova-conductor"];
 const API: &[&str] = &["nova-api"];
 
-/// `api.dhcp_domain`
-pub const DHCP_DOMAIN: Opt<String> = Opt::string("api", "dhcp_domain").default("novalocal").roles(CONTROL).help(
-    "The domain that servers are told to be in, by metadata and config drive. Empty: they are told their names alone.",
-);
 /// `api.vendordata_jsonfile_path`
 pub const VENDORDATA_JSONFILE_PATH: Opt<Option<PathBuf>> = Opt::path("api", "vendordata_jsonfile_path")
     .roles(CONTROL)

@@ -1,31 +1,25 @@
 //! What compute asks for: the interfaces of servers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use async_trait::async_trait;
 use jiff::SignedDuration;
 use nova_core::context::RequestContext;
-use nova_core::ids::{HostName, InstanceId, NetworkId, PortId, ProjectId, SecurityGroupId, SubnetId};
+use nova_core::ids::{HostName, InstanceId, NetworkId, PortId, ProjectId, SecurityGroupId};
 use nova_core::network::{
-    FloatingIp, InstanceNetworks, Network, NetworkProblem, NetworkResource, NetworkService, NetworkServiceError, Port,
-    PortStatus, RequestedInterface, RequestedNetworks, Subnet, Vif, VifAddress,
+    InstanceNetworks, NetworkProblem, NetworkResource, NetworkService, NetworkServiceError, Port, PortStatus,
+    RequestedInterface, RequestedNetworks, Vif,
 };
-use nova_db::{
-    FixedIpRequest, FloatingIpField, ListQuery, NetworkField, NewPort, PortField, PortQuery, SecurityGroupField,
-    StoreError, SubnetField,
-};
-
+use nova_db::{FixedIpRequest, ListQuery, NewPort, PortField, PortQuery, StoreError};
 use sha2::Digest as _;
 
 use super::NetworkManager;
-use super::manager::may_see;
-use super::servers::{AT_ONCE, is_of_compute};
+use super::servers::is_of_compute;
 
-type Answer<T> = Result<T, NetworkServiceError>;
+pub(super) type Answer<T> = Result<T, NetworkServiceError>;
 
 /// What the store says, as compute understands it.
-fn failed(error: StoreError) -> NetworkServiceError {
+pub(super) fn failed(error: StoreError) -> NetworkServiceError {
     match error {
         StoreError::Network(NetworkProblem::OverQuota { .. }) => NetworkServiceError::OverQuota,
         StoreError::Network(NetworkProblem::AddressInUse { address, .. }) => {
@@ -65,6 +59,10 @@ impl NetworkService for NetworkManager {
             return Err(NetworkServiceError::OverQuota);
         }
         Ok(())
+    }
+
+    async fn has_network(&self, _context: &RequestContext, project: &ProjectId) -> Answer<bool> {
+        Ok(!self.networks_of(project).await?.is_empty())
     }
 
     async fn allocate(&self, context: &RequestContext, wanted: &InstanceNetworks) -> Answer<Vec<Vif>> {
@@ -111,6 +109,8 @@ impl NetworkService for NetworkManager {
         let mut interfaces = self.plan(context, &wanted.project_id, &asked).await?;
         if let [one] = interfaces.as_mut_slice() {
             one.new_port_id = interface.new_port_id;
+            // Without a network that is asked for, the plan is made of what the project has.
+            one.tag.clone_from(&interface.tag);
         }
         let ports = self.make(context, wanted, &interfaces, Vec::new()).await?;
         let vif = self.vifs(ports).await?.into_iter().next();
@@ -122,6 +122,29 @@ impl NetworkService for NetworkManager {
         let port = ports.iter().find(|port| port.id == id).ok_or(NetworkServiceError::PortNotFound { id })?;
         self.let_go(port).await?;
         self.ports_changed([port]);
+        Ok(())
+    }
+
+    async fn prepare_binding(
+        &self,
+        _context: &RequestContext,
+        instance: InstanceId,
+        host: Option<&HostName>,
+    ) -> Answer<()> {
+        for port in self.ports_of(instance).await? {
+            if port.migrating_to().as_ref() == host {
+                continue;
+            }
+            let device = instance.to_string();
+            let changed = self.change_port(port.id, |port| {
+                if port.device_id == device {
+                    port.set_migrating_to(host);
+                }
+                Ok(())
+            });
+            let changed = changed.await.map_err(failed)?;
+            self.ports_changed([&port, &changed]);
+        }
         Ok(())
     }
 
@@ -208,6 +231,7 @@ fn port_of(instance: InstanceId, place: usize) -> PortId {
 /// Puts a port on a host, or nowhere.
 fn place(port: &mut Port, host: Option<&HostName>) {
     port.host = host.cloned();
+    port.set_migrating_to(None);
     port.status = PortStatus::Down;
     port.binding.vif_type = if host.is_some() { "bridge" } else { "unbound" }.to_owned();
 }
@@ -218,93 +242,6 @@ impl NetworkManager {
         let list = ListQuery::of(PortField::DeviceId, instance);
         let ports = self.store.list_ports(&PortQuery { list, ..PortQuery::default() }).await.map_err(failed)?;
         Ok(ports.into_iter().filter(is_of_compute).collect())
-    }
-
-    /// What is asked for, as interfaces each with its network or port. Checks that they are there and the project's to use.
-    async fn plan(
-        &self,
-        context: &RequestContext,
-        project: &ProjectId,
-        requested: &RequestedNetworks,
-    ) -> Answer<Vec<RequestedInterface>> {
-        let of =
-            |network: &Network| RequestedInterface { network_id: Some(network.id), ..RequestedInterface::default() };
-        match requested {
-            RequestedNetworks::Nothing => Ok(Vec::new()),
-            RequestedNetworks::Unsaid | RequestedNetworks::Auto => {
-                let mut networks = self.networks_of(project).await?;
-                match (networks.len(), requested) {
-                    (0, RequestedNetworks::Auto) => Ok(vec![self.auto_interface(project).await?]),
-                    (0 | 1, _) => Ok(networks.pop().iter().map(of).collect()),
-                    _ => Err(NetworkServiceError::Ambiguous),
-                }
-            }
-            RequestedNetworks::These(interfaces) => {
-                let mut named = BTreeSet::new();
-                if let Some(id) = interfaces.iter().filter_map(|i| i.port_id).find(|id| !named.insert(*id)) {
-                    return Err(NetworkServiceError::PortTwice { id });
-                }
-                for id in interfaces.iter().filter(|i| i.port_id.is_none()).filter_map(|i| i.network_id) {
-                    self.bootable_network(context, project, id).await?;
-                }
-                Ok(interfaces.clone())
-            }
-        }
-    }
-
-    /// Networks that a server without a wish may be plugged into: the project's own, or else shared ones, with a subnet.
-    pub(crate) async fn networks_of(&self, project: &ProjectId) -> Answer<Vec<Network>> {
-        let query = ListQuery { visible_to: Some(project.clone()), ..ListQuery::default() };
-        let all: Vec<Network> = self.store.list_networks(&query).await.map_err(failed)?;
-        let inner = |network: &&Network| !network.external;
-        let own: Vec<Network> = all.iter().filter(inner).filter(|n| n.project_id == *project).cloned().collect();
-        if !own.is_empty() {
-            return Ok(own);
-        }
-        Ok(all.iter().filter(inner).filter(|network| network.shared).cloned().collect())
-    }
-
-    async fn bootable_network(&self, context: &RequestContext, project: &ProjectId, id: NetworkId) -> Answer<Network> {
-        let network = match self.store.get_network(id).await {
-            Ok(network) if may_see(context, &network) => network,
-            Ok(_) | Err(StoreError::NotFound { .. }) => return Err(NetworkServiceError::NetworkNotFound { id }),
-            Err(error) => return Err(failed(error)),
-        };
-        if network.external && !network.shared && !context.is_admin() && network.project_id != *project {
-            return Err(NetworkServiceError::External { id });
-        }
-        let subnets = ListQuery { limit: Some(1), ..ListQuery::of(SubnetField::NetworkId, id) };
-        if self.store.list_subnets(&subnets).await.map_err(failed)?.is_empty() {
-            return Err(NetworkServiceError::NoSubnet { id });
-        }
-        Ok(network)
-    }
-
-    async fn check_address(&self, network: NetworkId, address: IpAddr) -> Answer<()> {
-        let subnets = self.store.list_subnets(&ListQuery::of(SubnetField::NetworkId, network)).await.map_err(failed)?;
-        if !subnets.iter().any(|subnet| subnet.cidr.contains(address)) {
-            let problem = NetworkProblem::AddressOutsideNetwork { network, address };
-            return Err(NetworkServiceError::Refused(problem.to_string()));
-        }
-        let list = ListQuery::of(PortField::NetworkId, network);
-        let query = PortQuery { list, ip_addresses: vec![address], ..PortQuery::default() };
-        match self.store.list_ports(&query).await.map_err(failed)?.is_empty() {
-            true => Ok(()),
-            false => Err(NetworkServiceError::AddressInUse { address }),
-        }
-    }
-
-    /// A port of the caller's that nobody uses, or this server does.
-    async fn free_port(&self, context: &RequestContext, id: PortId, by: Option<InstanceId>) -> Answer<Port> {
-        let port = match self.store.get_port(id).await {
-            Ok(port) if context.is_admin() || port.project_id == context.project_id => port,
-            Ok(_) | Err(StoreError::NotFound { .. }) => return Err(NetworkServiceError::PortNotFound { id }),
-            Err(error) => return Err(failed(error)),
-        };
-        if !port.device_id.is_empty() && by.is_none_or(|instance| port.device_id != instance.to_string()) {
-            return Err(NetworkServiceError::PortInUse { id });
-        }
-        Ok(port)
     }
 
     /// Makes interfaces, all or none: first those by ports that are there, then the rest in one transaction. Those that
@@ -466,99 +403,5 @@ impl NetworkManager {
             Ok(_) | Err(StoreError::NotFound { .. }) => Ok(()),
             Err(error) => Err(failed(error)),
         }
-    }
-
-    /// Ids of groups that are named by id or name; of none, the project's default group.
-    async fn groups_named(&self, project: &ProjectId, names: &[String]) -> Answer<Vec<SecurityGroupId>> {
-        let default = self.default_group(project).await.map_err(failed)?;
-        if names.is_empty() {
-            return Ok(vec![default.id]);
-        }
-        let own = self.store.list_security_groups(&ListQuery::of(SecurityGroupField::ProjectId, project)).await;
-        let own = own.map_err(failed)?;
-        let mut ids = Vec::new();
-        for name in names {
-            let fits = |id: &SecurityGroupId, text: &str| id.to_string() == *name || text == name;
-            let mut found = own.iter().filter(|group| fits(&group.id, &group.name));
-            match (found.next(), found.next()) {
-                (Some(group), None) => ids.push(group.id),
-                (None, _) => return Err(NetworkServiceError::NoSecurityGroup { name: name.clone() }),
-                (Some(_), Some(_)) => return Err(NetworkServiceError::ManySecurityGroups { name: name.clone() }),
-            }
-        }
-        ids.sort_unstable();
-        ids.dedup();
-        Ok(ids)
-    }
-
-    /// Ports with what guests need to know of their networks and addresses: three questions, however many there are.
-    pub(super) async fn vifs(&self, ports: Vec<Port>) -> Answer<Vec<Vif>> {
-        if ports.is_empty() {
-            return Ok(Vec::new());
-        }
-        let networks = texts(ports.iter().map(|port| port.network_id));
-        let subnets = texts(ports.iter().flat_map(|port| &port.fixed_ips).map(|fixed| fixed.subnet_id));
-        let ids = texts(ports.iter().map(|port| port.id));
-        let (mut wires, mut ranges, mut floating) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-        for some in networks.chunks(AT_ONCE) {
-            let query = ListQuery { filters: vec![(NetworkField::Id, some.to_vec())], ..ListQuery::default() };
-            let found = self.store.list_networks(&query).await.map_err(failed)?;
-            wires.extend(found.into_iter().map(|network| (network.id, network)));
-        }
-        for some in subnets.chunks(AT_ONCE) {
-            let query = ListQuery { filters: vec![(SubnetField::Id, some.to_vec())], ..ListQuery::default() };
-            let found = self.store.list_subnets(&query).await.map_err(failed)?;
-            ranges.extend(found.into_iter().map(|subnet| (subnet.id, subnet)));
-        }
-        for some in ids.chunks(AT_ONCE) {
-            let query = ListQuery { filters: vec![(FloatingIpField::PortId, some.to_vec())], ..ListQuery::default() };
-            floating.extend(self.store.list_floating_ips(&query).await.map_err(failed)?);
-        }
-        let mut of_port: BTreeMap<PortId, Vec<FloatingIp>> = BTreeMap::new();
-        for one in floating {
-            if let Some(port) = one.port_id {
-                of_port.entry(port).or_default().push(one);
-            }
-        }
-        Ok(ports
-            .iter()
-            .map(|port| {
-                vif(port, wires.get(&port.network_id), &ranges, of_port.get(&port.id).map_or(&[], Vec::as_slice))
-            })
-            .collect())
-    }
-}
-
-fn texts(ids: impl Iterator<Item = impl std::fmt::Display>) -> Vec<String> {
-    ids.map(|id| id.to_string()).collect::<BTreeSet<_>>().into_iter().collect()
-}
-
-fn vif(port: &Port, network: Option<&Network>, subnets: &BTreeMap<SubnetId, Subnet>, floating: &[FloatingIp]) -> Vif {
-    let addresses = port.fixed_ips.iter().filter_map(|fixed| {
-        let subnet = subnets.get(&fixed.subnet_id)?;
-        let stands = |one: &&FloatingIp| one.port_id == Some(port.id) && one.fixed_ip_address == Some(fixed.ip_address);
-        Some(VifAddress {
-            address: fixed.ip_address,
-            subnet_id: subnet.id,
-            cidr: subnet.cidr,
-            gateway: subnet.gateway_ip,
-            dns: subnet.dns_nameservers.clone(),
-            routes: subnet.host_routes.clone(),
-            // On the operator's bridge nobody of ours tells it.
-            dhcp: subnet.enable_dhcp && network.is_none_or(|network| network.network_type.as_deref() != Some("flat")),
-            ipv6_address_mode: subnet.ipv6_address_mode.clone(),
-            floating: floating.iter().filter(stands).map(|one| one.floating_ip_address).collect(),
-        })
-    });
-    Vif {
-        port_id: port.id,
-        network_id: port.network_id,
-        label: network.map(|network| network.name.clone()).unwrap_or_default(),
-        mtu: network.map_or(1500, |network| network.mtu),
-        mac_address: port.mac_address,
-        addresses: addresses.collect(),
-        status: port.status,
-        host: port.host.clone(),
-        delete_with_instance: port.delete_with_device,
     }
 }

@@ -59,7 +59,7 @@ impl NetworkManager {
         for port in ports {
             news.networks.push(port.network_id);
             news.groups.extend(&port.security_groups);
-            news.hosts.extend(port.host.clone());
+            news.hosts.extend(port.host.clone().into_iter().chain(port.migrating_to()));
         }
         self.notifier.changed(news);
     }

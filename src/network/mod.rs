@@ -9,21 +9,27 @@
 
 mod applied;
 mod auto;
+mod changes;
 mod instance;
 mod manager;
 mod neutron;
 mod notify;
 mod options;
+mod plan;
 mod segments;
 mod servers;
 pub mod service;
 #[cfg(test)]
 mod tests;
 mod view;
+mod vifs;
 
 pub(crate) use auto::AutoError;
 pub use manager::NetworkManager;
 pub(crate) use manager::{ATTEMPTS, may_see};
+pub(crate) use neutron::Objects;
+#[cfg(test)]
+pub(crate) use neutron::tests::World as NeutronWorld;
 pub use neutron::{NETWORK_SERVICE, NEUTRON_OPTIONS, NeutronClient, NeutronError, NeutronOptions, neutron_fits};
 pub use notify::Notifier;
 pub use options::{NETWORK_OPTIONS, NetworkOptions, ranges_fit};

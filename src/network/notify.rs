@@ -1,16 +1,17 @@
 //! Telling the network service that the books changed: all of a short while in one message, so that a burst of changes
 //! costs little and nobody waits. What is lost is found by hosts that ask now and then.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nova_core::context::RequestContext;
 use nova_core::entropy::Entropy;
 use nova_core::error::chain;
-use nova_core::ids::{HostName, NetworkId, ProjectId, RequestId, RouterId, SecurityGroupId};
+use nova_core::ids::RequestId;
 use nova_core::rpc::network::{BooksChanged, BooksChangedRequest};
 use nova_queue::RpcClient;
+
+use super::changes::Changes;
 
 /// Changes are gathered for so long.
 const WINDOW: Duration = Duration::from_millis(50);
@@ -35,37 +36,14 @@ struct Teller {
 
 #[derive(Default)]
 struct Waiting {
-    networks: BTreeSet<NetworkId>,
-    groups: BTreeSet<SecurityGroupId>,
-    routers: BTreeSet<RouterId>,
-    hosts: BTreeSet<HostName>,
-    projects: BTreeSet<ProjectId>,
+    changes: Changes,
     /// Somebody waits to send it.
     due: bool,
 }
 
 impl Waiting {
-    fn len(&self) -> usize {
-        self.networks.len() + self.groups.len() + self.routers.len() + self.hosts.len() + self.projects.len()
-    }
-
-    fn add(&mut self, news: BooksChangedRequest) {
-        self.networks.extend(news.networks);
-        self.groups.extend(news.groups);
-        self.routers.extend(news.routers);
-        self.hosts.extend(news.hosts);
-        self.projects.extend(news.projects);
-    }
-
     fn take(&mut self) -> BooksChangedRequest {
-        let all = std::mem::take(self);
-        BooksChangedRequest {
-            networks: all.networks.into_iter().collect(),
-            groups: all.groups.into_iter().collect(),
-            routers: all.routers.into_iter().collect(),
-            hosts: all.hosts.into_iter().collect(),
-            projects: all.projects.into_iter().collect(),
-        }
+        std::mem::take(self).changes.into_news()
     }
 }
 
@@ -98,10 +76,10 @@ impl Notifier {
     pub fn changed(&self, news: BooksChangedRequest) {
         let Some(teller) = &self.to else { return };
         let mut waiting = teller.waiting();
-        if waiting.len() < MOST {
-            waiting.add(news);
+        if waiting.changes.len() < MOST {
+            waiting.changes.add(news);
         }
-        if waiting.len() == 0 || waiting.due {
+        if waiting.changes.len() == 0 || waiting.due {
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
@@ -134,6 +112,7 @@ impl Teller {
 #[cfg(test)]
 mod tests {
     use nova_core::entropy::SeededEntropy;
+    use nova_core::ids::HostName;
     use nova_queue::testing::{VirtualClock, client};
     use nova_queue::{Dispatcher, MemoryBus, MessageBus, Subscription};
 

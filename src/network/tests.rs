@@ -256,6 +256,19 @@ async fn interfaces_come_and_go_and_follow_the_server() {
     let error = bench.service.detach(&context, id, second.port_id).await.unwrap_err();
     assert!(matches!(error, NetworkServiceError::PortNotFound { .. }), "{error:?}");
     assert_eq!(bench.service.interfaces(&context, &[id]).await.unwrap().len(), 1);
+    let other = HostName::from("h2");
+    let migrates = async || bench.store.get_port(first.port_id).await.unwrap().migrating_to();
+    for _ in 0..2 {
+        bench.service.prepare_binding(&context, id, Some(&other)).await.unwrap();
+        assert_eq!(migrates().await.as_ref(), Some(&other));
+    }
+    let there = bench.service.interfaces(&context, &[id]).await.unwrap();
+    assert!(there.iter().all(|(_, vif)| vif.host.as_ref() == Some(&host)), "still where it is");
+    bench.service.prepare_binding(&context, id, None).await.unwrap();
+    assert_eq!(migrates().await, None);
+    bench.service.prepare_binding(&context, id, Some(&other)).await.unwrap();
+    bench.service.bind(&context, id, Some(&other)).await.unwrap();
+    assert_eq!(migrates().await, None, "it has come");
     let nowhere = bench.service.bind(&context, id, None).await.unwrap();
     assert_eq!((nowhere[0].host.clone(), nowhere[0].status), (None, PortStatus::Down));
 }

@@ -79,13 +79,13 @@ impl<'a> View<'a> {
     }
 
     fn has_port_here(&self, network: NetworkId) -> bool {
-        self.ports_on(network).any(|port| self.is_here(port))
+        self.ports_on(network).any(|port| port.concerns(self.host))
     }
 
     fn segment(&self, network: &Network) -> Segment {
         let here: BTreeMap<PortId, HostPort> = self
             .ports_on(network.id)
-            .filter(|port| self.is_here(port))
+            .filter(|port| port.concerns(self.host))
             .map(|port| (port.id, host_port(port)))
             .collect();
         let gateway_is_here = match self.gateways {
@@ -128,7 +128,7 @@ impl<'a> View<'a> {
 
     fn elsewhere(&self, network: NetworkId) -> Vec<RemotePort> {
         let remote = |port: &Port| {
-            let host = port.host.as_ref().filter(|host| *host != self.host)?;
+            let host = port.host.as_ref().filter(|_| !port.concerns(self.host))?;
             Some(RemotePort {
                 mac: port.mac_address,
                 addresses: port.fixed_ips.iter().map(|fixed| fixed.ip_address).collect(),

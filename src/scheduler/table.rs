@@ -184,7 +184,7 @@ impl Hosts {
     /// What the algorithm is asked for the instances of a request, members of that group.
     fn asked(&self, spec: &RequestSpec, group: Option<&GroupPlacement>) -> Request {
         let mut request = request(spec);
-        if spec.purpose == Purpose::Move {
+        if spec.purpose == Purpose::Move && !spec.may_stay {
             request.ignore_hosts.extend(self.places_of(spec).iter().map(ToString::to_string));
         }
         request.near_zones = group.map(|group| self.zones_of(group)).unwrap_or_default();

@@ -61,6 +61,7 @@ pub(super) fn service(number: usize) -> Service {
         disabled: false,
         disabled_reason: None,
         forced_down: false,
+        drain: None,
         last_seen_up: NOW,
         updated_at: NOW,
         created_at: NOW,

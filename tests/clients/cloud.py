@@ -65,6 +65,11 @@ class Service:
             return None
 
 
+def volume_driver(driver):
+    """Where guests are made up, disks are, too."""
+    return {"name": "memory"} if driver == "fake" else {"name": "file"}
+
+
 class Cloud:
     """What every deployment has. A deployment says which services it is made of, and where its hosts are."""
 
@@ -158,7 +163,8 @@ class AllInOne(Cloud):
     def __init__(self, programs, driver, libvirt_uris=()):
         super().__init__(programs, driver)
         libvirt = {"virt_type": "qemu", "connection_uri": libvirt_uris[0]} if libvirt_uris else {}
-        self.conf = self.write("nova.conf", DEFAULT={"state_path": self.state, "compute_driver": driver}, libvirt=libvirt)
+        self.conf = self.write("nova.conf", DEFAULT={"state_path": self.state, "compute_driver": driver}, libvirt=libvirt,
+                               volume_driver=volume_driver(driver))
 
     def __str__(self):
         return f"nova-all, {self.driver} driver"
@@ -181,7 +187,7 @@ class Pieces(Cloud):
         self.transport_url = transport_url
         self.libvirt_uris = libvirt_uris
         self.control = self.write("nova.conf", DEFAULT={"state_path": self.state, "transport_url": transport_url},
-                                  database={"connection": database_url})
+                                  database={"connection": database_url}, volume_driver=volume_driver(driver))
         self.computes = []
 
     def __str__(self):
@@ -200,8 +206,11 @@ class Pieces(Cloud):
             raise RuntimeError(f"nova-manage db sync: {done.stdout}{done.stderr}")
         self.computes = [self.compute(number) for number in range(1, self.hosts + 1)]
         services = [self.service("nova-api", "nova-api", [self.control], self.port, "api.listen")]
-        for name in ("nova-scheduler", "nova-conductor", "nova-network"):
-            services.append(self.service(name, name, [self.control], free_port(), "health.listen"))
+        # Where images come from.
+        images = self.write("images.conf", api={"listen": f"127.0.0.1:{self.port}"})
+        for name in ("nova-scheduler", "nova-conductor", "nova-network", "nova-volume"):
+            files = [self.control, images] if name == "nova-volume" else [self.control]
+            services.append(self.service(name, name, files, free_port(), "health.listen"))
         for number, conf in enumerate(self.computes, 1):
             services.append(self.service(f"nova-compute-{number}", "nova-compute", [conf], free_port(), "health.listen"))
         return services

@@ -42,7 +42,9 @@ class PiecesInNamespaces(Pieces):
                    "namespace_prefix": f"{self.rig.name(f'h{number}')}-"}
         with path.open("a") as settings:
             settings.write("[network]\n" + "".join(f"{key} = {value}\n" for key, value in network.items()))
+            settings.write(f"[migration]\nlisten = {UNDERLAY.format(10 + number)}:8790\n")
         text = path.read_text().replace("[DEFAULT]\n", "[DEFAULT]\npublic_interface = eth1\n", 1)
+        text = text.replace("[libvirt]\n", f"[libvirt]\nlive_migration_inbound_addr = {UNDERLAY.format(10 + number)}\n", 1)
         path.write_text(text)
         return path
 

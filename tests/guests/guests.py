@@ -29,7 +29,10 @@ class Guest:
     def says(self, pattern, seconds=60, what=None):
         """Waits for a line of the console; the match."""
         found = re.compile(pattern)
-        return wait_until(lambda: found.search(self.console()), seconds, what or f"{self.name} says {pattern!r}", pause=1)
+        try:
+            return wait_until(lambda: found.search(self.console()), seconds, what or f"{self.name} says {pattern!r}", pause=1)
+        except Wrong as late:
+            raise Wrong(f"{late}; it said last: {self.console()[-1000:]!r}") from late
 
     def addresses(self, kind="fixed"):
         """Its addresses as the API tells them."""

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends by a panic")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,6 +17,7 @@ use nova_core::contracts::BoxError;
 use nova_core::entropy::Entropy;
 use nova_core::host::{Allocation, ComputeNode};
 use nova_core::ids::{HostName, InstanceId, RequestId, ServiceId, TaskId};
+use nova_core::image::{Image, ImageStatus, Visibility};
 use nova_core::instance::Instance;
 use nova_core::quota::Limits;
 use nova_core::state::{Action, PowerState, States, TaskState, VmState};
@@ -27,6 +28,7 @@ use nova_virt::{FakeHypervisor, Hypervisor, Operation};
 use crate::support::{Cloud, CloudOptions};
 
 mod network;
+mod volumes;
 
 type Fakes = BTreeMap<HostName, Arc<FakeHypervisor>>;
 
@@ -126,7 +128,7 @@ impl Still {
         instance.task_state = Some(TaskState::PoweringOff);
         let (task, action) = parts(&instance, work, &*self.clock, &*self.entropy, None);
         let id = task.id;
-        self.store.start_task(TaskStart { instance, action, task, supersede: false }).await.unwrap();
+        self.store.start_task(TaskStart::of(instance, action, task)).await.unwrap();
         self.store.get_task(id).await.unwrap()
     }
 
@@ -174,6 +176,7 @@ fn parts(
         log: Vec::new(),
         destination: None,
         alternates: Vec::new(),
+        awaited: None,
         owner: Some("someone".into()),
         lease_until: now + SignedDuration::from_hours(9),
         deadline: now + SignedDuration::from_mins(10),
@@ -387,6 +390,57 @@ async fn i4_i10_a_task_and_an_action_outlive_their_server() {
     assert_eq!(action.message.as_deref(), Some("Error"));
 }
 
+/// What was to become an image of a server, and gets no data any more, goes; one that is still described, an upload of a user's
+/// and one that is being made stay.
+#[tokio::test(start_paused = true)]
+async fn i4_an_image_that_nothing_brings() {
+    let still = Still::new().await;
+    let server = still.server();
+    let image = |status, of_server: bool| {
+        let mut image = Image {
+            id: nova_core::ids::ImageId::generate(&*still.entropy),
+            name: Some("copy".into()),
+            status,
+            owner: server.project_id.clone(),
+            created_at: still.clock.now(),
+            updated_at: still.clock.now(),
+            visibility: Visibility::Private,
+            disk_format: Some("raw".into()),
+            container_format: Some("bare".into()),
+            size: None,
+            virtual_size: None,
+            checksum: None,
+            os_hash_value: None,
+            min_ram: 0,
+            min_disk: 0,
+            protected: false,
+            os_hidden: false,
+            tags: BTreeSet::new(),
+            properties: BTreeMap::new(),
+            members: BTreeMap::new(),
+            generation: 0,
+        };
+        if of_server {
+            image.properties.insert("image_location".into(), "snapshot".into());
+            image.properties.insert("instance_uuid".into(), server.id.to_string());
+        }
+        image
+    };
+    let lost = [image(ImageStatus::Queued, true), image(ImageStatus::Saving, true)];
+    let theirs = image(ImageStatus::Queued, false);
+    let made = image(ImageStatus::Queued, true);
+    for one in lost.iter().chain([&theirs, &made]) {
+        still.store.create_image(one.clone()).await.unwrap();
+    }
+    still.begin(server, Work::CreateImage { image_id: made.id }).await;
+    assert_eq!(still.checker.check().await.unwrap().violations, [], "its task may still be written");
+    tokio::time::sleep(Duration::from_secs(121)).await;
+    let (before, after) = still.mend().await;
+    assert_eq!((found(&before), after.violations), (vec!["I4", "I4"], vec![]));
+    let left: BTreeSet<_> = still.store.list_images().await.unwrap().into_iter().map(|image| image.id).collect();
+    assert_eq!(left, BTreeSet::from([theirs.id, made.id]));
+}
+
 #[tokio::test(start_paused = true)]
 async fn i4_an_action_that_nothing_carries_out() {
     let still = Still::new().await;
@@ -550,7 +604,10 @@ async fn copy(store: &dyn Store, still: &Still) {
         task: task.clone(),
     });
     let limits = Limits { instances: None, cores: None, ram: None };
-    let made = store.create_instances(NewInstances { instances: new.collect(), limits, group: None }).await.unwrap();
+    let made = store
+        .create_instances(NewInstances { instances: new.collect(), limits, user_limits: None, group: None })
+        .await
+        .unwrap();
     for (server, (task, mut action)) in made.into_iter().zip(parts) {
         action.finish(None, still.clock.now());
         let allocation = Allocation {

@@ -1,8 +1,12 @@
 //! Hosts that run apart from the image service fetch what their orders name, over HTTP, and nothing else. These run in
 //! real time: sockets do not wait for a paused clock.
 
+use jiff::SignedDuration;
+use nova::image::GrantKey;
+use nova_core::ids::ImageId;
+use nova_core::image::ImageStatus;
 use nova_core::state::VmState;
-use nova_virt::Hypervisor;
+use nova_virt::{DiskRole, DiskSource, Hypervisor};
 use serde_json::json;
 
 use crate::support::{Cloud, CloudOptions};
@@ -80,5 +84,60 @@ async fn an_image_that_is_gone_is_no_reason_to_try_every_host() {
         assert!(host.list().await.unwrap().is_empty());
     }
     cloud.check().await;
+    cloud.stop().await;
+}
+
+/// A copy of its disk goes the other way, by leave to write that image alone, and the next server boots from it.
+#[tokio::test]
+async fn a_host_brings_the_image_that_it_made_of_a_server() {
+    let cloud = Cloud::start(options(1)).await;
+    let base = cloud.upload(vec![7; 1_000_000]).await;
+    let id = cloud.boot_from(base, 1, cloud.flavor(1, 512)).await.unwrap()[0];
+    cloud.settle().await;
+    let host = cloud.hosts.values().next().unwrap();
+    assert!(host.write_disk(id, DiskRole::Root, "what it became"));
+    let path = format!("/compute/v2.1/servers/{id}/action");
+    let wanted = json!({"createImage": {"name": "copy"}});
+    let (status, answer) = cloud.call("POST", &path, Some(wanted)).await;
+    assert_eq!(status, 202, "{answer}");
+    cloud.settle().await;
+    let copy: ImageId = answer["image_id"].as_str().unwrap().parse().unwrap();
+    let image = cloud.store.get_image(copy).await.unwrap();
+    assert_eq!((image.status, image.disk_format.as_deref()), (ImageStatus::Active, Some("raw")));
+    let data = std::fs::read(cloud.images().file_of(copy)).unwrap();
+    assert_eq!(image.size, Some(data.len() as u64));
+    assert!(image.os_hash_value.is_some() && image.virtual_size.is_some(), "{image:?}");
+    assert_eq!(cloud.copies(), Vec::<std::path::PathBuf>::new());
+    let second = cloud.boot_from(copy, 1, cloud.flavor(1, 512)).await.unwrap()[0];
+    cloud.settle().await;
+    let server = cloud.get(second).await;
+    assert_eq!(server.vm_state, VmState::Active, "{:?}", server.fault);
+    let DiskSource::Image { base, .. } = &host.spec_of(second).unwrap().disks[0].source else { panic!("no image") };
+    assert!(std::fs::read(base).unwrap() == data, "it stands on what was made of the first");
+    assert!(String::from_utf8_lossy(&data).contains("what it became"));
+    cloud.check().await;
+    cloud.stop().await;
+}
+
+/// Who has leave to write one image can write no other, nor more than it says, nor read.
+#[tokio::test]
+async fn leave_to_write_is_good_for_one_image_once() {
+    let cloud = Cloud::start(options(1)).await;
+    let queued = json!({"name": "q", "disk_format": "raw", "container_format": "bare"});
+    let (_, image) = cloud.call("POST", "/image/v2/images", Some(queued.clone())).await;
+    let (_, other) = cloud.call("POST", "/image/v2/images", Some(queued)).await;
+    let key = GrantKey::shared(&*cloud.store, &*cloud.entropy).await.unwrap();
+    let id = |image: &serde_json::Value| image["id"].as_str().unwrap().to_owned();
+    let until = cloud.now() + SignedDuration::from_hours(1);
+    let grant = key.grant_upload(id(&image).parse().unwrap(), 1000, until);
+    let small = vec![1; 500];
+    assert_eq!(cloud.put_by_grant(&id(&other), &grant, small.clone()).await, 401);
+    assert_eq!(cloud.put_by_grant(&id(&image), &grant, vec![1; 2000]).await, 413);
+    let reading = key.grant(id(&image).parse().unwrap(), until);
+    assert_eq!(cloud.put_by_grant(&id(&image), &reading, small.clone()).await, 401, "leave to read is none to write");
+    assert_eq!(cloud.put_by_grant(&id(&image), &grant, small.clone()).await, 204);
+    assert_eq!(cloud.put_by_grant(&id(&image), &grant, vec![2; 500]).await, 204, "as if it had come once");
+    let stored = std::fs::read(cloud.images().file_of(id(&image).parse().unwrap())).unwrap();
+    assert_eq!(stored, small, "what is there stays");
     cloud.stop().await;
 }

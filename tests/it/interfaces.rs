@@ -5,7 +5,7 @@ use std::time::Duration;
 use nova_core::network::{PortStatus, RequestedInterface, RequestedNetworks};
 use nova_core::state::{Action, VmState};
 use nova_core::task::Work;
-use nova_virt::{ErrorKind, Operation};
+use nova_virt::{ErrorKind, Hypervisor, Operation};
 
 use crate::support::networks::{by, on, these};
 use crate::support::{Cloud, CloudOptions};
@@ -246,7 +246,8 @@ async fn an_interface_that_cannot_be_plugged_in_is_given_back() {
     cloud.settle().await;
     let server = cloud.get(id).await;
     assert_eq!(server.vm_state, VmState::Active);
-    assert_eq!(server.fault.unwrap().message, format!("Failed to attach network adapter device to {id}"));
+    let message = format!("Failed to attach network adapter device to {id}: the hypervisor refused it");
+    assert_eq!(server.fault.unwrap().message, message);
     let ports = cloud.ports().await;
     assert_eq!((ports.len(), ports[0].device_id.as_str()), (1, ""));
     cloud.check().await;
@@ -257,6 +258,83 @@ async fn an_interface_that_cannot_be_plugged_in_is_given_back() {
     assert_eq!(cloud.ports().await.len(), 1);
     host.release(Operation::AttachInterface);
     cloud.pass(Duration::from_secs(10)).await;
+    cloud.check().await;
+    cloud.stop().await;
+}
+
+/// An interface that could not be taken back goes when the host compares, and one that was lost comes again; a guest that
+/// does not run is left as it is.
+#[tokio::test(start_paused = true)]
+async fn guests_get_the_interfaces_of_their_ports() {
+    let cloud = Cloud::start(CloudOptions { hosts: 1, ..CloudOptions::default() }).await;
+    let network = cloud.add_network("10.0.0.0/24").await;
+    let id = cloud.boot_on(these([on(network.id)]), cloud.flavor(1, 256)).await;
+    cloud.settle().await;
+    let host = cloud.hosts.values().next().unwrap();
+    let count = || host.spec_of(id).unwrap().interfaces.len();
+    // The order to unplug it, too, fails as often as it is tried.
+    host.fail_next_after_effect(Operation::AttachInterface, 1, ErrorKind::Failed);
+    host.fail_next(Operation::DetachInterface, 8, ErrorKind::Failed);
+    cloud.change_interface(id, attach(on(network.id))).await.unwrap();
+    cloud.settle().await;
+    cloud.pass(Duration::from_secs(30)).await;
+    assert_eq!((count(), cloud.ports_of(id).await.len()), (2, 1), "one is left");
+    cloud.pass(Duration::from_secs(400)).await;
+    assert_eq!(count(), 1);
+    cloud.check().await;
+    let mac = cloud.ports_of(id).await[0].mac_address.to_string();
+    host.detach_interface(id, &mac).await.unwrap();
+    cloud.pass(Duration::from_secs(400)).await;
+    assert_eq!(host.interfaces(id).await.unwrap(), std::slice::from_ref(&mac));
+    assert!(cloud.act(id, Action::Stop).await);
+    cloud.settle().await;
+    host.detach_interface(id, &mac).await.unwrap();
+    cloud.pass(Duration::from_secs(400)).await;
+    assert_eq!(count(), 0, "it is only told");
+    assert!(cloud.act(id, Action::Start).await);
+    cloud.settle().await;
+    cloud.pass(Duration::from_secs(400)).await;
+    assert_eq!(count(), 1);
+    cloud.check().await;
+    cloud.stop().await;
+}
+
+/// Comparing does not meddle with what is on its way.
+#[tokio::test(start_paused = true)]
+async fn interfaces_on_their_way_are_not_taken_for_wrong_ones() {
+    let cloud = Cloud::start(CloudOptions { hosts: 1, ..CloudOptions::default() }).await;
+    let network = cloud.add_network("10.0.0.0/24").await;
+    let id = cloud.boot_on(these([on(network.id)]), cloud.flavor(1, 256)).await;
+    cloud.settle().await;
+    let host = cloud.hosts.values().next().unwrap();
+    let calls = |operation| host.journal().iter().filter(|entry| entry.operation == operation).count();
+    host.hang(Operation::AttachInterface);
+    cloud.change_interface(id, attach(on(network.id))).await.unwrap();
+    cloud.pass(Duration::from_secs(310)).await;
+    assert_eq!(calls(Operation::DetachInterface), 0);
+    host.release(Operation::AttachInterface);
+    cloud.settle().await;
+    cloud.pass(Duration::from_secs(700)).await;
+    assert_eq!((cloud.ports_of(id).await.len(), calls(Operation::DetachInterface)), (2, 0));
+    cloud.check().await;
+    cloud.stop().await;
+}
+
+/// Without an address there is no interface, and nothing of it stays.
+#[tokio::test(start_paused = true)]
+async fn an_exhausted_pool_fails_the_attachment() {
+    let cloud = Cloud::start(CloudOptions { hosts: 1, ..CloudOptions::default() }).await;
+    let narrow = cloud.add_network("10.0.0.0/30").await;
+    let id = cloud.boot_on(these([on(narrow.id)]), cloud.flavor(1, 256)).await;
+    cloud.settle().await;
+    cloud.change_interface(id, attach(on(narrow.id))).await.unwrap();
+    cloud.settle().await;
+    let fault = cloud.get(id).await.fault.unwrap();
+    let why = format!("No fixed IP addresses available for network: {}", narrow.id);
+    let message = format!("Failed to attach network adapter device to {id}: {why}");
+    assert_eq!((fault.code, fault.message), (400, message));
+    assert_eq!(cloud.ports().await.len(), 1);
+    cloud.pass(Duration::from_secs(1)).await;
     cloud.check().await;
     cloud.stop().await;
 }

@@ -16,6 +16,19 @@ use crate::support::{Cloud, CloudOptions};
 
 const OPERATIONS: usize = 200;
 
+/// What else is done to servers.
+const LIFE: [Action; 9] = [
+    Action::Pause,
+    Action::Unpause,
+    Action::Suspend,
+    Action::Resume,
+    Action::Rescue,
+    Action::Unrescue,
+    Action::Rebuild,
+    Action::ChangePassword,
+    Action::TriggerCrashDump,
+];
+
 /// Seeds that CI runs, twice each.
 const SEEDS: std::ops::Range<u64> = 1..51;
 
@@ -73,7 +86,11 @@ impl Simulation {
             55..61 => self.act(Action::Stop).await,
             61..67 => self.act(Action::Start).await,
             67..71 => self.act(Action::RebootSoft).await,
-            71..75 => self.act(Action::RebootHard).await,
+            71..73 => self.act(Action::RebootHard).await,
+            73..75 => {
+                let action = LIFE[self.one_of(LIFE.len())];
+                self.act(action).await;
+            }
             75..83 => {
                 let operations = [
                     Operation::Spawn,
@@ -81,6 +98,9 @@ impl Simulation {
                     Operation::PowerOff,
                     Operation::AttachInterface,
                     Operation::DetachInterface,
+                    Operation::Suspend,
+                    Operation::Rescue,
+                    Operation::Rebuild,
                 ];
                 let operation = operations[self.one_of(operations.len())];
                 let kind = [ErrorKind::Failed, ErrorKind::Unavailable, ErrorKind::TimedOut][self.one_of(3)];

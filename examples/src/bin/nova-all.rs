@@ -9,14 +9,17 @@ use nova_core::clock::Clock;
 use nova_core::entropy::Entropy;
 use nova_core::options::{Config, common};
 use nova_examples::cli::{ConfigArgs, StartError, exit};
-use nova_examples::control::{ApiPart, Background, ConductorPart, Foundation, NetworkPart, SchedulerPart, tell_life};
+use nova_examples::control::{
+    ApiPart, Background, ConductorPart, Consoles, Foundation, NetworkPart, SchedulerPart, VolumePart, tell_life,
+};
 use nova_examples::hosts::{Agents, Surroundings};
 use nova_examples::parts::{self, StateFolder};
 use nova_examples::pieces::announce;
 use nova_examples::process::{self, Asked, OsEntropy, Signals, SystemClock};
 use nova_examples::transport::Transport;
 
-/// A whole cloud in one process: API, scheduler, conductor, network service, identity, images and the host agent.
+/// A whole cloud in one process: API, scheduler, conductor, network and volume service, consoles, identity,
+/// images and the host agent.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -61,6 +64,8 @@ struct Cloud {
     conductor: ConductorPart,
     scheduler: SchedulerPart,
     network: NetworkPart,
+    consoles: Consoles,
+    volumes: Option<VolumePart>,
     agents: Agents,
     background: Background,
 }
@@ -80,7 +85,11 @@ impl Cloud {
         let scheduler = SchedulerPart::start(config, &on).await?;
         let conductor = ConductorPart::start(config, &on).await?;
         let network = NetworkPart::start(config, &on).await?;
-        tell_life(config, &on, &["nova-conductor", "nova-scheduler", "nova-network"], &background);
+        let consoles = Consoles::start(config, &on, api.access()).await?;
+        let volumes = VolumePart::start_if_possible(config, &on, api.images()).await;
+        let mut binaries = vec!["nova-conductor", "nova-scheduler", "nova-network", "nova-consoleauth"];
+        binaries.extend(volumes.as_ref().map(|_| "nova-volume"));
+        tell_life(config, &on, &binaries, &background);
         let around = Surroundings { transport, images: api.images(), clock, entropy };
         let agents = Agents::start(config, &state.path, hypervisors, &around);
         if tokio::time::timeout(HOSTS_READY, agents.ready()).await.is_err() {
@@ -91,16 +100,20 @@ impl Cloud {
         );
         api.serve(&background);
         announce("nova-all", &api, &state.path);
-        Ok(Self { api, conductor, scheduler, network, agents, background })
+        Ok(Self { api, conductor, scheduler, network, consoles, volumes, agents, background })
     }
 
     /// Hosts report what they have in hand to the conductor: it goes last.
     async fn stop(self) {
         self.api.close();
+        self.consoles.stop().await;
         self.agents.stop().await;
         self.conductor.stop().await;
         self.scheduler.stop().await;
         self.network.stop().await;
+        if let Some(volumes) = self.volumes {
+            volumes.stop().await;
+        }
         self.background.stop().await;
     }
 }

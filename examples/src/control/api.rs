@@ -1,4 +1,4 @@
-//! The door for users: identity, images, networks and the compute API behind one listener.
+//! The door for users: identity, images, networks, volumes and the compute API behind one listener.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,12 +7,13 @@ use nova::api::compute::{ComputeApi, ComputeOptions, compute_application};
 use nova::api::health::Health;
 use nova::api::{Api, ApiOptions, FilterDeps, Registry, Server, ServerOptions};
 use nova::conductor::BusOrders;
+use nova::console::Access;
 use nova::identity::{Catalog, IdentityManager, IdentityOptions};
 use nova::image::{ImageManager, ImageOptions};
 use nova::live::Live;
 use nova::metadata::{GuestOptions, MetadataManager, ProxyOptions};
 use nova::network::NetworkManager;
-use nova_core::contracts::ImageService;
+use nova_core::contracts::{ImageService, NetworkService};
 use nova_core::options::Config;
 use nova_core::rpc::Role;
 use tokio::sync::watch;
@@ -65,22 +66,30 @@ impl ApiPart {
         let image_options = ImageOptions::from_config(config);
         let images = ImageManager::open(on.store.clone(), on.clock.clone(), on.entropy.clone(), image_options);
         let images = Arc::new(images.await.map_err(|e| StartError::new("the image service cannot start", &e))?);
+        background.spawn(|stop| images.clone().run(stop));
 
         let compute = Live::new(ComputeOptions::from_config(config));
-        let interfaces = outside.clone().unwrap_or_else(|| network.clone());
+        let interfaces: Arc<dyn NetworkService> = match &outside {
+            Some(neutron) => Arc::new(neutron.clone()),
+            None => network.clone(),
+        };
         let guests = GuestOptions::from_config(config);
         let metadata = MetadataManager::new(on.store.clone(), Some(interfaces.clone()), on.entropy.clone(), guests);
         let compute_api = ComputeApi {
             store: on.store.clone(),
             images: images.clone(),
+            image_books: Some(images.clone()),
+            volumes: Some(on.block_storage(config, Role::Api)?),
             identity: identity.clone(),
             network: interfaces,
             books: outside.is_none().then(|| network.clone()),
+            neutron: outside,
             orders: Arc::new(BusOrders::new(on.client(config, Role::Api))),
             clock: on.clock.clone(),
             entropy: on.entropy.clone(),
             options: compute.clone(),
         };
+        let volumes = on.volume_books(config, Role::Api, images.clone());
         let deps = FilterDeps {
             identity: identity.clone(),
             clock: on.clock.clone(),
@@ -93,6 +102,7 @@ impl ApiPart {
             .application(nova::identity::application(identity.clone()))
             .application(nova::image::application(images.clone()))
             .application(nova::api::network::application(network.clone()))
+            .application(nova::api::volume::application(Arc::new(volumes)))
             .application(nova::metadata::application(metadata, ProxyOptions::from_config(config)))
             .application(health(on));
         let listeners = bind_all(&options, main, registry).await?;
@@ -103,6 +113,11 @@ impl ApiPart {
     /// Where hosts of this process get images.
     pub fn images(&self) -> Arc<dyn ImageService> {
         self.images.clone()
+    }
+
+    /// Who has which roles, for consoles of this process.
+    pub fn access(&self) -> Arc<dyn Access> {
+        self.identity.clone()
     }
 
     /// Answers requests from now on.
@@ -158,6 +173,9 @@ fn catalog(options: &ApiOptions, public_url: &str) -> Catalog {
         ("osapi_compute", "compute", "nova", "/compute/v2.1"),
         ("image", "image", "glance", "/image"),
         ("network", "network", "neutron", "/network"),
+        ("volume", "block-storage", "cinder", "/volume/v3"),
+        // The name under which older clients look for it.
+        ("volume", "volumev3", "cinderv3", "/volume/v3"),
     ];
     let mut catalog = Catalog::new(public_url);
     for (application, service_type, name, path) in known {

@@ -1,4 +1,4 @@
-//! Conductor, scheduler and network service: control services that only the bus reaches.
+//! Conductor, scheduler, network and volume service: control services that only the bus reaches.
 
 use std::sync::Arc;
 
@@ -7,6 +7,9 @@ use nova::live::Live;
 use nova::network::service::{HostsOptions, NetworkHosts};
 use nova::scheduler::{SchedulerService, ServiceOptions};
 use nova::servicegroup::Membership;
+use nova::volume::service::VolumeHost;
+use nova_core::contracts::{ImageService, NetworkService};
+use nova_core::error::chain;
 use nova_core::ids::{HostName, ZoneName};
 use nova_core::options::{Config, common};
 use nova_core::rpc::Role;
@@ -34,11 +37,12 @@ impl ConductorPart {
             entropy: on.entropy.clone(),
             options: options.clone(),
         });
-        let network = match on.outside_network(config)? {
-            Some(outside) => outside,
+        let network: Arc<dyn NetworkService> = match on.outside_network(config)? {
+            Some(outside) => Arc::new(outside),
             None => Arc::new(on.books(config, Role::Conductor)),
         };
-        let conductor = conductor.with_network(network);
+        let volumes = on.block_storage(config, Role::Conductor)?;
+        let conductor = conductor.with_network(network).with_block_storage(volumes);
         let running = conductor.start().await.map_err(|e| StartError::new("the conductor cannot start", &e))?;
         Ok(Self { options, running })
     }
@@ -75,6 +79,49 @@ impl NetworkPart {
     }
 
     /// Takes no more messages and waits for what is in hand.
+    pub async fn stop(self) {
+        self.running.stop().await;
+    }
+}
+
+/// The service of a volume host, at work.
+pub struct VolumePart {
+    running: RunningService,
+}
+
+impl VolumePart {
+    /// Opens the driver and takes up tasks. `images`: where images come from.
+    pub async fn start(config: &Config, on: &Foundation, images: Arc<dyn ImageService>) -> Result<Self, StartError> {
+        let driver = nova::volume::driver::open(config, &*on.entropy).await;
+        let driver = driver.map_err(|e| StartError::new("the volume driver cannot be used", &e))?;
+        let grants = nova::image::GrantKey::shared(&*on.store, &*on.entropy).await;
+        let owner = format!("{}/{}", config.get(&common::HOST), on.entropy.hex(8));
+        let service = VolumeHost::new(nova::volume::service::Parts {
+            store: on.store.clone(),
+            driver,
+            images: Some(images),
+            grants: Some(grants.map_err(|e| StartError::new("the volume service cannot start", &e))?),
+            rpc: on.client(config, Role::Volume),
+            clock: on.clock.clone(),
+            entropy: on.entropy.clone(),
+            options: nova::volume::host_options(config, owner),
+        });
+        let running = service.start().await.map_err(|e| StartError::new("the volume service cannot start", &e))?;
+        Ok(Self { running })
+    }
+
+    /// The same; a machine that cannot keep volumes goes without, and says why.
+    pub async fn start_if_possible(config: &Config, on: &Foundation, images: Arc<dyn ImageService>) -> Option<Self> {
+        match Self::start(config, on, images).await {
+            Ok(part) => Some(part),
+            Err(error) => {
+                tracing::warn!("this host keeps no volumes: {}", chain(&error));
+                None
+            }
+        }
+    }
+
+    /// Takes no more messages; what is in hand is put down, and taken up again at the next start.
     pub async fn stop(self) {
         self.running.stop().await;
     }

@@ -140,6 +140,14 @@ impl<'a> Guest<'a> {
         output(answer).with_context(doing)
     }
 
+    /// A new address of its screen; none where there are no screens.
+    pub(super) fn console_address(&self, id: &str) -> Option<String> {
+        let ask = json!({"remote_console": {"protocol": "vnc", "type": "novnc"}});
+        let client = self.client.at(Some("2.6"));
+        let answer = client.compute("POST", &format!("/servers/{id}/remote-consoles"), Some(&ask)).ok()?;
+        answer.accepted().ok()?.text("/remote_console/url").ok()
+    }
+
     /// Waits a little, unless the time is up.
     fn pause(&self, time: Duration, otherwise: &str) -> anyhow::Result<()> {
         if Instant::now() + time > self.deadline {

@@ -5,19 +5,27 @@
 //! |---|---|
 //! | `db sync`, `db version` | the schema |
 //! | `service list` | who reported when |
+//! | `host drain`, `host show`, `host undrain` | maintenance: its servers leave a host |
+//! | `server show` | what a server waits for |
 //! | `config sample`, `config explain` | options, their values and where those come from |
 //! | `scheduler explain` | which hosts would take a server, and why the others would not |
+//! | `volume certificate` | what a compute host proves itself by |
 //! | `check` | is everything as it must be ([`nova::check`]) |
 
 mod check;
 mod config;
 mod database;
+mod drain;
 mod hosts;
 mod scheduler;
+mod servers;
 mod services;
+mod volumes;
 
+pub use drain::{DrainArgs, HostCommand};
 pub use hosts::DriverHosts;
 pub use scheduler::ExplainArgs;
+pub use volumes::VolumeCommand;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -46,6 +54,15 @@ pub enum ManageCommand {
     /// The services of the cloud
     #[command(subcommand)]
     Service(ServiceCommand),
+    /// Hosts for guests
+    #[command(subcommand)]
+    Host(HostCommand),
+    /// Servers
+    #[command(subcommand)]
+    Server(ServerCommand),
+    /// Volume hosts
+    #[command(subcommand)]
+    Volume(VolumeCommand),
     /// The configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -75,6 +92,16 @@ pub enum DbCommand {
 pub enum ServiceCommand {
     /// List all services, and when they were last heard of
     List,
+}
+
+/// Servers.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ServerCommand {
+    /// Show where a server is, what it waits for and since when, and what went wrong last
+    Show {
+        /// Its id
+        id: String,
+    },
 }
 
 /// The choice of hosts.
@@ -167,6 +194,9 @@ async fn command(arguments: &ManageArgs, out: &mut (dyn Write + Send)) -> Done {
         ManageCommand::Db(DbCommand::Sync) => database::sync(&config, out).await,
         ManageCommand::Db(DbCommand::Version) => database::version(&config, out).await,
         ManageCommand::Service(ServiceCommand::List) => services::list(&config, out).await,
+        ManageCommand::Host(command) => drain::run(&config, command, out).await,
+        ManageCommand::Server(ServerCommand::Show { id }) => servers::show(&config, id, out).await,
+        ManageCommand::Volume(command) => volumes::run(&config, command, out).await,
         ManageCommand::Config(ConfigCommand::Sample) => config::sample(out),
         ManageCommand::Config(ConfigCommand::Explain { option }) => config::explain(&config, option.as_deref(), out),
         ManageCommand::Scheduler(SchedulerCommand::Explain(asked)) => scheduler::explain(&config, asked, out).await,

@@ -4,15 +4,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends by a panic")]
 
 mod capacity;
+mod cinder;
 mod demo;
 mod fleet;
 mod input;
+mod interfaces;
 mod kill;
 mod load;
 mod manage;
 mod neutron;
 #[cfg(all(feature = "amqp", feature = "postgres", feature = "mysql"))]
 mod pieces;
+mod processes;
 mod refusal;
 mod signals;
 mod start;

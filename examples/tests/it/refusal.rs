@@ -134,3 +134,14 @@ fn a_state_folder_has_one_user() {
     // The first one is not disturbed.
     cloud.sign_in("nova");
 }
+
+#[test]
+fn plumbing_for_the_networks_of_an_outside_neutron_is_refused() {
+    let neutron = "[neutron]\nauth_url = http://127.0.0.1:1/v3\nusername = nova\npassword = geheim\n";
+    let cloud = Cloud::new(&format!("[network]\nservice = neutron\nplumbing = linux\n{neutron}"));
+    let (text, code) = refused(&cloud, &[]);
+    assert_eq!(code, 2, "{text}");
+    let place = format!("{}:{}", cloud.config_file().display(), line_of(&cloud, "plumbing = linux"));
+    assert_tells(&text, &[&place, "network.plumbing", "network.service", "outside Neutron"]);
+    assert!(!cloud.state().exists(), "nothing was written");
+}

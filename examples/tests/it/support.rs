@@ -1,6 +1,6 @@
 //! A `nova-all` of a test's own: its configuration, start, health, end and log, and what every test asks of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -30,14 +30,20 @@ pub fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
 
 /// The same for what takes long.
 #[track_caller]
-pub fn until_within<T>(patience: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn until_within<T>(patience: Duration, what: &str, look: impl FnMut() -> Option<T>) -> T {
+    let found = until_or(patience, look);
+    assert!(found.is_some(), "waited in vain: {what}");
+    found.unwrap()
+}
+
+/// The same; none if it was in vain, for who can say more about why.
+pub fn until_or<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + patience;
     loop {
-        if let Some(found) = look() {
-            return found;
+        match look() {
+            None if Instant::now() < end => std::thread::sleep(POLL),
+            found => return found,
         }
-        assert!(Instant::now() < end, "waited in vain: {what}");
-        std::thread::sleep(POLL);
     }
 }
 
@@ -191,11 +197,16 @@ impl Cloud {
     /// The guests that the fake hypervisors keep, host by host: the server that each belongs to, and the number of its
     /// boots.
     pub fn guests(&self) -> Vec<(String, u64)> {
+        self.guest_files().iter().flat_map(|host| guests_in(host)).collect()
+    }
+
+    /// The file of each fake hypervisor that has guests.
+    pub fn guest_files(&self) -> Vec<PathBuf> {
         let Ok(folder) = fs::read_dir(self.state().join("fake")) else { return Vec::new() };
         let mut hosts: Vec<PathBuf> = folder.map(|file| file.unwrap().path()).collect();
         hosts.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
         hosts.sort();
-        hosts.iter().flat_map(|host| guests_in(host)).collect()
+        hosts
     }
 
     /// `nova-manage check` finds nothing.
@@ -205,11 +216,25 @@ impl Cloud {
     }
 }
 
+/// What a file of the fake driver says of guests, by the server that each belongs to.
+fn kept_in(file: &Path) -> BTreeMap<String, Value> {
+    let Ok(bytes) = fs::read(file) else { return BTreeMap::new() };
+    let mut table: Value = serde_json::from_slice(&bytes).expect("a table of guests");
+    serde_json::from_value(table["guests"].take()).expect("guests by id")
+}
+
 /// The guests in a file of the fake driver: the server that each belongs to, and the number of its boots.
 pub fn guests_in(file: &Path) -> Vec<(String, u64)> {
-    let Ok(bytes) = fs::read(file) else { return Vec::new() };
-    let kept: BTreeMap<String, Value> = serde_json::from_slice(&bytes).expect("guests by id");
-    kept.into_iter().map(|(id, guest)| (id, guest["boots"].as_u64().expect("boots"))).collect()
+    kept_in(file).into_iter().map(|(id, guest)| (id, guest["boots"].as_u64().expect("boots"))).collect()
+}
+
+/// The same with the MAC addresses of their interfaces.
+pub fn macs_in(file: &Path) -> Vec<(String, BTreeSet<String>)> {
+    let macs = |guest: Value| {
+        let interfaces = guest["spec"]["interfaces"].as_array().cloned().unwrap_or_default();
+        interfaces.iter().filter_map(|nic| nic["mac_address"].as_str().map(str::to_owned)).collect()
+    };
+    kept_in(file).into_iter().map(|(id, guest)| (id, macs(guest))).collect()
 }
 
 /// A program that has ended well; else what it said.

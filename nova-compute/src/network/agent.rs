@@ -511,6 +511,14 @@ impl HostNetworkAgent for NetworkAgent {
         }
     }
 
+    async fn arrived(&self, vifs: &[Vif]) {
+        let wanted = self.state().wanted.clone();
+        let networks = vifs.iter().map(|vif| vif.network_id).collect();
+        if let Err(error) = self.inner.parts.plumbing.announce_gateways(&wanted, &networks).await {
+            tracing::warn!("a guest that has come may take a while to find its gateway: {}", chain(&error));
+        }
+    }
+
     async fn gone(&self, instance: InstanceId) {
         tracing::debug!(%instance, "its ports are given back soon");
         let at = Instant::now() + AFTER_REMOVAL;

@@ -9,11 +9,11 @@ pub mod linux;
 mod options;
 mod state;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use nova_core::contracts::BoxError;
-use nova_core::ids::{InstanceId, PortId};
+use nova_core::ids::{InstanceId, NetworkId, PortId};
 use nova_core::network::{HostNetwork, PortStatus, Vif};
 use nova_virt::InterfaceSpec;
 
@@ -71,6 +71,17 @@ pub trait Plumbing: Send + Sync {
     /// there, so that a guest is never without its rules.
     fn interface(&self, wanted: &HostNetwork, vif: &Vif) -> Result<InterfaceSpec, PlumbingError>;
 
+    /// Guests of these networks have come here while they run. They know the gateways of the host that they were on by those'
+    /// MAC addresses: they are told of the ones here.
+    async fn announce_gateways(
+        &self,
+        wanted: &HostNetwork,
+        networks: &BTreeSet<NetworkId>,
+    ) -> Result<(), PlumbingError> {
+        let _ = (wanted, networks);
+        Ok(())
+    }
+
     /// Who asks for metadata there: callers that the host answers, each known by the port that it asks from.
     async fn metadata_doors(&self) -> Vec<MetadataDoor>;
 }
@@ -80,6 +91,9 @@ pub trait Plumbing: Send + Sync {
 pub trait HostNetworkAgent: Send + Sync {
     /// The host's network has these ports, in force: how each is plugged in, in the same order. Safe to repeat.
     async fn ready(&self, vifs: &[Vif]) -> Result<Vec<InterfaceSpec>, PlumbingError>;
+
+    /// A guest with these has come from another host while it runs, and is to find its gateways.
+    async fn arrived(&self, _vifs: &[Vif]) {}
 
     /// A guest was removed: what the host has for it may go, soon.
     async fn gone(&self, instance: InstanceId);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nova_core::ids::HostName;
 use nova_core::network::Cidr;
+use nova_core::options::guests::DHCP_DOMAIN;
 use nova_core::options::{Config, Opt, OptionDecl, common};
 use sha2::{Digest as _, Sha256};
 
@@ -48,11 +49,6 @@ pub const PUBLIC_INTERFACE: Opt<Option<String>> = Opt::string("DEFAULT", "public
     .roles(COMPUTE)
     .help("The interface of this host that floating addresses are on. Not set: that of the default route.")
     .optional();
-/// `DEFAULT.dhcp_domain`
-pub const DHCP_DOMAIN: Opt<String> = Opt::string("DEFAULT", "dhcp_domain")
-    .default("novalocal")
-    .roles(COMPUTE)
-    .help("The domain of servers' names on networks that have none of their own.");
 /// `DEFAULT.dhcp_lease_time`
 pub const DHCP_LEASE_TIME: Opt<Duration> = Opt::seconds("DEFAULT", "dhcp_lease_time", 120, 31_536_000)
     .default("86400")

@@ -193,6 +193,8 @@ mod tests {
             status: PortStatus::Down,
             host: None,
             delete_with_instance: true,
+            tag: None,
+            asked_as: None,
         };
         let made = converged(PortStatus::Error, &[]);
         assert_eq!(readiness(&network, Some(&made), &vif(1, 1)), Readiness::Ready);

@@ -381,6 +381,8 @@ async fn a_guests_interface_is_told_where_it_belongs() {
         status: PortStatus::Down,
         host: None,
         delete_with_instance: true,
+        tag: None,
+        asked_as: None,
     };
     let converged = host.converge(&scene.wanted).await;
     assert_eq!(converged.ports[&port_id(1)], PortStatus::Down);

@@ -27,6 +27,8 @@ fn about() -> InstanceMetadata {
         status: PortStatus::Active,
         host: None,
         delete_with_instance: true,
+        tag: None,
+        asked_as: None,
     };
     let first = VifAddress {
         dhcp: true,
@@ -64,7 +66,10 @@ fn about() -> InstanceMetadata {
         dedicated_cpus: vec![0, 1],
         vifs: vec![
             vif("a01b23c4-d5e6-47f8-9a0b-c1d2e3f4a5b6", "fa:16:3e:00:00:01", vec![first]),
-            vif("b01b23c4-d5e6-47f8-9a0b-c1d2e3f4a5b6", "fa:16:3e:00:00:02", vec![second, third]),
+            Vif {
+                tag: Some("backup".into()),
+                ..vif("b01b23c4-d5e6-47f8-9a0b-c1d2e3f4a5b6", "fa:16:3e:00:00:02", vec![second, third])
+            },
         ],
         vendor_data: [("cloud".to_owned(), json!("ours"))].into_iter().collect(),
         admin_password: None,
@@ -170,7 +175,7 @@ fn meta_data_grows_with_the_versions() {
         "random_seed": null,
         "project_id": "demo",
         "reservation_id": "r-abcd1234",
-        "devices": [],
+        "devices": [{"type": "nic", "bus": "none", "address": "none", "mac": "fa:16:3e:00:00:02", "tags": ["backup"]}],
         "dedicated_cpus": [0, 1],
     });
     assert_eq!(newest, expected);

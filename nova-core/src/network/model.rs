@@ -287,6 +287,8 @@ pub struct Port {
 
 /// Under which key of a binding's profile a device tag is.
 const DEVICE_TAG: &str = "tag";
+/// Under which key is the host that the port's server comes to while it runs (nova/network/constants.py, `MIGRATING_ATTR`).
+const MIGRATING_TO: &str = "migrating_to";
 
 impl Port {
     /// Does it belong to a router? Such ports come and go with what the router does.
@@ -305,6 +307,24 @@ impl Port {
             Some(tag) => drop(self.binding.profile.insert(DEVICE_TAG.to_owned(), tag.into())),
             None => drop(self.binding.profile.remove(DEVICE_TAG)),
         }
+    }
+
+    /// The host that its server comes to while it runs: the port is to be ready there, too.
+    pub fn migrating_to(&self) -> Option<HostName> {
+        self.binding.profile.get(MIGRATING_TO).and_then(|host| host.as_str()).map(HostName::new)
+    }
+
+    /// Names that host, or none.
+    pub fn set_migrating_to(&mut self, host: Option<&HostName>) {
+        match host {
+            Some(host) => drop(self.binding.profile.insert(MIGRATING_TO.to_owned(), host.as_str().into())),
+            None => drop(self.binding.profile.remove(MIGRATING_TO)),
+        }
+    }
+
+    /// Is its server there, or about to come?
+    pub fn concerns(&self, host: &HostName) -> bool {
+        self.host.as_ref() == Some(host) || self.migrating_to().as_ref() == Some(host)
     }
 }
 

@@ -195,6 +195,20 @@ pub struct Vif {
     pub host: Option<HostName>,
     /// It goes with the server.
     pub delete_with_instance: bool,
+    /// What the guest knows it by.
+    #[serde(default)]
+    pub tag: Option<String>,
+    /// The id under which it was asked for, where the service has given its port another.
+    #[serde(default)]
+    pub asked_as: Option<PortId>,
+}
+
+impl Vif {
+    /// Is it the one of that id, or the one that was asked for under it?
+    #[must_use]
+    pub fn is(&self, id: PortId) -> bool {
+        self.port_id == id || self.asked_as == Some(id)
+    }
 }
 
 /// Whoever keeps the networks (Neutron, or the built-in service).
@@ -210,6 +224,9 @@ pub trait NetworkService: Send + Sync {
         requested: &RequestedNetworks,
         count: u32,
     ) -> Result<(), NetworkServiceError>;
+
+    /// Is there a network for a server of that project that does not say which?
+    async fn has_network(&self, context: &RequestContext, project: &ProjectId) -> Result<bool, NetworkServiceError>;
 
     /// Makes a server's interfaces, all or none, in the order in which they were asked for. The same call again finds them
     /// made, where they were; one that was cut off half way makes the rest.
@@ -240,6 +257,15 @@ pub trait NetworkService: Send + Sync {
         context: &RequestContext,
         instance: InstanceId,
         port: PortId,
+    ) -> Result<(), NetworkServiceError>;
+
+    /// The server comes there while it runs: that host's network is to be ready for its ports before they are bound to it.
+    /// `None`: it stays where it is.
+    async fn prepare_binding(
+        &self,
+        context: &RequestContext,
+        instance: InstanceId,
+        host: Option<&HostName>,
     ) -> Result<(), NetworkServiceError>;
 
     /// The server runs there, or is about to; `None`: nowhere.
@@ -286,6 +312,11 @@ pub trait NetworkService: Send + Sync {
         port: PortId,
     ) -> Result<bool, NetworkServiceError> {
         Ok(self.interfaces(context, &[instance]).await?.iter().any(|(_, vif)| vif.port_id == port))
+    }
+
+    /// Are interfaces plugged in by others, once the guest is there, who tell when they work? Then their state says it, too.
+    fn tells_when_plugged(&self) -> bool {
+        false
     }
 
     /// The interfaces of servers, each server's in order.

@@ -50,7 +50,7 @@ pub const QUEUE_MANAGEMENT_URL: Opt<Option<String>> = Opt::url("queue", "managem
 
 /// `DEFAULT.enabled_apis`
 pub const ENABLED_APIS: Opt<Vec<String>> =
-    Opt::list("DEFAULT", "enabled_apis").default("identity, osapi_compute, image, network").roles(API).help(
+    Opt::list("DEFAULT", "enabled_apis").default("identity, osapi_compute, image, network, volume").roles(API).help(
         "The applications to serve: NAME at api.listen, or NAME@host:port at an address of its own. The catalog lists \
          only these.",
     );

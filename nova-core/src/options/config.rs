@@ -17,6 +17,8 @@ pub struct Setting {
     pub value: Value,
     /// Who set it; [`Source::Default`] without a line if nobody did.
     pub origin: Origin,
+    /// The old name under which it was set (`group.name`).
+    pub old_name: Option<String>,
 }
 
 impl Setting {
@@ -110,6 +112,13 @@ impl Config {
         self.settings.values()
     }
 
+    /// Options that were set under a name that they no longer have: what to tell the operator, a line each.
+    #[must_use]
+    pub fn renamed(&self) -> Vec<String> {
+        let line = |s: &Setting| Some(format!("{}: {} is called {} now", s.origin, s.old_name.as_ref()?, s.key()));
+        self.settings.values().filter_map(line).collect()
+    }
+
     /// The names behind `prefix:` of all sections that set something (`pipeline` gives `compute`, …), sorted.
     #[must_use]
     pub fn sections(&self, prefix: &str) -> Vec<&str> {
@@ -129,6 +138,7 @@ impl Config {
 struct Assignment {
     text: String,
     origin: Origin,
+    old_name: Option<String>,
 }
 
 enum Resolved {
@@ -201,14 +211,24 @@ impl<'r> Loader<'r> {
     }
 
     fn assign(&mut self, group: &str, name: &str, text: String, origin: Origin) {
-        let Some(decl) = self.registry.find(group, name) else {
-            let problem = self.registry.unknown_option(group, name);
-            return self.error(&origin, Some(format!("{group}.{name}")), problem);
+        let (key, old_name) = match (self.registry.find(group, name), self.registry.renamed(group, name)) {
+            (Some(decl), _) => ((group.to_owned(), decl.name), None),
+            (None, Some(decl)) => ((decl.group.to_owned(), decl.name), Some(format!("{group}.{name}"))),
+            (None, None) => {
+                let problem = self.registry.unknown_option(group, name);
+                return self.error(&origin, Some(format!("{group}.{name}")), problem);
+            }
         };
-        let all = self.assigned.entry((group.to_owned(), decl.name)).or_default();
+        let all = self.assigned.entry(key).or_default();
         // Only one kind of source counts; within it a repeatable option adds up.
         all.retain(|before| before.origin.source.rank() == origin.source.rank());
-        all.push(Assignment { text, origin });
+        // Under both names, that of today counts.
+        match old_name {
+            None => all.retain(|before| before.old_name.is_none()),
+            Some(_) if all.iter().any(|before| before.old_name.is_none()) => return,
+            Some(_) => {}
+        }
+        all.push(Assignment { text, origin, old_name });
     }
 
     fn finish(mut self) -> Result<Config, Vec<ConfigError>> {
@@ -237,9 +257,10 @@ impl<'r> Loader<'r> {
         }
         let Some(decl) = self.registry.find(&key.0, key.1).copied() else { return };
         let (texts, origin) = self.assignments(key, &decl);
+        let old_name = self.assigned.get(key).and_then(|all| all.last()?.old_name.clone());
         self.resolved.insert(key.clone(), Resolved::Open);
         let outcome = match self.substituted(key, &decl, &texts, &origin) {
-            Some(texts) => self.read(key, &decl, &texts, origin),
+            Some(texts) => self.read(key, &decl, &texts, (origin, old_name)),
             None => Resolved::Failed,
         };
         self.resolved.insert(key.clone(), outcome);
@@ -257,9 +278,18 @@ impl<'r> Loader<'r> {
         }
     }
 
-    fn read(&mut self, key: &Key, decl: &OptionDecl, texts: &[String], origin: Origin) -> Resolved {
+    fn read(
+        &mut self,
+        key: &Key,
+        decl: &OptionDecl,
+        texts: &[String],
+        (origin, old_name): (Origin, Option<String>),
+    ) -> Resolved {
         match decl.read(texts, self.home.as_deref()) {
-            Ok(value) => Resolved::Done(Box::new(Setting { decl: *decl, group: key.0.clone(), value, origin })),
+            Ok(value) => {
+                let group = key.0.clone();
+                Resolved::Done(Box::new(Setting { decl: *decl, group, value, origin, old_name }))
+            }
             Err(allowed) => {
                 let value = texts.last().map(|text| decl.masked(text)).unwrap_or_default();
                 self.error(&origin, Some(format!("{}.{}", key.0, key.1)), Problem::BadValue { value, allowed });

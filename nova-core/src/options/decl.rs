@@ -84,6 +84,8 @@ pub struct OptionDecl {
     pub optional: bool,
     /// Which services read it; empty is all.
     pub roles: &'static [&'static str],
+    /// Groups and names that it had before, and under which it is still understood. The name of today wins.
+    pub old_names: &'static [(&'static str, &'static str)],
 }
 
 impl OptionDecl {
@@ -133,6 +135,7 @@ impl<T> Opt<T> {
             secret: false,
             optional: false,
             roles: &[],
+            old_names: &[],
         };
         Self { decl, of: PhantomData }
     }
@@ -189,6 +192,13 @@ impl<T> Opt<T> {
     #[must_use]
     pub const fn roles(mut self, roles: &'static [&'static str]) -> Self {
         self.decl.roles = roles;
+        self
+    }
+
+    /// Groups and names that it had before.
+    #[must_use]
+    pub const fn old_names(mut self, names: &'static [(&'static str, &'static str)]) -> Self {
+        self.decl.old_names = names;
         self
     }
 

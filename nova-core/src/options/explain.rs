@@ -68,7 +68,10 @@ fn explanation(setting: &Setting) -> Explanation {
     Explanation {
         key: setting.key(),
         value: setting.shown(),
-        origin: setting.origin.to_string(),
+        origin: match &setting.old_name {
+            Some(old) => format!("{}, by its old name {old}", setting.origin),
+            None => setting.origin.to_string(),
+        },
         default: default_words(decl),
         allowed: decl.allowed(),
         unit: decl.unit,
@@ -130,6 +133,9 @@ fn sample_of(option: &OptionDecl) -> String {
         text.push_str(&format!(" Unit: {}.", option.unit));
     }
     text.push_str(&format!(" Reloads: {}. Read by: {}.\n", reload_words(option.reload), role_words(option.roles)));
+    for (group, name) in option.old_names {
+        text.push_str(&format!("# Old name: {group}.{name}.\n"));
+    }
     if let Some(words) = option.computed {
         text.push_str(&format!("# Default: {words}; if that isn't known, the value below.\n"));
     }

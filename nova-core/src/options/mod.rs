@@ -36,6 +36,7 @@ mod config;
 mod decl;
 mod error;
 mod explain;
+pub mod guests;
 pub mod hosts;
 pub mod ini;
 mod registry;

@@ -49,8 +49,14 @@ impl Registry {
         self.options.values().find(|option| option.name == name && covers(option, group))
     }
 
+    /// The declaration of the option that had this name before.
+    pub(super) fn renamed(&self, group: &str, name: &str) -> Option<&OptionDecl> {
+        self.options.values().find(|option| option.old_names.contains(&(group, name)))
+    }
+
     pub(super) fn knows_group(&self, group: &str) -> bool {
-        self.options.values().any(|option| covers(option, group))
+        let had_it = |option: &OptionDecl| option.old_names.iter().any(|(old, _)| *old == group);
+        self.options.values().any(|option| covers(option, group) || had_it(option))
     }
 
     /// The group and name that an environment variable means, as far as it looks like one of ours.

@@ -37,7 +37,7 @@ fn defaults_are_good_and_have_their_types() {
     assert_eq!(config.get(&common::API_PUBLIC_URL), None);
     assert_eq!(config.get(&common::MAX_REQUEST_BODY_SIZE), 114_688);
     assert_eq!(config.get(&common::SERVICE_DOWN_TIME), Duration::from_secs(60));
-    assert_eq!(config.get(&common::ENABLED_APIS), ["identity", "osapi_compute", "image", "network"]);
+    assert_eq!(config.get(&common::ENABLED_APIS), ["identity", "osapi_compute", "image", "network", "volume"]);
     assert!((config.get(&common::INITIAL_CPU_ALLOCATION_RATIO) - 4.0).abs() < f64::EPSILON);
     assert!(!config.get(&common::DEBUG));
     assert_eq!(config.settings().count(), common::OPTIONS.len() - 1, "all but the free sections");
@@ -299,6 +299,29 @@ fn the_sample_with_its_marks_removed_says_the_defaults() {
     assert_eq!(fixed(&set), values(&commented));
     let from_file = set.settings().filter(|setting| setting.origin.line.is_some()).count();
     assert_eq!(from_file, common::OPTIONS.len(), "every option stands in the sample");
+}
+
+#[test]
+fn an_old_name_is_understood_and_told() {
+    const SHADE: Opt<String> = Opt::string("paint", "shade").default("grey").old_names(&[("DEFAULT", "color")]);
+    const OPTIONS: &[OptionDecl] = &[SHADE.decl()];
+    let registry = Registry::new().with(OPTIONS);
+    let load = |sources: &[(Source, &str)]| Config::load(&registry, sources.iter().cloned()).unwrap();
+    let old = load(&[(file("nova.conf"), "[DEFAULT]\ncolor = red\n")]);
+    assert_eq!(
+        (old.get(&SHADE), old.renamed()),
+        ("red".into(), vec!["nova.conf:2: DEFAULT.color is called paint.shade now".to_owned()])
+    );
+    assert!(old.explain("paint.shade").unwrap().origin.ends_with("by its old name DEFAULT.color"));
+    // In one file the name of today counts, whichever comes first; of two sources the later one.
+    for both in ["[DEFAULT]\ncolor = red\n[paint]\nshade = blue\n", "[paint]\nshade = blue\n[DEFAULT]\ncolor = red\n"] {
+        let both = load(&[(file("nova.conf"), both)]);
+        assert_eq!((both.get(&SHADE), both.renamed()), ("blue".into(), Vec::new()));
+    }
+    let later = load(&[(file("nova.conf"), "[paint]\nshade = blue\n"), (variable("NOVA_DEFAULT__COLOR"), "red")]);
+    assert_eq!(later.get(&SHADE), "red");
+    assert_eq!(load(&[(Source::CommandLine, "color=green")]).get(&SHADE), "green");
+    assert!(registry.sample().contains("# Old name: DEFAULT.color.\n"));
 }
 
 #[test]

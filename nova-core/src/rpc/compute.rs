@@ -1,6 +1,9 @@
 //! The host agent's interface. Every order carries all that the host needs, the task that it belongs to and the
 //! instance's fencing token; each may be delivered more than once.
 
+mod console;
+mod life;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -9,11 +12,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::flavor::Resources;
-use crate::ids::{InstanceId, PortId, TaskId};
+use crate::ids::{InstanceId, PortId, TaskId, VolumeId};
 use crate::image::{ImageGrant, ImageMeta};
 use crate::network::{MacAddress, Vif};
 use crate::rpc_method;
 use crate::topology::Placement;
+use crate::volume::connection::ConnectionInfo;
+
+pub use console::*;
+pub use life::*;
 
 rpc_method! {
     /// Make this guest and start it.
@@ -42,6 +49,26 @@ rpc_method! {
 rpc_method! {
     /// Unplug an interface.
     DetachInterface = "compute"."detach_interface": Cast from [Conductor], Order<DetachInterfaceOrder> => ()
+}
+rpc_method! {
+    /// Plug one more volume into it, which may run or not.
+    AttachVolume = "compute"."attach_volume": Cast from [Conductor], Order<VolumeOrder> => ()
+}
+rpc_method! {
+    /// Unplug a volume.
+    DetachVolume = "compute"."detach_volume": Cast from [Conductor], Order<DetachVolumeOrder> => ()
+}
+rpc_method! {
+    /// A volume of it is larger: the guest is to see it. One that is not told sees it when it starts anew.
+    ExtendVolume = "compute"."extend_volume": Cast from [Api, Conductor, Volume], ExtendVolumeRequest => ()
+}
+rpc_method! {
+    /// Abort a live migration from here, or have it end soon.
+    SteerLiveMigration = "compute"."steer_live_migration": Call from [Api, Conductor], SteerLiveMigrationRequest => ()
+}
+rpc_method! {
+    /// Do a host's part of a move.
+    MoveInstance = "compute"."move_instance": Cast from [Conductor], Order<MoveOrder> => ()
 }
 rpc_method! {
     /// What the guest wrote to its serial console.
@@ -161,12 +188,55 @@ pub struct BuildOrder {
     /// What the operator tells every guest.
     #[serde(default)]
     pub vendor_data: Map<String, Value>,
+    /// What the flavor says of the virtual machine (`hw:*`, `quota:*`) and of its place; the image's properties are in `image`.
+    #[serde(default)]
+    pub extra_specs: BTreeMap<String, String>,
     /// Which cells, CPUs and pages of the host it has, where it asked for some.
     #[serde(default)]
     pub placement: Option<Placement>,
     /// Its interfaces, in order.
     #[serde(default)]
     pub vifs: Vec<Vif>,
+    /// The guest stands still from its first instruction on, until it is let go.
+    #[serde(default)]
+    pub held: bool,
+    /// Its volumes, in order, with the way to each from this host.
+    #[serde(default)]
+    pub volumes: Vec<VolumeOrder>,
+}
+
+/// A volume of a guest, and how its host comes to it. The host makes sure that it is this one before the guest sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeOrder {
+    /// Which, and how.
+    pub connection: ConnectionInfo,
+    /// The device name that it shall have.
+    #[serde(default)]
+    pub device: Option<String>,
+    /// The guest boots from it.
+    #[serde(default)]
+    pub boot: bool,
+    /// Other guests have it too.
+    #[serde(default)]
+    pub shareable: bool,
+}
+
+/// Which volume to unplug.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DetachVolumeOrder {
+    /// The volume.
+    pub volume_id: VolumeId,
+}
+
+/// Which volume has grown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExtendVolumeRequest {
+    /// Whose.
+    pub instance_id: InstanceId,
+    /// The volume.
+    pub volume_id: VolumeId,
+    /// How large it is by now.
+    pub bytes: u64,
 }
 
 impl std::fmt::Debug for BuildOrder {
@@ -203,6 +273,118 @@ pub struct DetachInterfaceOrder {
     pub port_id: PortId,
     /// Its MAC address, by which hypervisors know it.
     pub mac_address: MacAddress,
+}
+
+/// A host's part of a move.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "part")]
+pub enum MoveOrder {
+    /// To the destination: hold what the guest will take, and say whether it can be taken.
+    Prepare(Box<BuildOrder>),
+    /// To the source: stop the guest and set it aside; serve its disks to whoever has the grant.
+    Stash {
+        /// How long the guest may take to shut down by itself.
+        graceful: Duration,
+        /// Lets the destination fetch its disks.
+        grant: DiskGrant,
+        /// The destination is this host: nobody fetches them.
+        #[serde(default)]
+        stays: bool,
+    },
+    /// To the destination: make the guest there.
+    Finish {
+        /// What it is.
+        guest: Box<BuildOrder>,
+        /// What the source said of its disks; none: they are made from the image.
+        #[serde(default)]
+        disks: Option<Value>,
+        /// Lets them be fetched.
+        #[serde(default)]
+        grant: Option<DiskGrant>,
+        /// Start it.
+        running: bool,
+        /// The source is this host: its disks are those that were set aside.
+        #[serde(default)]
+        stays: bool,
+    },
+    /// To the destination: remove the guest that was made there, and only that.
+    Leave,
+    /// To the destination of a live migration whose source does not answer: remove what is there, unless the guest has come.
+    LeaveUnlessCome,
+    /// To the source: take the guest back that was set aside.
+    Return {
+        /// What it was.
+        guest: Box<BuildOrder>,
+        /// Start it.
+        running: bool,
+    },
+    /// To the host of a server in ERROR: start its guest anew; one that is still set aside, since the host was away when it was
+    /// to be taken back, is taken back first.
+    Recover(Box<BuildOrder>),
+    /// To the source: remove what was set aside.
+    DropStash {
+        /// What the guest holds here from now on, if it stayed.
+        #[serde(default)]
+        holds: Option<Resources>,
+    },
+    /// To the destination of a live migration: get ready, and answer where the guest is to be sent.
+    PrepareIncoming(Box<BuildOrder>),
+    /// To the source: send the running guest there.
+    LiveMigrate {
+        /// What the destination answered.
+        to: Value,
+        /// Send its disks, too; `None`: unless the hosts share them.
+        #[serde(default)]
+        block: Option<bool>,
+        /// What becomes of one that takes too long.
+        limits: LiveMigrationLimits,
+    },
+    /// To the source: the guest stays, if it is still there.
+    StopLiveMigration,
+    /// To the destination: the guest has come.
+    Adopt(Box<BuildOrder>),
+}
+
+/// Leave to fetch the disks of one guest that was set aside, while one task lasts.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskGrant {
+    /// The secret.
+    pub secret: String,
+    /// Until when it is worth something.
+    pub until: Timestamp,
+}
+
+impl std::fmt::Debug for DiskGrant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DiskGrant").field("until", &self.until).finish_non_exhaustive()
+    }
+}
+
+/// How long a live migration may take, and what follows then (`libvirt.live_migration_*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveMigrationLimits {
+    /// All of it, at most; `None`: until the task's deadline.
+    pub completion_timeout: Option<Duration>,
+    /// After that, have it end soon at the price of a pause (`force_complete`); otherwise it is aborted.
+    pub force_complete: bool,
+    /// The longest pause at the end.
+    pub max_downtime: Duration,
+    /// Slow a guest down that changes its memory faster than it is sent.
+    pub auto_converge: bool,
+    /// When it is to end soon, let the guest go on there with memory that is still on its old host.
+    #[serde(default)]
+    pub post_copy: bool,
+    /// Bytes per second at most.
+    pub bandwidth: Option<u64>,
+}
+
+/// What to do about a live migration that runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SteerLiveMigrationRequest {
+    /// Of which instance.
+    pub instance_id: InstanceId,
+    /// Have it end soon; otherwise it is aborted.
+    pub force: bool,
 }
 
 /// Whose console.

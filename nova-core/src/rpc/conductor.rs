@@ -1,5 +1,7 @@
 //! The conductor's interface: where users' intents become tasks, and the only way from a host to the store.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +11,8 @@ use crate::host_facts::{HostFacts, HostStats};
 use crate::ids::{HostName, InstanceId, PortId, TaskId, ZoneName};
 use crate::image::ImageMeta;
 use crate::metadata::InstanceMetadata;
+use crate::migration::Progress;
+use crate::network::Vif;
 use crate::rpc_method;
 use crate::state::PowerState;
 
@@ -38,6 +42,22 @@ rpc_method! {
 }
 
 rpc_method! {
+    /// How far a live migration is.
+    ReportProgress = "conductor"."report_progress": Cast from [Compute], ReportProgressRequest => ()
+}
+
+rpc_method! {
+    /// How far the making of a server's image is: what users see as its task.
+    ReportUpload = "conductor"."report_upload": Cast from [Compute], ReportUploadRequest => ()
+}
+
+rpc_method! {
+    /// Which interfaces should these guests of the host have? Asked at start and now and then, to close the gap between
+    /// intended and actual.
+    ListInterfaces = "conductor"."list_interfaces": Call from [Compute], ListInterfacesRequest => Vec<AssignedInterfaces>
+}
+
+rpc_method! {
     /// Guests whose power state is another than the store's.
     ReportPowerStates = "conductor"."report_power_states": Cast from [Compute], ReportPowerStatesRequest => ()
 }
@@ -55,6 +75,19 @@ rpc_method! {
 rpc_method! {
     /// Are you there?
     Ping = "conductor"."ping": Call from [Compute, Api, Scheduler, Conductor], () => ()
+}
+
+/// How far an image is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportUploadRequest {
+    /// The task that makes it.
+    pub task_id: TaskId,
+    /// Of which server.
+    pub instance_id: InstanceId,
+    /// The order's token.
+    pub epoch: u64,
+    /// It is being brought; before, the copy is made and waits for that.
+    pub uploading: bool,
 }
 
 /// Whose metadata.
@@ -81,6 +114,9 @@ pub struct CacheImageRequest {
 pub struct StartTaskRequest {
     /// Which.
     pub tasks: Vec<TaskId>,
+    /// Interfaces of which an outside network service told that they work, or failed to.
+    #[serde(default)]
+    pub plugged: BTreeMap<PortId, bool>,
 }
 
 /// How a host's part of a task went.
@@ -108,6 +144,13 @@ pub enum StepOutcome {
         #[serde(default)]
         plugged: Vec<PortId>,
     },
+    /// Done, with an answer that another host is told.
+    Answered {
+        /// Read from the hypervisor; `None` where there is no guest any more.
+        power_state: Option<PowerState>,
+        /// Known to drivers and agents alone.
+        answer: serde_json::Value,
+    },
     /// Not done, and nothing of it is left on the host.
     Failed {
         /// One line without secrets or paths; tenants may read it.
@@ -117,6 +160,19 @@ pub enum StepOutcome {
         /// Another host may do better.
         retryable: bool,
     },
+}
+
+/// How far a live migration from the sender is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportProgressRequest {
+    /// The task.
+    pub task_id: TaskId,
+    /// The instance.
+    pub instance_id: InstanceId,
+    /// The fencing token that the order carried.
+    pub epoch: u64,
+    /// How far.
+    pub progress: Progress,
 }
 
 /// What the conductor makes of a report.
@@ -215,6 +271,34 @@ pub struct AssignedInstance {
     pub resources: Resources,
     /// A task is at work on it: hands off.
     pub busy: bool,
+    /// It moves, and this is one of its two hosts: whether it is here now, the task knows.
+    #[serde(default)]
+    pub moving: bool,
+    /// As far as its owner knows, it runs.
+    #[serde(default)]
+    pub runs: bool,
+}
+
+/// Guests whose interfaces are compared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListInterfacesRequest {
+    /// The host; must be the sender.
+    pub host: HostName,
+    /// Which; those that are elsewhere are left out of the answer.
+    pub instances: Vec<InstanceId>,
+    /// Those at work are left out as well: what is said of the others stood still.
+    pub idle: bool,
+}
+
+/// The interfaces that a guest should have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssignedInterfaces {
+    /// Which.
+    pub instance_id: InstanceId,
+    /// Its newest fencing token.
+    pub epoch: u64,
+    /// In order.
+    pub vifs: Vec<Vif>,
 }
 
 /// Guests whose power state is not what the store has.

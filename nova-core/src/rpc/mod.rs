@@ -6,8 +6,10 @@
 
 pub mod compute;
 pub mod conductor;
+pub mod consoleauth;
 pub mod network;
 pub mod scheduler;
+pub mod volume;
 
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -41,6 +43,12 @@ pub enum Role {
     Compute,
     /// The books of the network, for hosts.
     Network,
+    /// What tokens of consoles are worth.
+    Consoleauth,
+    /// The door in front of consoles.
+    Novncproxy,
+    /// A volume host's service.
+    Volume,
 }
 
 impl Role {
@@ -52,6 +60,9 @@ impl Role {
             Self::Scheduler => "nova-scheduler",
             Self::Compute => "nova-compute",
             Self::Network => "nova-network",
+            Self::Consoleauth => "nova-consoleauth",
+            Self::Novncproxy => "nova-novncproxy",
+            Self::Volume => "nova-volume",
         }
     }
 }

@@ -173,7 +173,9 @@ fn ends_there(action: Action, from: &States, to: &States) -> bool {
         None => matches!(action, Action::ConfirmResize | Action::Create),
     };
     let forced_off = action == Action::Stop && matches!(from.vm_state, VmState::Paused | VmState::Stopped);
-    if !in_hand || !(rule(action).admits_vm(from.vm_state) || forced_off) {
+    // An administrator may have set the state while it ran.
+    let reset = from.vm_state == VmState::Error && from.task_state.is_some();
+    if !in_hand || !(rule(action).admits_vm(from.vm_state) || forced_off || reset) {
         return false;
     }
     histories().any(|history| succeeded(action, from, &history).vm_state == to.vm_state)

@@ -5,17 +5,22 @@
 //! says which steps were begun, done, failed and undone; [`next`] reads nothing else. The steps themselves, with
 //! their effects, are the conductor's.
 
+mod moves;
 mod plan;
+mod waiting;
 
+pub use moves::Move;
 pub use plan::{Entry, Event, Failure, Next, Plan, next, outcome_of};
+pub use waiting::Waiting;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::context::RequestContext;
-use crate::ids::{HostName, InstanceId, PortId, TaskId};
+use crate::ids::{BlockDeviceId, HostName, ImageId, InstanceId, MigrationId, PortId, TaskId, VolumeId};
+use crate::image::ImageMeta;
 use crate::network::{RequestedInterface, RequestedNetworks};
 use crate::request::{Destination, RequestSpec, Selection};
 use crate::state::Action;
@@ -42,6 +47,9 @@ pub struct Task {
     /// Where it may be tried next, best first.
     #[serde(default)]
     pub alternates: Vec<Destination>,
+    /// Interfaces that its guest waits for, standing still, once it is made so.
+    #[serde(default)]
+    pub awaited: Option<AwaitedVifs>,
     /// Who works on it: a conductor's name, unique to its process.
     #[serde(default)]
     pub owner: Option<String>,
@@ -89,6 +97,64 @@ pub enum Work {
         /// Pull the plug.
         hard: bool,
     },
+    /// Halt a running guest in memory.
+    Pause,
+    /// Let a paused guest go on.
+    Unpause,
+    /// Write a running guest's memory to disk and stop it.
+    Suspend,
+    /// Let a suspended guest go on.
+    Resume,
+    /// Stop the guest; it is deleted after `reclaim_instance_interval`, unless it is restored before.
+    SoftDelete,
+    /// Take a soft deletion back.
+    Restore,
+    /// Start it from another image, its own root disk beside it.
+    Rescue {
+        /// What it boots from.
+        image: ImageMeta,
+        /// Password of the rescued guest.
+        #[serde(default)]
+        admin_password: Option<String>,
+    },
+    /// Start it from its own disk again.
+    Unrescue,
+    /// Make its disks anew from the image that its row names by now, on the same host.
+    Rebuild {
+        /// The image that it had before.
+        #[serde(default)]
+        previous_image: Option<ImageMeta>,
+        /// Keep the ephemeral disks, where the driver can.
+        #[serde(default)]
+        preserve_ephemeral: bool,
+        /// Administrator password of the new guest.
+        #[serde(default)]
+        admin_password: Option<String>,
+        /// Was it stopped before, so that it is to be stopped again?
+        #[serde(default)]
+        stopped: bool,
+    },
+    /// Make an image of its root disk.
+    CreateImage {
+        /// The image, described already (`queued`).
+        image_id: ImageId,
+    },
+    /// Make an image of its root disk and delete the oldest ones of that kind.
+    CreateBackup {
+        /// The image, described already (`queued`).
+        image_id: ImageId,
+        /// `daily`, `weekly`, or any other word.
+        backup_type: String,
+        /// How many of that kind are kept.
+        rotation: u32,
+    },
+    /// Set a password in the running guest.
+    ChangePassword {
+        /// The password.
+        password: String,
+    },
+    /// Send the guest a non-maskable interrupt.
+    TriggerCrashDump,
     /// Plug one more interface in.
     AttachInterface {
         /// Which.
@@ -99,6 +165,28 @@ pub enum Work {
         /// Its port.
         port_id: PortId,
     },
+    /// Plug a volume in that its row has by now.
+    AttachVolume {
+        /// Which of its mappings.
+        device: BlockDeviceId,
+    },
+    /// Unplug a volume.
+    DetachVolume {
+        /// Which.
+        volume_id: VolumeId,
+    },
+    /// Move it between hosts.
+    Move(Move),
+}
+
+/// Interfaces that somebody else plugs in, and tells of (Nova's event `network-vif-plugged`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AwaitedVifs {
+    /// Those that are still waited for.
+    pub ports: BTreeSet<PortId>,
+    /// Since when; `None`: the guest is still being made.
+    #[serde(default)]
+    pub since: Option<Timestamp>,
 }
 
 /// What a build asks of the network service.
@@ -127,8 +215,24 @@ impl Work {
             Self::Start => "start",
             Self::Stop => "stop",
             Self::Reboot { .. } => "reboot",
+            Self::Pause => "pause",
+            Self::Unpause => "unpause",
+            Self::Suspend => "suspend",
+            Self::Resume => "resume",
+            Self::SoftDelete => "soft_delete",
+            Self::Restore => "restore",
+            Self::Rescue { .. } => "rescue",
+            Self::Unrescue => "unrescue",
+            Self::Rebuild { .. } => "rebuild",
+            Self::CreateImage { .. } => "create_image",
+            Self::CreateBackup { .. } => "create_backup",
+            Self::ChangePassword { .. } => "change_password",
+            Self::TriggerCrashDump => "trigger_crash_dump",
             Self::AttachInterface { .. } => "attach_interface",
             Self::DetachInterface { .. } => "detach_interface",
+            Self::AttachVolume { .. } => "attach_volume",
+            Self::DetachVolume { .. } => "detach_volume",
+            Self::Move(one) => one.kind(),
         }
     }
 
@@ -141,8 +245,34 @@ impl Work {
             Self::Stop => Action::Stop,
             Self::Reboot { hard: false } => Action::RebootSoft,
             Self::Reboot { hard: true } => Action::RebootHard,
+            Self::Pause => Action::Pause,
+            Self::Unpause => Action::Unpause,
+            Self::Suspend => Action::Suspend,
+            Self::Resume => Action::Resume,
+            Self::SoftDelete => Action::SoftDelete,
+            Self::Restore => Action::Restore,
+            Self::Rescue { .. } => Action::Rescue,
+            Self::Unrescue => Action::Unrescue,
+            Self::Rebuild { .. } => Action::Rebuild,
+            Self::CreateImage { .. } => Action::CreateImage,
+            Self::CreateBackup { .. } => Action::CreateBackup,
+            Self::ChangePassword { .. } => Action::ChangePassword,
+            Self::TriggerCrashDump => Action::TriggerCrashDump,
             Self::AttachInterface { .. } => Action::AttachInterface,
             Self::DetachInterface { .. } => Action::DetachInterface,
+            Self::AttachVolume { .. } => Action::AttachVolume,
+            Self::DetachVolume { .. } => Action::DetachVolume,
+            Self::Move(one) => one.action(),
+        }
+    }
+
+    /// The image that it makes, described already.
+    pub const fn image_in_making(&self) -> Option<ImageId> {
+        match self {
+            Self::CreateImage { image_id }
+            | Self::CreateBackup { image_id, .. }
+            | Self::Move(Move::Shelve { image_id, .. }) => Some(*image_id),
+            _ => None,
         }
     }
 
@@ -150,17 +280,65 @@ impl Work {
     pub const fn plan(&self) -> Plan {
         match self {
             // A build that fails on a host goes back to the claim and takes the next one; its interfaces go with it.
-            Self::Build { .. } => Plan { steps: &["schedule", "network", "claim", "spawn"], retry_from: Some(2) },
-            Self::Delete => Plan { steps: &["terminate", "release_network"], retry_from: None },
+            Self::Build { .. } => {
+                let steps = &[
+                    "schedule",
+                    "network",
+                    "make_volumes",
+                    "claim",
+                    "spawn",
+                    "await_network",
+                    "let_go",
+                    "settle_volumes",
+                ];
+                Plan { steps, retry_from: Some(3) }
+            }
+            Self::Delete => Plan { steps: &["terminate", "release_network", "release_volumes"], retry_from: None },
             Self::Start => Plan { steps: &["power_on"], retry_from: None },
             Self::Stop => Plan { steps: &["power_off"], retry_from: None },
             Self::Reboot { .. } => Plan { steps: &["reboot"], retry_from: None },
+            Self::Pause => Plan { steps: &["pause"], retry_from: None },
+            Self::Unpause => Plan { steps: &["unpause"], retry_from: None },
+            Self::Suspend => Plan { steps: &["suspend"], retry_from: None },
+            Self::Resume => Plan { steps: &["resume"], retry_from: None },
+            Self::SoftDelete => Plan { steps: &["soft_delete"], retry_from: None },
+            Self::Restore => Plan { steps: &["restore"], retry_from: None },
+            Self::Rescue { .. } => Plan { steps: &["rescue"], retry_from: None },
+            Self::Unrescue => Plan { steps: &["unrescue"], retry_from: None },
+            Self::Rebuild { .. } => Plan { steps: &["check_host", "rebuild"], retry_from: None },
+            Self::CreateImage { .. } => Plan { steps: &["snapshot"], retry_from: None },
+            Self::CreateBackup { .. } => Plan { steps: &["snapshot", "rotate_backups"], retry_from: None },
+            Self::ChangePassword { .. } => Plan { steps: &["set_password"], retry_from: None },
+            Self::TriggerCrashDump => Plan { steps: &["crash_dump"], retry_from: None },
             Self::AttachInterface { .. } => {
                 Plan { steps: &["allocate_interface", "attach_interface"], retry_from: None }
             }
             Self::DetachInterface { .. } => {
                 Plan { steps: &["detach_interface", "release_interface"], retry_from: None }
             }
+            Self::AttachVolume { .. } => {
+                Plan { steps: &["reserve_volume", "attach_volume", "complete_volume"], retry_from: None }
+            }
+            Self::DetachVolume { .. } => {
+                Plan { steps: &["begin_detaching", "detach_volume", "release_volume"], retry_from: None }
+            }
+            Self::Move(one) => one.plan(),
+        }
+    }
+
+    /// The move that it makes.
+    pub const fn as_move(&self) -> Option<&Move> {
+        match self {
+            Self::Move(one) => Some(one),
+            _ => None,
+        }
+    }
+
+    /// The record of a move that it writes.
+    pub const fn migration(&self) -> Option<MigrationId> {
+        match self {
+            Self::Move(one) => one.migration(),
+            _ => None,
         }
     }
 }
@@ -179,7 +357,7 @@ impl Task {
                 Some(interface.port_id.or(interface.new_port_id).unwrap_or(PortId::from_uuid(*self.id.as_uuid())))
             }
             Work::DetachInterface { port_id } => Some(*port_id),
-            Work::Build { .. } | Work::Delete | Work::Start | Work::Stop | Work::Reboot { .. } => None,
+            _ => None,
         }
     }
 

@@ -30,8 +30,12 @@ pub enum Event {
     Done,
     /// It could not be done; parts of its effect may exist.
     Failed(Failure),
+    /// A host was told to take its effect back, and is to report.
+    Undoing,
     /// Nothing of its effect is left.
     Undone,
+    /// It could not be taken back in time: something of it may be left, on a host that does not answer.
+    Abandoned,
 }
 
 /// Why a step failed.
@@ -111,7 +115,8 @@ fn replay(plan: &Plan, log: &[Entry]) -> (Vec<Mark>, Option<Failure>) {
             }
             Event::Done => marks[step] = Mark::Done,
             Event::Failed(f) => failure = Some(f.clone()),
-            Event::Undone => marks[step] = Mark::Clean,
+            Event::Undoing => {}
+            Event::Undone | Event::Abandoned => marks[step] = Mark::Clean,
         }
     }
     (marks, failure)

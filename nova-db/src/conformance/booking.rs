@@ -7,7 +7,7 @@ use nova_core::host::ComputeNode;
 use nova_core::ids::HostName;
 
 use super::fixtures::{Make, active, booking, claim, deleted};
-use crate::{Kind, Store, StoreError, TaskCommit};
+use crate::{Booking, Kind, Store, StoreError, TaskCommit};
 
 async fn node(store: &dyn Store, host: &str) -> ComputeNode {
     store.node_of_host(&HostName::from(host)).await.unwrap()
@@ -47,6 +47,25 @@ pub async fn booking_may_be_repeated(store: &Arc<dyn Store>) {
     store.commit_task(TaskCommit { book: Some(larger), ..TaskCommit::of(task) }).await.unwrap();
     let node = node(&**store, "h1").await;
     assert_eq!((node.used.memory_mb, node.allocations), (1024, 1));
+}
+
+/// Whoever is on a host and holds less from now on asks for nothing: neither for room, nor for leave of its zone.
+pub async fn giving_back_asks_for_nothing(store: &Arc<dyn Store>) {
+    let make = Make::new();
+    let (instance, task) = make.building(&**store).await;
+    let roomy = store.put_node(make.node("h1", 1024)).await.unwrap();
+    let mut large = booking(&instance, "h1");
+    large.allocation.resources.memory_mb = 1024;
+    let task = store.commit_task(TaskCommit { book: Some(large), ..TaskCommit::of(task) }).await.unwrap().task;
+    let now = node(&**store, "h1").await;
+    let mut shrunk = now.clone();
+    shrunk.inventory.total.memory_mb = 100;
+    store.put_node(shrunk).await.unwrap();
+    assert_eq!(roomy.host, now.host);
+    let small = Booking { zone: Some("elsewhere".into()), ..booking(&instance, "h1") };
+    store.commit_task(TaskCommit { book: Some(small), ..TaskCommit::of(task) }).await.unwrap();
+    let node = node(&**store, "h1").await;
+    assert_eq!((node.used.memory_mb, node.allocations), (512, 1));
 }
 
 /// A host without room is told with what it lacks; nothing of the commit is written.

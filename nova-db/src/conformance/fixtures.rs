@@ -102,6 +102,7 @@ impl Make {
             hostname: "server".into(),
             image: Some(image_meta(self.image_id())),
             flavor: flavor("1"),
+            volumes: Vec::new(),
             key_name: None,
             key_data: None,
             user_data: None,
@@ -115,6 +116,9 @@ impl Make {
             node: None,
             vm_state: states.vm_state,
             task_state: states.task_state,
+            previous_vm_state: None,
+            soft_deleted_at: None,
+            system_metadata: std::collections::BTreeMap::new(),
             power_state: states.power_state,
             progress: 0,
             locked: None,
@@ -144,6 +148,7 @@ impl Make {
             log: Vec::new(),
             destination: None,
             alternates: Vec::new(),
+            awaited: None,
             owner: None,
             lease_until: at(30),
             deadline: at(3600),
@@ -166,7 +171,7 @@ impl Make {
             let task = self.task(&instance, build);
             NewInstance { instance, action, task }
         };
-        NewInstances { instances: instances.into_iter().map(new).collect(), limits, group: None }
+        NewInstances { instances: instances.into_iter().map(new).collect(), limits, user_limits: None, group: None }
     }
 
     /// Creates it and returns it as it was kept.
@@ -186,7 +191,7 @@ impl Make {
         instance.task_state = Some(TaskState::Deleting);
         let task = self.task(&instance, work);
         let action = action(&instance, &task.context.request_id, "delete");
-        TaskStart { instance, action, task, supersede }
+        TaskStart { supersede, ..TaskStart::of(instance, action, task) }
     }
 
     pub(crate) fn node(&self, host: &str, memory_mb: u64) -> ComputeNode {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use nova_core::ids::ProjectId;
 use nova_core::image::{Image, ImageStatus, Visibility};
+use nova_core::task::Work;
 
 use super::fixtures::{Make, at};
 use crate::{Kind, Store, StoreError};
@@ -27,6 +28,7 @@ fn image(make: &Make, seconds: i64) -> Image {
         os_hidden: false,
         tags: ["t".to_owned()].into(),
         properties: [("os_type".to_owned(), "linux".to_owned())].into(),
+        members: Default::default(),
         created_at: at(seconds),
         updated_at: at(seconds),
         generation: 0,
@@ -49,4 +51,19 @@ pub async fn images_live_and_die(store: &Arc<dyn Store>) {
     store.delete_image(made.id).await.unwrap();
     assert!(matches!(store.delete_image(made.id).await, Err(StoreError::NotFound { kind: Kind::Image, .. })));
     assert!(matches!(store.update_image(changed).await, Err(StoreError::NotFound { kind: Kind::Image, .. })));
+}
+
+/// A deletion ends what makes an image of the server, and the image goes with it; one that has its data stays.
+pub async fn a_superseded_snapshot_takes_its_image_along(store: &Arc<dyn Store>) {
+    let make = Make::new();
+    for (status, stays) in [(ImageStatus::Queued, false), (ImageStatus::Saving, false), (ImageStatus::Active, true)] {
+        let (instance, _) = make.building(&**store).await;
+        let image = store.create_image(Image { status, ..image(&make, 1) }).await.unwrap();
+        let bystander = store.create_image(Image { status, ..self::image(&make, 1) }).await.unwrap();
+        let snapshot = make.start(&instance, Work::CreateImage { image_id: image.id }, false);
+        let instance = store.start_task(snapshot).await.unwrap();
+        store.start_task(make.start(&instance, Work::Delete, true)).await.unwrap();
+        assert_eq!(store.get_image(image.id).await.is_ok(), stays, "{status:?}");
+        assert!(store.get_image(bystander.id).await.is_ok(), "{status:?}");
+    }
 }

@@ -15,23 +15,28 @@ mod aggregates;
 mod archive;
 mod booking;
 mod cells;
+mod consoles;
 pub(crate) mod fixtures;
 mod flavors;
 mod hosts;
 mod identity;
 mod images;
 mod instances;
+mod migrations;
 mod network_fixtures;
 mod network_hosts;
 mod network_races;
 mod networks;
 mod queries;
+mod quotas;
 mod races;
 mod rebuild;
+mod reset;
 mod routers;
 mod security_groups;
 mod server_groups;
 mod tasks;
+mod volumes;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -40,21 +45,26 @@ pub use aggregates::*;
 pub use archive::*;
 pub use booking::*;
 pub use cells::*;
+pub use consoles::*;
 pub use flavors::*;
 pub use hosts::*;
 pub use identity::*;
 pub use images::*;
 pub use instances::*;
+pub use migrations::*;
 pub use network_hosts::*;
 pub use network_races::*;
 pub use networks::*;
 pub use queries::*;
+pub use quotas::*;
 pub use races::*;
 pub use rebuild::*;
+pub use reset::*;
 pub use routers::*;
 pub use security_groups::*;
 pub use server_groups::*;
 pub use tasks::*;
+pub use volumes::*;
 
 use crate::Store;
 
@@ -108,7 +118,19 @@ macro_rules! store_conformance {
             stale_update_conflicts,
             update_of_unknown_instance_is_not_found,
             usage_follows_instances,
+            soft_deleted_servers_do_not_count,
             commits_are_counted,
+            quotas_are_kept_by_owner,
+            console_grants_are_taken_once,
+            console_grants_end,
+            one_takes_a_console_grant,
+            quotas_set_at_once_add_up,
+            a_user_has_limits_in_a_project,
+            growth_fits_into_both_limits,
+            a_reset_ends_what_is_done,
+            a_reset_lets_builds_be_taken_back_and_deletions_end,
+            a_reset_ends_a_resize_that_waits,
+            a_change_is_recorded_with_its_action,
             actions_are_listed_newest_first,
             every_condition_filters,
             deleted_instances_are_asked_for,
@@ -128,11 +150,16 @@ macro_rules! store_conformance {
             renewal_is_of_the_holder,
             due_tasks_come_oldest_lease_first,
             tasks_are_listed_oldest_first,
+            migrations_are_numbered,
+            stale_migration_commits_nothing,
+            superseded_task_ends_its_migration,
+            migrations_are_found,
             tasks_are_read_back_equal,
             actions_end_once_nothing_carries_them_out,
             only_a_deletion_ends_what_is_done_to_interfaces,
             booking_is_counted_on_the_node,
             booking_may_be_repeated,
+            giving_back_asks_for_nothing,
             no_room_leaves_nothing,
             unknown_host_has_no_room,
             release_makes_room_first,
@@ -163,6 +190,7 @@ macro_rules! store_conformance {
             revoked_tokens_expire,
             identity_version_grows,
             images_live_and_die,
+            a_superseded_snapshot_takes_its_image_along,
             aggregates_live_and_die,
             aggregates_have_hosts,
             hosts_have_one_zone,
@@ -224,6 +252,7 @@ macro_rules! store_conformance {
             segments_are_one_networks,
             drawn_segments_are_apart,
             network_agents_are_heard,
+            books_have_a_version,
             hosts_report_their_own_ports,
             books_of_a_host_are_complete,
             changes_concern_hosts,
@@ -234,7 +263,20 @@ macro_rules! store_conformance {
             one_removes_a_port,
             addresses_add_up_under_load,
             networks_and_ports_exclude_each_other,
-            groups_and_ports_exclude_each_other
+            groups_and_ports_exclude_each_other,
+            volumes_live_and_die,
+            volumes_are_listed,
+            volume_quotas_are_exact,
+            pools_are_not_over_booked,
+            late_pools_are_counted,
+            snapshots_keep_their_volume,
+            attachments_are_their_volumes,
+            volume_tasks_have_one_worker,
+            volume_types_live_and_die,
+            volumes_are_offered_once,
+            right_volume_counts_are_left_alone,
+            volumes_race_for_the_room,
+            one_reserves_a_volume
         );
     };
     ($open:expr) => {

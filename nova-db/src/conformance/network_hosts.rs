@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use nova_core::ids::{HostName, NetworkAgentId};
-use nova_core::network::{Network, NetworkAgent, NetworkState, Port, PortStatus, SecurityGroup};
+use nova_core::ids::{HostName, NetworkAgentId, PortId};
+use nova_core::network::{Network, NetworkAgent, NetworkState, Port, PortStatus, SecurityGroup, Subnet};
 use nova_core::rpc::network::BooksChangedRequest;
 
 use super::fixtures::{Make, at};
 use super::networks::{not_found, plug, problem, wired};
 use super::races::all_at_once;
 use super::routers::joined;
-use crate::{HostScope, Kind, NewInterface, SegmentRange, ServiceQuery, Store, StoreError};
+use crate::{HostScope, Kind, NewInterface, PortChange, SegmentRange, ServiceQuery, Store, StoreError};
 
 fn on_wire(network: Network, kind: &str, wire: Option<&str>, number: Option<u32>) -> Network {
     let physical_network = wire.map(str::to_owned);
@@ -193,6 +193,41 @@ pub async fn books_of_a_host_are_complete(store: &Arc<dyn Store>) {
     assert_eq!(tunnels, ["h2", "h3"]);
     let node = HostScope { host: "h1".into(), network_node: Some("h1".into()) };
     assert!(store.host_books(&node).await.unwrap().networks.contains_key(&apart.id), "it is everybody's node");
+    comes_and_goes(&**store, here.id, &scope.host).await;
+}
+
+/// A port whose server comes to a host while it runs is that host's business, until it is there or stays.
+async fn comes_and_goes(store: &dyn Store, port: PortId, from: &HostName) {
+    let to = HostName::from("h8");
+    let knows = async |host: &HostName| {
+        let scope = HostScope { host: host.clone(), network_node: None };
+        let books = store.host_books(&scope).await.unwrap();
+        books.ports.get(&port).is_some_and(|port| books.groups.len() == port.security_groups.len())
+    };
+    let write = async |change: &dyn Fn(&mut Port)| {
+        let mut port = store.get_port(port).await.unwrap();
+        change(&mut port);
+        store.update_port(PortChange { port, fixed_ips: None, draw: 0 }).await.unwrap()
+    };
+    for stays in [true, false] {
+        assert!(!knows(&to).await);
+        let before = store.books_version().await.unwrap();
+        write(&|port| port.set_migrating_to(Some(&to))).await;
+        assert!(store.books_version().await.unwrap() > before, "hosts that ask are told");
+        assert!(knows(&to).await && knows(from).await);
+        write(&|port| {
+            port.set_migrating_to(None);
+            if !stays {
+                port.host = Some(to.clone());
+            }
+        })
+        .await;
+    }
+    assert!(knows(&to).await);
+    write(&|port| port.set_migrating_to(Some(from))).await;
+    assert!(knows(from).await);
+    store.delete_port(port).await.unwrap();
+    assert!(!knows(from).await && !knows(&to).await);
 }
 
 /// A change concerns hosts with ports that it is about, also behind routers and by rules that name a group.
@@ -231,4 +266,46 @@ pub async fn changes_concern_hosts(store: &Arc<dyn Store>) {
     let books = store.group_books(named.id).await.unwrap();
     assert_eq!((books.ports.len(), books.named_on), (1, BTreeSet::from(["h3".into()])));
     assert_eq!((books.agents.len(), books.states.len()), (1, 1));
+}
+
+/// Each change of what hosts could be told raises the version of the books, and nothing else does.
+pub async fn books_have_a_version(store: &Arc<dyn Store>) {
+    let make = Make::new();
+    let mut before = store.books_version().await.unwrap();
+    let mut raised = async |what: &str, expected: bool| {
+        let now = store.books_version().await.unwrap();
+        assert_eq!(now > std::mem::replace(&mut before, now), expected, "{what}");
+    };
+    let (network, subnet) = wired(&**store, &make, "10.0.0.0/24").await;
+    raised("a network with a subnet", true).await;
+    let group = store.default_security_group(make.security_group("p", true)).await.unwrap();
+    raised("a group", true).await;
+    store.default_security_group(make.security_group("p", true)).await.unwrap();
+    raised("a group that is there", false).await;
+    let port = bound(&**store, &make, &network, "h1", &[&group]).await;
+    raised("a port", true).await;
+    let moved = PortChange { port: Port { host: Some("h2".into()), ..port.clone() }, fixed_ips: None, draw: 0 };
+    let port = store.update_port(moved).await.unwrap();
+    raised("another host", true).await;
+    let states = BTreeMap::from([(port.id, PortStatus::Active)]);
+    store.set_port_statuses(&"h2".into(), &states).await.unwrap();
+    store.report_network(state("h2", "a"), BTreeMap::from([(port.id, PortStatus::Down)])).await.unwrap();
+    raised("how a port works", false).await;
+    let rules = store.get_security_group(group.id).await.unwrap().rules;
+    store.delete_security_group_rule(rules[0].id).await.unwrap();
+    raised("a rule less", true).await;
+    store.create_security_group_rules(vec![rules[0].clone()], None).await.unwrap();
+    raised("a rule more", true).await;
+    store.update_subnet(Subnet { dns_nameservers: vec!["192.0.2.53".parse().unwrap()], ..subnet }).await.unwrap();
+    raised("a subnet", true).await;
+    store.hear_network_agent(agent(&make, "h1", 1)).await.unwrap();
+    raised("a host", true).await;
+    store.hear_network_agent(agent(&make, "h1", 2)).await.unwrap();
+    raised("a host's sign of life", false).await;
+    store.delete_port(port.id).await.unwrap();
+    raised("a port less", true).await;
+    not_found(store.delete_port(port.id).await, Kind::Port);
+    raised("nothing", false).await;
+    store.delete_network(network.id).await.unwrap();
+    raised("a network less", true).await;
 }

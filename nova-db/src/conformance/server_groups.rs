@@ -10,10 +10,10 @@ use nova_core::task::Task;
 
 use super::fixtures::{FREE, Make, claim, deleted};
 use super::races::all_at_once;
-use crate::{JoinGroup, Kind, NewInstances, Page, Store, StoreError, TaskCommit};
+use crate::{GroupLimits, JoinGroup, Kind, NewInstances, Page, Store, StoreError, TaskCommit};
 
 async fn group(store: &dyn Store, make: &Make, policy: GroupPolicy) -> ServerGroup {
-    store.create_server_group(make.server_group("p", policy), None).await.unwrap()
+    store.create_server_group(make.server_group("p", policy), GroupLimits::default()).await.unwrap()
 }
 
 fn joining(make: &Make, group: ServerGroupId, count: usize, member_limit: Option<u64>) -> NewInstances {
@@ -47,9 +47,12 @@ pub async fn server_groups_live_and_die(store: &Arc<dyn Store>) {
     let mut given = make.server_group("p", GroupPolicy::AntiAffinity);
     given.max_server_per_host = Some(3);
     given.members = vec![make.instance_id()];
-    let first = store.create_server_group(given.clone(), None).await.unwrap();
+    let first = store.create_server_group(given.clone(), GroupLimits::default()).await.unwrap();
     assert_eq!(first, ServerGroup { number: 1, members: Vec::new(), ..given });
-    let second = store.create_server_group(make.server_group("q", GroupPolicy::SoftAffinity), None).await.unwrap();
+    let second = store
+        .create_server_group(make.server_group("q", GroupPolicy::SoftAffinity), GroupLimits::default())
+        .await
+        .unwrap();
     let third = group(&**store, &make, GroupPolicy::Affinity).await;
     assert_eq!(store.get_server_group(first.id).await.unwrap(), first);
     let project = ProjectId::from("p");
@@ -87,7 +90,8 @@ pub async fn members_join_and_leave(store: &Arc<dyn Store>) {
     let again = joining(&make, id, 1, None);
     let error = store.create_instances(again).await.unwrap_err();
     assert!(matches!(error, StoreError::NotFound { kind: Kind::ServerGroup, .. }), "{error:?}");
-    let foreign = store.create_server_group(make.server_group("q", GroupPolicy::Affinity), None).await.unwrap();
+    let foreign =
+        store.create_server_group(make.server_group("q", GroupPolicy::Affinity), GroupLimits::default()).await.unwrap();
     let error = store.create_instances(joining(&make, foreign.id, 1, None)).await.unwrap_err();
     assert!(matches!(error, StoreError::NotFound { kind: Kind::ServerGroup, .. }), "{error:?}");
     assert_eq!(store.usage(&ProjectId::from("p")).await.unwrap().instances, 1, "what failed counts for nothing");
@@ -97,15 +101,21 @@ pub async fn members_join_and_leave(store: &Arc<dyn Store>) {
 pub async fn group_limits_are_exact(store: &Arc<dyn Store>) {
     let make = Make::new();
     let new: Vec<_> = (0..32).map(|_| make.server_group("p", GroupPolicy::Affinity)).collect();
+    let three = GroupLimits { project: Some(3), user: None };
     let answers = all_at_once(new, |group| {
         let store = Arc::clone(store);
-        async move { store.create_server_group(group, Some(3)).await }
+        async move { store.create_server_group(group, three).await }
     })
     .await;
     let made: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().ok()).collect();
     assert_eq!((made.len(), store.count_server_groups(&ProjectId::from("p")).await.unwrap()), (3, 3));
     let over = answers.iter().filter_map(|answer| answer.as_ref().err());
     assert!(over.into_iter().all(|e| matches!(e, StoreError::Quota(over) if over.0[0].resource == "server_groups")));
+    let own = GroupLimits { project: None, user: Some(3) };
+    let fourth = make.server_group("p", GroupPolicy::Affinity);
+    let others = ServerGroup { user_id: "another".into(), ..make.server_group("p", GroupPolicy::Affinity) };
+    assert!(matches!(store.create_server_group(fourth, own).await, Err(StoreError::Quota(_))));
+    store.create_server_group(others, own).await.unwrap();
     let id = made[0].id;
     let requests: Vec<_> = (0..16).map(|_| joining(&make, id, 2, Some(5))).collect();
     let answers = all_at_once(requests, |request| {
@@ -151,7 +161,7 @@ pub async fn bookings_keep_to_their_group(store: &Arc<dyn Store>) {
     }
     let mut pairs = make.server_group("p", GroupPolicy::AntiAffinity);
     pairs.max_server_per_host = Some(2);
-    let pairs = store.create_server_group(pairs, None).await.unwrap().id;
+    let pairs = store.create_server_group(pairs, GroupLimits::default()).await.unwrap().id;
     let together = group(&**store, &make, GroupPolicy::Affinity).await.id;
     let wish = group(&**store, &make, GroupPolicy::SoftAntiAffinity).await.id;
     let cases = [

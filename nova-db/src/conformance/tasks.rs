@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use nova_core::instance::Instance;
-use nova_core::state::TaskState;
+use nova_core::quota::{Limits, Usage};
+use nova_core::state::{States, TaskState, VmState};
 use nova_core::task::{Event, Task, Work};
 
 use super::fixtures::{Make, action, active, at, booking, claim, deleted};
-use crate::{Kind, Store, StoreError, TaskCommit};
+use crate::{Kind, Store, StoreError, TaskCommit, TaskStart};
 
 /// Beginning an action writes instance, action and task together, and raises the epoch of both.
 pub async fn start_raises_the_epoch(store: &Arc<dyn Store>) {
@@ -273,4 +274,28 @@ pub async fn only_a_deletion_ends_what_is_done_to_interfaces(store: &Arc<dyn Sto
     let delete = deleting.task.id;
     store.start_task(deleting).await.unwrap();
     assert_eq!(left().await.collect::<Vec<_>>(), [delete]);
+}
+
+/// A soft-deleted server counts for nothing; to restore it, there must be room for it again.
+pub async fn soft_deleted_servers_do_not_count(store: &Arc<dyn Store>) {
+    let make = Make::new();
+    let (mut instance, build) = make.building(&**store).await;
+    let project = instance.project_id.clone();
+    let one = store.usage(&project).await.unwrap();
+    instance.set_states(States { vm_state: VmState::SoftDelete, task_state: None, ..instance.states() });
+    let commit = TaskCommit { done: true, instance: Some(instance), ..TaskCommit::of(build) };
+    let instance = store.commit_task(commit).await.unwrap().instance.unwrap();
+    assert_eq!(store.usage(&project).await.unwrap(), Usage::default());
+    let restore = |limits| {
+        let mut start = make.start(&instance, Work::Restore, false);
+        start.instance.task_state = Some(TaskState::Restoring);
+        TaskStart { limits: Some(limits), ..start }
+    };
+    let too_few = Limits { instances: Some(0), cores: None, ram: None };
+    let error = store.start_task(restore(too_few)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Quota(_)), "{error:?}");
+    assert_eq!(store.get_instance(instance.id).await.unwrap(), instance, "nothing was written");
+    assert!(store.list_tasks(Some(instance.id)).await.unwrap().is_empty());
+    store.start_task(restore(Limits { instances: Some(one.instances), ..too_few })).await.unwrap();
+    assert_eq!(store.usage(&project).await.unwrap(), one, "from the moment that it is being restored");
 }

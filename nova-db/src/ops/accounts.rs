@@ -4,20 +4,17 @@ use nova_core::flavor::Resources;
 use nova_core::host::{Allocation, ComputeNode, NodeVersion};
 use nova_core::ids::{HostName, InstanceId, ProjectId};
 use nova_core::instance::Instance;
-use nova_core::quota::Usage;
+use nova_core::quota::{Limits, Usage, check};
 use nova_core::topology::{GuestTopology, Placement, place};
 
-use super::{add, aggregates, find, first, list, remove, replace_or_race, server_groups};
+use super::{add, aggregates, find, first, list, quotas, remove, replace_or_race, server_groups};
 use crate::records::ProjectUsage;
 use crate::rows::{Condition, Fail, Found, Lock, Select, Transaction, Value};
 use crate::{Booking, StoreError};
 
-/// What an instance counts for: nothing once it is deleted.
+/// What an instance counts for.
 pub(super) fn share(instance: &Instance) -> Usage {
-    if instance.is_deleted() {
-        return Usage::default();
-    }
-    Usage { instances: 1, cores: u64::from(instance.flavor.vcpus), ram: instance.flavor.memory_mb }
+    instance.usage()
 }
 
 /// Both together.
@@ -75,6 +72,29 @@ async fn adjust(tx: &mut dyn Transaction, project: &ProjectId, minus: Usage, plu
     write_usage(tx, project, sum(difference(used, minus), plus), generation).await
 }
 
+/// Refuses a change of an instance after which it counts for more than its project's limits, or its user's, leave room for. The change is
+/// counted already.
+pub(super) async fn check_growth(
+    tx: &mut dyn Transaction,
+    limits: &Limits,
+    user_limits: Option<&Limits>,
+    old: &Instance,
+    new: &Instance,
+) -> Result<(), Fail> {
+    let more = difference(share(new), share(old));
+    if more == Usage::default() {
+        return Ok(());
+    }
+    let (used, _) = usage_of(tx, &new.project_id, Lock::ForUpdate).await?;
+    check(limits, &difference(used, more), &more).map_err(StoreError::Quota)?;
+    if let Some(limits) = user_limits {
+        // Whoever else asks for more in this project waits for the row of its usage.
+        let used = quotas::usage_of_user(tx, &new.project_id, &new.user_id).await?;
+        check(limits, &difference(used, more), &more).map_err(StoreError::Quota)?;
+    }
+    Ok(())
+}
+
 /// The node of a host; of several, the first by name.
 pub(super) async fn node_of_host(
     tx: &mut dyn Transaction,
@@ -100,17 +120,27 @@ pub(super) async fn book(
     if let Some(held) = held.as_ref().filter(|held| is_that(&held.record, booking)) {
         return Ok((held.record.clone(), None));
     }
-    server_groups::check_rule(tx, booking).await?;
+    // Whoever is there and holds no more than before asks for nothing.
+    let given_back = held.as_ref().filter(|held| held.record.placement.is_none() && booking.topology.is_none());
+    let stays = given_back.is_some_and(|held| {
+        let own = held.record.resources;
+        own.larger(wanted.resources) == own
+    });
+    if !stays {
+        server_groups::check_rule(tx, booking).await?;
+    }
     let no_room = |resource| StoreError::NoRoom { host: wanted.host.to_string(), resource };
     let Some(Found { record: mut node, generation }) = node_of_host(tx, &wanted.host, Lock::ForUpdate).await? else {
         return Err(no_room("node").into());
     };
     let own = held.as_ref().map_or(Resources::default(), |held| held.record.resources);
     let others = node.used.minus(own);
-    if let Some(resource) = node.inventory.shortage(others, wanted.resources) {
-        return Err(no_room(resource).into());
+    if !stays {
+        if let Some(resource) = node.inventory.shortage(others, wanted.resources) {
+            return Err(no_room(resource).into());
+        }
+        aggregates::check_zone(tx, booking, &node.zone).await?;
     }
-    aggregates::check_zone(tx, booking, &node.zone).await?;
     wanted.placement = match &booking.topology {
         Some(asked) => Some(give_out(tx, &node, booking, asked).await?),
         None => None,

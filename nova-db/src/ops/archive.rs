@@ -7,6 +7,7 @@ use nova_core::action::ActionRecord;
 use nova_core::host::Allocation;
 use nova_core::ids::InstanceId;
 use nova_core::instance::Instance;
+use nova_core::migration::Migration;
 use nova_core::task::Task;
 
 use super::accounts::release;
@@ -29,6 +30,7 @@ pub(super) async fn archive_deleted(tx: &mut dyn Transaction, before: Timestamp,
     }
     tx.delete(Task::TABLE, &of_these).await?;
     tx.delete(ActionRecord::TABLE, &of_these).await?;
+    tx.delete(Migration::TABLE, &of_these).await?;
     tx.delete(GroupMember::TABLE, &of_these).await?;
     forget_requests(tx, &old).await?;
     tx.delete(Instance::TABLE, &Condition::In("id", ids)).await?;

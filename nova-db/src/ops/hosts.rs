@@ -148,6 +148,7 @@ fn new_service(beat: &ServiceBeat, number: i64) -> Service {
         disabled: false,
         disabled_reason: None,
         forced_down: false,
+        drain: None,
         last_seen_up: beat.now,
         updated_at: beat.now,
         created_at: beat.now,

@@ -32,7 +32,7 @@ impl<B: Backend> ImageStore for RowStore<B> {
     }
 }
 
-async fn create(tx: &mut dyn Transaction, image: &Image) -> Result<Image, Fail> {
+pub(super) async fn create(tx: &mut dyn Transaction, image: &Image) -> Result<Image, Fail> {
     if find::<Image>(tx, &[Value::text(image.id)], Lock::None).await?.is_some() {
         return Err(duplicate(Kind::Image, "id", image.id));
     }

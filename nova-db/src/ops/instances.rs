@@ -12,7 +12,10 @@ use nova_core::quota::{Usage, check};
 use nova_core::task::Task;
 
 use super::accounts::{recount, release, share, sum, usage_of, write_usage};
-use super::{RowStore, add, add_all, conflict, find, list, need, query, rebuild, replace, server_groups, tasks};
+use super::{
+    RowStore, add, add_all, conflict, find, list, need, put, query, quotas, rebuild, replace, reset, server_groups,
+    tasks,
+};
 use crate::records::{ProjectUsage, Request};
 use crate::rows::{Backend, Condition, Fail, Lock, Select, Sequence, Transaction, Value};
 use crate::{
@@ -35,6 +38,14 @@ impl<B: Backend> ComputeStore for RowStore<B> {
 
     async fn update_instance(&self, instance: Instance) -> Result<Instance, StoreError> {
         self.write(instance, |tx, instance| Box::pin(write_instance(tx, instance, Epoch::Keep))).await
+    }
+
+    async fn record_change(&self, instance: Instance, action: ActionRecord) -> Result<Instance, StoreError> {
+        self.write((instance, action), |tx, input| Box::pin(record_change(tx, &input.0, &input.1))).await
+    }
+
+    async fn reset_state(&self, instance: Instance, action: ActionRecord) -> Result<Instance, StoreError> {
+        self.write((instance, action), |tx, input| Box::pin(reset::reset(tx, &input.0, &input.1))).await
     }
 
     async fn start_task(&self, start: TaskStart) -> Result<Instance, StoreError> {
@@ -119,6 +130,11 @@ async fn create_instances(tx: &mut dyn Transaction, new: &NewInstances) -> Resul
     let wanted = new.instances.iter().map(|new| share(&new.instance)).fold(Usage::default(), sum);
     let (used, generation) = usage_of(tx, &one.project_id, Lock::ForUpdate).await?;
     check(&new.limits, &used, &wanted).map_err(StoreError::Quota)?;
+    if let Some(limits) = &new.user_limits {
+        // Whoever else makes one in this project waits for the row of its usage.
+        let used = quotas::usage_of_user(tx, &one.project_id, &one.user_id).await?;
+        check(limits, &used, &wanted).map_err(StoreError::Quota)?;
+    }
     let instances = numbered(tx, &new.instances).await?;
     if let Some(join) = &new.group {
         server_groups::join(tx, join, &instances).await?;
@@ -196,6 +212,12 @@ pub(super) async fn write_instance(
         server_groups::leave(tx, next.id).await?;
     }
     Ok(next)
+}
+
+async fn record_change(tx: &mut dyn Transaction, instance: &Instance, action: &ActionRecord) -> Result<Instance, Fail> {
+    let written = write_instance(tx, instance, Epoch::Keep).await?;
+    put(tx, action).await?;
+    Ok(written)
 }
 
 async fn list_actions(tx: &mut dyn Transaction, instance: InstanceId) -> Result<Vec<ActionRecord>, Fail> {

@@ -3,20 +3,25 @@
 mod accounts;
 mod aggregates;
 mod archive;
+mod consoles;
 mod flavors;
 mod hosts;
 mod identity;
 mod images;
 mod instances;
 mod keypairs;
+mod migrations;
 mod network;
 mod query;
+mod quotas;
 mod rebuild;
+mod reset;
 mod server_groups;
 mod tasks;
 #[cfg(all(test, feature = "conformance"))]
 mod tests;
 mod tokens;
+mod volumes;
 
 use std::sync::Arc;
 
@@ -57,6 +62,10 @@ fn output_of<T: 'static>(backend: &'static str, output: Output) -> Result<T, Sto
 
 #[allow(private_bounds, reason = "which backends there are is this crate's business; builders implement the traits")]
 impl<B: Backend> RowStore<B> {
+    pub(crate) fn backend(&self) -> &B {
+        &self.backend
+    }
+
     /// The store over that backend.
     pub(crate) fn over(backend: B) -> Self {
         Self { backend: Arc::new(backend), joiner: network::Joiner::default() }

@@ -16,13 +16,16 @@ use crate::records::ProjectUsage;
 use crate::rows::{Condition, Fail, Lock, Record, Row, Select, Transaction, Value, decode};
 
 pub(super) async fn rebuild_accounts(tx: &mut dyn Transaction) -> Result<Vec<String>, Fail> {
-    // Where rows have locks: whoever creates, books or writes an instance goes through one of these, so from here on
-    // what is read below is one moment. A project's first usage that is written meanwhile is a lost race.
+    // Where rows have locks: whoever creates, books or writes an instance goes through one of these, so once all are held
+    // what is read is one moment. Instances come first, as with who deletes one. A project's first usage that is written
+    // meanwhile is a lost race.
+    let live = Select::new(Condition::Is("deleted", false.into())).by(&["id"]);
+    tx.select(Instance::TABLE, &live, Lock::ForUpdate).await?;
     let usages = tx.select(ProjectUsage::TABLE, &Select::all().by(&["project_id"]), Lock::ForUpdate).await?;
     let order = Select::all().by(&["host", "hypervisor_hostname"]);
     let nodes = tx.select(ComputeNode::TABLE, &order, Lock::ForUpdate).await?;
-    let live = Select::new(Condition::Is("deleted", false.into())).by(&["id"]);
-    let rows = tx.select(Instance::TABLE, &live, Lock::ForUpdate).await?;
+    // With those that were created until then.
+    let rows = tx.select(Instance::TABLE, &live, Lock::None).await?;
     let instances = rows.iter().map(|row| decode(row).map(|found| found.record)).collect::<Result<Vec<_>, _>>()?;
     let mut changes = Vec::new();
     rebuild_usage(tx, &instances, &usages, &mut changes).await?;

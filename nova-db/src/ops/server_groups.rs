@@ -12,15 +12,15 @@ use nova_core::server_group::{GroupPlacement, ServerGroup};
 use super::{RowStore, add, add_all, find, list, need, not_found, remove_existing, replace_or_race};
 use crate::records::GroupMember;
 use crate::rows::{Backend, Condition, Fail, Found, Lock, Record, Select, Sequence, Transaction, Value};
-use crate::{Booking, JoinGroup, Page, ServerGroupStore, StoreError};
+use crate::{Booking, GroupLimits, JoinGroup, Page, ServerGroupStore, StoreError};
 
 /// Ids that one question names at most: databases bound the values of a statement.
 const AT_ONCE: usize = 500;
 
 #[async_trait]
 impl<B: Backend> ServerGroupStore for RowStore<B> {
-    async fn create_server_group(&self, group: ServerGroup, limit: Option<u64>) -> Result<ServerGroup, StoreError> {
-        self.write((group, limit), |tx, input| Box::pin(create(tx, &input.0, input.1))).await
+    async fn create_server_group(&self, group: ServerGroup, limits: GroupLimits) -> Result<ServerGroup, StoreError> {
+        self.write((group, limits), |tx, input| Box::pin(create(tx, &input.0, input.1))).await
     }
 
     async fn get_server_group(&self, id: ServerGroupId) -> Result<ServerGroup, StoreError> {
@@ -57,12 +57,17 @@ async fn count(tx: &mut dyn Transaction, project: &ProjectId) -> Result<u64, Fai
     Ok(tx.select(ServerGroup::TABLE, &of_project(project), Lock::None).await?.len() as u64)
 }
 
-async fn create(tx: &mut dyn Transaction, group: &ServerGroup, limit: Option<u64>) -> Result<ServerGroup, Fail> {
+async fn create(tx: &mut dyn Transaction, group: &ServerGroup, limits: GroupLimits) -> Result<ServerGroup, Fail> {
     // First the number: two that create at once wait for each other here, so that the count below is true.
     let number = tx.advance(Sequence::ServerGroup, 1).await?;
-    if let Some(limit) = limit {
+    if let Some(limit) = limits.project {
         let used = count(tx, &group.project_id).await?;
         check_limit("server_groups", used, 1, limit)?;
+    }
+    if let Some(limit) = limits.user {
+        let groups: Vec<ServerGroup> = list(tx, &of_project(&group.project_id)).await?;
+        let used = groups.iter().filter(|other| other.user_id == group.user_id).count();
+        check_limit("server_groups", used as u64, 1, limit)?;
     }
     let new = ServerGroup { number, members: Vec::new(), ..group.clone() };
     add(tx, &new).await?;

@@ -3,21 +3,33 @@
 use jiff::Timestamp;
 use nova_core::action::ActionRecord;
 use nova_core::host::ComputeNode;
-use nova_core::ids::{InstanceId, TaskId};
+use nova_core::ids::{ImageId, InstanceId, TaskId};
+use nova_core::image::{Image, ImageStatus};
 use nova_core::instance::Instance;
 use nova_core::task::{Task, Work};
 
-use super::accounts::{book, release};
+use super::accounts::{book, check_growth, release};
 use super::aggregates::zone_of;
 use super::instances::{Epoch, write_instance};
+use super::migrations;
 use super::{add_all, conflict, find, list, need, put, replace, replace_or_race};
 use crate::rows::{Condition, Fail, Lock, Record, Select, Transaction, Value};
 use crate::{Committed, TaskCommit, TaskStart};
 
 pub(super) async fn start(tx: &mut dyn Transaction, start: &TaskStart) -> Result<Instance, Fail> {
+    let old = match &start.limits {
+        Some(_) => find::<Instance>(tx, &[Value::text(start.instance.id)], Lock::ForUpdate).await?,
+        None => None,
+    };
     let instance = write_instance(tx, &start.instance, Epoch::Raise).await?;
+    if let (Some(limits), Some(old)) = (&start.limits, old) {
+        check_growth(tx, limits, start.user_limits.as_ref(), &old.record, &instance).await?;
+    }
     if start.supersede {
         supersede(tx, instance.id, &start.task).await?;
+    }
+    if let Some(migration) = &start.migration {
+        migrations::write(tx, migration).await?;
     }
     put(tx, &start.action).await?;
     add_all(tx, &[Task { epoch: instance.epoch, generation: 1, ..start.task.clone() }]).await?;
@@ -33,13 +45,36 @@ async fn supersede(tx: &mut dyn Transaction, instance: InstanceId, by: &Task) ->
         if of_interface && !matches!(by.work, Work::Delete) {
             continue;
         }
-        let key = [Value::text(instance), Value::text(&task.context.request_id)];
-        let action = find::<ActionRecord>(tx, &key, Lock::ForUpdate).await?;
-        if let Some(mut action) = action.filter(|action| action.record.finished.is_none()) {
-            action.record.finish(Some("Error"), now);
-            replace_or_race(tx, &action.record, action.generation).await?;
-        }
-        tx.delete(Task::TABLE, &Condition::key(Task::TABLE, &[Value::text(task.id)])).await?;
+        end(tx, &task, now).await?;
+    }
+    Ok(())
+}
+
+/// The task goes, and what it was to do has failed.
+pub(super) async fn end(tx: &mut dyn Transaction, task: &Task, now: Timestamp) -> Result<(), Fail> {
+    if let Some(migration) = task.work.migration() {
+        migrations::end(tx, migration, now).await?;
+    }
+    let key = [Value::text(task.instance_id), Value::text(&task.context.request_id)];
+    let action = find::<ActionRecord>(tx, &key, Lock::ForUpdate).await?;
+    if let Some(mut action) = action.filter(|action| action.record.finished.is_none()) {
+        action.record.finish(Some("Error"), now);
+        replace_or_race(tx, &action.record, action.generation).await?;
+    }
+    tx.delete(Task::TABLE, &Condition::key(Task::TABLE, &[Value::text(task.id)])).await?;
+    if let Some(id) = task.work.image_in_making() {
+        drop_unfinished_image(tx, id).await?;
+    }
+    Ok(())
+}
+
+/// An image that will never get its data goes with the task that was to make it. Whoever is bringing data finds it gone.
+async fn drop_unfinished_image(tx: &mut dyn Transaction, id: ImageId) -> Result<(), Fail> {
+    let key = [Value::text(id)];
+    let found = find::<Image>(tx, &key, Lock::ForUpdate).await?;
+    let unfinished = |image: &Image| matches!(image.status, ImageStatus::Queued | ImageStatus::Saving);
+    if found.is_some_and(|found| unfinished(&found.record)) {
+        tx.delete(Image::TABLE, &Condition::key(Image::TABLE, &key)).await?;
     }
     Ok(())
 }
@@ -123,7 +158,11 @@ pub(super) async fn commit(tx: &mut dyn Transaction, commit: &TaskCommit) -> Res
     if let Some(action) = &commit.action {
         put(tx, action).await?;
     }
-    Ok(Committed { task, instance, nodes, booked })
+    let migration = match &commit.migration {
+        Some(migration) => Some(migrations::write(tx, migration).await?),
+        None => None,
+    };
+    Ok(Committed { task, instance, nodes, booked, migration })
 }
 
 /// An instance that asked for no zone is in that of its host, which whoever chose the host may not know yet.

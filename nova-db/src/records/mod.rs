@@ -4,21 +4,29 @@
 //! here needs a migration (`crate::sql::migrations`); a test compares the two.
 
 mod compute;
+mod consoles;
 mod groups;
 mod hosts;
 mod identity;
 mod images;
 mod instance;
+mod migrations;
 mod network;
 mod network_hosts;
+mod quotas;
+mod volumes;
 
 pub(crate) use compute::{ProjectUsage, Request};
 pub(crate) use groups::{AggregateHost, GroupMember};
 pub(crate) use identity::{RevokedToken, Secret, folded};
 pub(crate) use instance::sort_column;
-pub(crate) use network::{Address, FreeRange, NetworkUsage, PortGroup, address_key, fixed_key, of_network};
+pub(crate) use network::{
+    Address, FreeRange, NetworkUsage, PortArrival, PortGroup, address_key, fixed_key, of_network,
+};
 
-pub(crate) use network_hosts::NetworkSegment;
+pub(crate) use network_hosts::{BooksVersion, NetworkSegment};
+pub(crate) use quotas::{OwnedQuota, quota_key};
+pub(crate) use volumes::{AttachmentRow, VolumeUsage, quota_column};
 
 #[cfg(all(test, feature = "sqlite"))]
 use crate::rows::{Record, Table};
@@ -62,4 +70,17 @@ pub(crate) const TABLES: &[&Table] = &[
     NetworkSegment::TABLE,
     nova_core::network::NetworkAgent::TABLE,
     nova_core::network::NetworkState::TABLE,
+    PortArrival::TABLE,
+    nova_core::migration::Migration::TABLE,
+    BooksVersion::TABLE,
+    OwnedQuota::TABLE,
+    nova_core::volume::Volume::TABLE,
+    nova_core::volume::Snapshot::TABLE,
+    AttachmentRow::TABLE,
+    nova_core::volume::VolumeType::TABLE,
+    nova_core::volume::Transfer::TABLE,
+    nova_core::volume::VolumeTask::TABLE,
+    nova_core::volume::Pool::TABLE,
+    VolumeUsage::TABLE,
+    nova_core::console::ConsoleGrant::TABLE,
 ];

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use nova_core::ids::{NetworkId, PortId, ProjectId, SecurityGroupId, SubnetId};
+use nova_core::ids::{HostName, NetworkId, PortId, ProjectId, SecurityGroupId, SubnetId};
 use nova_core::network::{
     FloatingIp, IpVersion, Network, NetworkResource, Port, Router, SecurityGroup, SecurityGroupRule, Subnet,
     address_number,
@@ -226,6 +226,30 @@ impl Record for PortGroup {
 
     fn values(&self) -> Vec<Value> {
         vec![Value::text(self.port_id), Value::text(self.group_id)]
+    }
+}
+
+/// A host that a port's server comes to while it runs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct PortArrival {
+    /// The port.
+    pub(crate) port_id: PortId,
+    /// The host.
+    pub(crate) host: HostName,
+}
+
+impl Record for PortArrival {
+    const TABLE: &'static Table = &Table {
+        name: "port_arrivals",
+        kind: Kind::Port,
+        columns: &[Column::uuid("port_id"), Column::text("host", 255)],
+        key: 1,
+        unique: &[],
+        indexes: &[&["host"]],
+    };
+
+    fn values(&self) -> Vec<Value> {
+        vec![Value::text(self.port_id), Value::text(&self.host)]
     }
 }
 

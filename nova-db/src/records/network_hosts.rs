@@ -100,3 +100,26 @@ impl Record for NetworkState {
         vec![Value::text(&self.host)]
     }
 }
+
+/// How often the books were changed, in parts: who changes them raises one, so that few wait for each other. The sum of the
+/// generations tells one state of the books from another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BooksVersion {
+    /// Which part.
+    pub(crate) part: u8,
+}
+
+impl Record for BooksVersion {
+    const TABLE: &'static Table = &Table {
+        name: "network_versions",
+        kind: Kind::Network,
+        columns: &[Column::int("part")],
+        key: 1,
+        unique: &[],
+        indexes: &[],
+    };
+
+    fn values(&self) -> Vec<Value> {
+        vec![i64::from(self.part).into()]
+    }
+}

@@ -207,6 +207,8 @@ pub(crate) enum Sequence {
     AggregateChange,
     /// Numbers of server groups.
     ServerGroup,
+    /// Numbers of migrations.
+    Migration,
 }
 
 impl Sequence {
@@ -222,6 +224,7 @@ impl Sequence {
             Self::Aggregate => "aggregate",
             Self::AggregateChange => "aggregate_change",
             Self::ServerGroup => "server_group",
+            Self::Migration => "migration",
         }
     }
 }

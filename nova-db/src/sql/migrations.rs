@@ -47,6 +47,11 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { version: 2, steps: GROUPS },
     Migration { version: 3, steps: NETWORKS },
     Migration { version: 4, steps: NETWORK_HOSTS },
+    Migration { version: 5, steps: MOVES },
+    Migration { version: 6, steps: BOOKS_VERSION },
+    Migration { version: 7, steps: QUOTAS },
+    Migration { version: 8, steps: VOLUMES },
+    Migration { version: 9, steps: CONSOLES },
 ];
 
 const FIRST: &[Step] = &[
@@ -437,6 +442,185 @@ const NETWORK_HOSTS: &[Step] = &[
         name: "network_states",
         columns: &[Column::text("host", 255)],
         key: 1,
+        unique: &[],
+        indexes: &[],
+    }),
+];
+
+const MOVES: &[Step] = &[
+    Step::Sequences(&["migration"]),
+    Step::Table(NewTable {
+        name: "port_arrivals",
+        columns: &[Column::uuid("port_id"), Column::text("host", 255)],
+        key: 1,
+        unique: &[],
+        indexes: &[&["host"]],
+    }),
+    Step::Table(NewTable {
+        name: "migrations",
+        columns: &[
+            Column::uuid("uuid"),
+            Column::int("id"),
+            Column::uuid("instance_id"),
+            Column::text("migration_type", 32),
+            Column::text("status", 32),
+            Column::text("source_compute", 255),
+            Column::text("dest_compute", 255),
+            Column::text("project_id", 255),
+            Column::text("user_id", 255),
+            Column::time("created_at"),
+            Column::time("updated_at"),
+        ],
+        key: 1,
+        unique: &[&["id"]],
+        indexes: &[
+            &["instance_id", "id"],
+            &["source_compute", "status"],
+            &["dest_compute", "status"],
+            &["status", "id"],
+        ],
+    }),
+];
+
+const BOOKS_VERSION: &[Step] = &[Step::Table(NewTable {
+    name: "network_versions",
+    columns: &[Column::int("part")],
+    key: 1,
+    unique: &[],
+    indexes: &[],
+})];
+
+/// Limits that operators set.
+const QUOTAS: &[Step] = &[Step::Table(NewTable {
+    name: "quotas",
+    columns: &[Column::text("scope", 16), Column::text("name", 255), Column::text("user_id", 255)],
+    key: 3,
+    unique: &[],
+    indexes: &[],
+})];
+
+/// Leave to open consoles.
+const CONSOLES: &[Step] = &[Step::Table(NewTable {
+    name: "console_auth_tokens",
+    columns: &[Column::text("token_hash", 64), Column::uuid("instance_id"), Column::time("expires_at")],
+    key: 1,
+    unique: &[],
+    indexes: &[&["instance_id"], &["expires_at"]],
+})];
+/// Volumes and what hangs on them.
+const VOLUMES: &[Step] = &[
+    Step::Table(NewTable {
+        name: "volumes",
+        columns: &[
+            Column::uuid("id"),
+            Column::text("project_id", 255),
+            Column::text("user_id", 255),
+            Column::text("name", 255),
+            Column::text("status", 32),
+            Column::int("size"),
+            Column::text("availability_zone", 255),
+            Column::flag("bootable"),
+            Column::flag("multiattach"),
+            Column::uuid("volume_type_id"),
+            Column::text("pool", 512),
+            Column::time("created_at"),
+            Column::time("updated_at"),
+        ],
+        key: 1,
+        unique: &[],
+        indexes: &[
+            &["project_id", "created_at", "id"],
+            &["created_at", "id"],
+            &["pool"],
+            &["volume_type_id"],
+            &["status"],
+        ],
+    }),
+    Step::Table(NewTable {
+        name: "volume_snapshots",
+        columns: &[
+            Column::uuid("id"),
+            Column::uuid("volume_id"),
+            Column::text("project_id", 255),
+            Column::text("name", 255),
+            Column::text("status", 32),
+            Column::int("size"),
+            Column::uuid("volume_type_id"),
+            Column::text("pool", 512),
+            Column::time("created_at"),
+            Column::time("updated_at"),
+        ],
+        key: 1,
+        unique: &[],
+        indexes: &[
+            &["volume_id"],
+            &["project_id", "created_at", "id"],
+            &["created_at", "id"],
+            &["pool"],
+            &["volume_type_id"],
+        ],
+    }),
+    Step::Table(NewTable {
+        name: "volume_attachments",
+        columns: &[
+            Column::uuid("id"),
+            Column::uuid("volume_id"),
+            Column::text("project_id", 255),
+            Column::uuid("instance_id"),
+            Column::text("host", 255),
+            Column::text("status", 32),
+            Column::time("created_at"),
+        ],
+        key: 1,
+        unique: &[],
+        indexes: &[&["volume_id"], &["instance_id"], &["host"], &["created_at", "id"]],
+    }),
+    Step::Table(NewTable {
+        name: "volume_types",
+        columns: &[Column::uuid("id"), Column::text("name", 255), Column::time("created_at")],
+        key: 1,
+        unique: &[&["name"]],
+        indexes: &[],
+    }),
+    Step::Table(NewTable {
+        name: "volume_transfers",
+        columns: &[
+            Column::uuid("id"),
+            Column::uuid("volume_id"),
+            Column::text("project_id", 255),
+            Column::text("name", 255),
+            Column::time("created_at"),
+        ],
+        key: 1,
+        unique: &[&["volume_id"]],
+        indexes: &[&["project_id", "created_at", "id"], &["created_at", "id"]],
+    }),
+    Step::Table(NewTable {
+        name: "volume_tasks",
+        columns: &[
+            Column::uuid("id"),
+            Column::uuid("volume_id"),
+            Column::uuid("source_id"),
+            Column::text("host", 255),
+            Column::time("lease_until"),
+            Column::time("deadline"),
+            Column::time("created_at"),
+        ],
+        key: 1,
+        unique: &[],
+        indexes: &[&["volume_id"], &["source_id"], &["host", "lease_until", "id"], &["deadline", "id"]],
+    }),
+    Step::Table(NewTable {
+        name: "volume_pools",
+        columns: &[Column::text("name", 512), Column::text("host", 255), Column::time("heard_at")],
+        key: 1,
+        unique: &[],
+        indexes: &[],
+    }),
+    Step::Table(NewTable {
+        name: "volume_usages",
+        columns: &[Column::text("project_id", 255), Column::text("resource", 64)],
+        key: 2,
         unique: &[],
         indexes: &[],
     }),

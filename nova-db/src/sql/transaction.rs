@@ -159,5 +159,6 @@ const fn numbered(sequence: Sequence) -> Kind {
         Sequence::Identity => Kind::Domain,
         Sequence::Aggregate | Sequence::AggregateChange => Kind::Aggregate,
         Sequence::ServerGroup => Kind::ServerGroup,
+        Sequence::Migration => Kind::Migration,
     }
 }

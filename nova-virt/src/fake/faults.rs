@@ -19,7 +19,8 @@ pub(super) enum Strike {
 
 #[derive(Debug, Default)]
 pub(super) struct Faults {
-    queued: BTreeMap<Operation, VecDeque<(Strike, ErrorKind)>>,
+    /// `None` lets a call pass.
+    queued: BTreeMap<Operation, VecDeque<Option<(Strike, ErrorKind)>>>,
     hung: BTreeSet<Operation>,
     pub(super) unavailable: bool,
 }
@@ -27,7 +28,12 @@ pub(super) struct Faults {
 impl Faults {
     pub(super) fn queue(&mut self, operation: Operation, times: u32, strike: Strike, kind: ErrorKind) {
         let queue = self.queued.entry(operation).or_default();
-        queue.extend((0..times).map(|_| (strike, kind)));
+        queue.extend((0..times).map(|_| Some((strike, kind))));
+    }
+
+    /// Before the next failure is due, so many calls are none.
+    pub(super) fn let_pass(&mut self, operation: Operation, times: u32) {
+        self.queued.entry(operation).or_default().extend((0..times).map(|_| None));
     }
 
     /// The failure that the next call of the operation meets; it is used up.
@@ -35,7 +41,7 @@ impl Faults {
         if self.unavailable {
             return Some((Strike::Before, ErrorKind::Unavailable));
         }
-        self.queued.get_mut(&operation).and_then(VecDeque::pop_front)
+        self.queued.get_mut(&operation).and_then(VecDeque::pop_front).flatten()
     }
 
     pub(super) fn hang(&mut self, operation: Operation) {

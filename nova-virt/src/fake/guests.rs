@@ -1,14 +1,14 @@
-//! The fake's guests: what operations make of them, and the file that they survive a restart in.
+//! The fake's guests, and what operations make of them.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use nova_core::ids::InstanceId;
 use nova_core::state::PowerState;
 use nova_core::topology::Placement;
 use serde::{Deserialize, Serialize};
 
-use crate::{BoxError, GuestEvent, GuestEventKind, GuestInfo, GuestSpec, HypervisorError, InterfaceSpec, Operation};
+use super::disks::{self, FakeDisk};
+use crate::{GuestEvent, GuestEventKind, GuestInfo, GuestSpec, HypervisorError, InterfaceSpec, Operation, RescueSpec};
 
 /// One guest. `spec` is `None` when only its files remain.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -17,15 +17,38 @@ pub(super) struct Guest {
     pub(super) power_state: PowerState,
     /// How often it was started; its console shows that many boots.
     pub(super) boots: u32,
+    /// One per disk of the spec, in its order.
+    #[serde(default)]
+    pub(super) disks: Vec<FakeDisk>,
+    /// How it is rescued, if it is.
+    #[serde(default)]
+    pub(super) rescue: Option<RescueSpec>,
+    #[serde(default)]
+    pub(super) nmis: u32,
+    /// How often its file systems stood still for a copy.
+    #[serde(default)]
+    pub(super) freezes: u32,
+    /// For whom and what; never in the state file.
+    #[serde(skip)]
+    pub(super) password: Option<(Option<String>, String)>,
 }
 
 impl Guest {
+    /// What has no definition.
+    pub(super) fn leftover(power_state: PowerState) -> Self {
+        Self { spec: None, power_state, boots: 0, disks: Vec::new(), rescue: None, nmis: 0, freezes: 0, password: None }
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.spec.as_ref().map_or(0, |spec| spec.epoch)
+    }
+
     pub(super) fn info(&self, instance: InstanceId) -> GuestInfo {
         GuestInfo {
             instance,
             name: self.spec.as_ref().map(|spec| spec.name.clone()).unwrap_or_default(),
             power_state: self.power_state,
-            epoch: self.spec.as_ref().map_or(0, |spec| spec.epoch),
+            epoch: self.epoch(),
         }
     }
 }
@@ -98,19 +121,19 @@ pub(super) fn move_between(
 }
 
 /// What is plugged in stays so from start to start. Of a suspended guest nothing can be changed.
-fn pluggable(
+pub(super) fn pluggable(
     guests: &mut Guests,
     instance: InstanceId,
     operation: Operation,
-) -> Result<&mut Vec<InterfaceSpec>, HypervisorError> {
+) -> Result<&mut GuestSpec, HypervisorError> {
     let guest = find(guests, instance)?;
     let state = guest.power_state;
     let spec = guest.spec.as_mut().filter(|_| state != PowerState::Suspended);
-    spec.map(|spec| &mut spec.interfaces).ok_or(HypervisorError::InvalidState { instance, operation, state })
+    spec.ok_or(HypervisorError::InvalidState { instance, operation, state })
 }
 
 pub(super) fn attach_interface(guests: &mut Guests, instance: InstanceId, interface: &InterfaceSpec) -> Effect<()> {
-    let interfaces = pluggable(guests, instance, Operation::AttachInterface)?;
+    let interfaces = &mut pluggable(guests, instance, Operation::AttachInterface)?.interfaces;
     if !interfaces.iter().any(|known| known.mac_address.eq_ignore_ascii_case(&interface.mac_address)) {
         interfaces.push(interface.clone());
     }
@@ -118,7 +141,7 @@ pub(super) fn attach_interface(guests: &mut Guests, instance: InstanceId, interf
 }
 
 pub(super) fn detach_interface(guests: &mut Guests, instance: InstanceId, mac_address: &str) -> Effect<()> {
-    let interfaces = pluggable(guests, instance, Operation::DetachInterface)?;
+    let interfaces = &mut pluggable(guests, instance, Operation::DetachInterface)?.interfaces;
     interfaces.retain(|known| !known.mac_address.eq_ignore_ascii_case(mac_address));
     Ok(((), Vec::new()))
 }
@@ -126,40 +149,33 @@ pub(super) fn detach_interface(guests: &mut Guests, instance: InstanceId, mac_ad
 pub(super) fn spawn(guests: &mut Guests, spec: &GuestSpec) -> Effect<()> {
     spec.validate()?;
     let instance = spec.instance;
-    let guest =
-        guests.entry(instance).or_insert_with(|| Guest { spec: None, power_state: PowerState::Shutdown, boots: 0 });
-    match guest.spec.as_ref().map(|known| known.epoch) {
+    let known = guests.get(&instance).filter(|guest| guest.spec.is_some());
+    match known.map(Guest::epoch) {
         Some(current) if current > spec.epoch => {
             return Err(HypervisorError::Stale { instance, asked: spec.epoch, current });
         }
         Some(current) if current == spec.epoch => {}
-        Some(_) => guest.spec = Some(spec.clone()),
+        Some(_) => {
+            if let Some(guest) = guests.get_mut(&instance) {
+                guest.spec = Some(spec.clone());
+            }
+        }
         None => {
-            guest.spec = Some(spec.clone());
-            guest.power_state = PowerState::Shutdown;
+            let disks = disks::make(spec)?;
+            let boots = guests.get(&instance).map_or(0, |guest| guest.boots);
+            let guest = Guest { spec: Some(spec.clone()), boots, disks, ..Guest::leftover(PowerState::Shutdown) };
+            guests.insert(instance, guest);
         }
     }
+    let guest = find(guests, instance)?;
     let stands_still = matches!(guest.power_state, PowerState::Paused | PowerState::Suspended);
-    let events = if spec.running && !stands_still { start(instance, guest) } else { Vec::new() };
-    Ok(((), events))
-}
-
-/// Reads the guests that an earlier process left; none when there is no file.
-pub(super) fn load(path: &Path) -> Result<Guests, BoxError> {
-    match std::fs::read(path) {
-        Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Guests::new()),
-        Err(error) => Err(error.into()),
+    let was_up = is_up(guest.power_state);
+    let mut events = if spec.running && !stands_still { start(instance, guest) } else { Vec::new() };
+    if spec.running && spec.held && !was_up {
+        guest.power_state = PowerState::Paused;
+        events.push(GuestEvent { instance, kind: GuestEventKind::Paused });
     }
-}
-
-/// Writes the guests. Whoever reads meanwhile, or after this process was killed, sees the old or the new ones whole.
-pub(super) fn save(path: &Path, guests: &Guests) -> Result<(), BoxError> {
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
-    std::fs::write(&new, serde_json::to_vec(guests)?)?;
-    std::fs::rename(&new, path)?;
-    Ok(())
+    Ok(((), events))
 }
 
 /// What a guest's console shows: as many boots as it had, each up to the login banner.
@@ -168,6 +184,7 @@ pub(super) fn console(guest: &Guest) -> Vec<u8> {
         return Vec::new();
     };
     let host = host_name(&spec.display_name, &spec.name);
+    let rescued = if guest.rescue.is_some() { ", rescued" } else { "" };
     let drive = if spec.config_drive.is_some() { "config-drive" } else { "none" };
     let mut log = String::new();
     // A guest that was started more often than anyone reads has the last boots in its log.
@@ -176,7 +193,7 @@ pub(super) fn console(guest: &Guest) -> Vec<u8> {
             "[    0.000000] Linux version 6.1.0-fake (fake hypervisor)\r\n\
              [    0.004000] Memory: {} MiB, processors: {}\r\n\
              [    0.310000] virtio_blk: {} disks\r\n\
-             boot {} of instance {}, metadata source={drive}\r\n\
+             boot {} of instance {}, metadata source={drive}{rescued}\r\n\
              [    1.200000] boot finished\r\n\r\n{host} login: \r\n",
             spec.memory_mb,
             spec.vcpus,

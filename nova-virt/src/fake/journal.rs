@@ -29,7 +29,7 @@ pub struct JournalEntry {
     pub operation: Operation,
     /// Of which guest, if of one.
     pub instance: Option<InstanceId>,
-    /// At which epoch; only `spawn` carries one.
+    /// At which epoch, if the order carries one.
     pub epoch: Option<u64>,
     /// How it ended.
     pub outcome: JournalOutcome,

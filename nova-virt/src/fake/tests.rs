@@ -1,10 +1,14 @@
 use std::sync::Arc;
 
-use nova_core::topology::{PlacedCell, Placement};
+use nova_core::disk_format;
+use nova_core::topology::{HostCell, HugePages, PlacedCell, Placement};
 
 use super::*;
-use crate::ConfigDrive;
 use crate::testing::{guest_spec, instance_id};
+use crate::{
+    ConfigDrive, DiskFormat, DiskSource, DiskSpec, Hypervisor, InterfaceSpec, LiveMigration, Quiesce, RebootKind,
+    SnapshotRequest, StashInfo,
+};
 
 fn fake() -> FakeHypervisor {
     FakeHypervisor::new(FakeOptions::new("host1"))
@@ -231,4 +235,170 @@ async fn interfaces_are_remembered_in_order() {
     fake.detach_interface(instance_id(1), &mac("a")).await.unwrap();
     let again = FakeHypervisor::new(options);
     assert_eq!(again.spec_of(instance_id(1)).unwrap().interfaces, [nic("b"), nic("c")]);
+}
+
+/// Two fakes of one world; the second is ready for guest 1, which runs on the first.
+async fn pair() -> (Arc<FakeHypervisor>, Arc<FakeHypervisor>, LiveMigration) {
+    let world = FakeWorld::new();
+    let host = |name: &str| {
+        let options = FakeOptions { world: world.clone(), ..FakeOptions::new(name) };
+        Arc::new(FakeHypervisor::new(options))
+    };
+    let (one, two) = (host("one"), host("two"));
+    one.spawn(&guest_spec(1)).await.unwrap();
+    let to = two.prepare_incoming(&GuestSpec { epoch: 2, ..guest_spec(1) }).await.unwrap();
+    let max_downtime = Duration::from_millis(500);
+    (one, two, LiveMigration { to, block: true, bandwidth: None, max_downtime, auto_converge: false, post_copy: false })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_migration_takes_its_time_and_shows_how_far_it_is() {
+    let (one, two, how) = pair().await;
+    one.write_disk(instance_id(1), DiskRole::Root, "a marker");
+    one.set_latency(Operation::LiveMigrate, Duration::from_secs(100));
+    let moving = tokio::spawn({
+        let one = one.clone();
+        async move { one.live_migrate(instance_id(1), &how).await }
+    });
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    let progress = one.migration_progress(instance_id(1)).await.unwrap().unwrap();
+    let (memory, disk) = (64 << 20, 1 << 30);
+    assert_eq!((progress.memory_total, progress.disk_total), (memory, disk));
+    assert_eq!((progress.memory_processed, progress.disk_processed), (memory / 100 * 25, disk / 100 * 25));
+    assert_eq!(progress.memory_processed + progress.memory_remaining, memory);
+    assert_eq!(two.info(instance_id(1)).await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(two.list().await.unwrap()[0].epoch, 2, "it is ready for it");
+    moving.await.unwrap().unwrap();
+    assert_eq!(one.migration_progress(instance_id(1)).await.unwrap(), None);
+    assert_eq!(two.disk_of(instance_id(1), DiskRole::Root).unwrap(), "a marker");
+    assert_eq!(two.diagnostics(instance_id(1)).await.unwrap().uptime, 100, "it never stopped");
+    assert!(one.options().world.violations().is_empty());
+    assert_eq!(one.options().world.running_on(instance_id(1)), ["two"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_migration_that_does_not_end_is_aborted_or_forced() {
+    for force in [false, true] {
+        let (one, two, how) = pair().await;
+        one.hang(Operation::LiveMigrate);
+        let moving = tokio::spawn({
+            let one = one.clone();
+            async move { one.live_migrate(instance_id(1), &how).await }
+        });
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        assert!(!moving.is_finished());
+        if force {
+            one.force_migration(instance_id(1)).await.unwrap();
+            moving.await.unwrap().unwrap();
+            assert_eq!(two.info(instance_id(1)).await.unwrap().power_state, PowerState::Running);
+        } else {
+            one.abort_migration(instance_id(1)).await.unwrap();
+            assert_eq!(moving.await.unwrap().unwrap_err().kind(), ErrorKind::Failed);
+            assert_eq!(one.info(instance_id(1)).await.unwrap().power_state, PowerState::Running);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_guest_does_not_leave_for_a_host_that_is_lost() {
+    let (one, two, how) = pair().await;
+    two.lose_host();
+    assert_eq!(one.live_migrate(instance_id(1), &how).await.unwrap_err().kind(), ErrorKind::Failed);
+    assert_eq!(one.info(instance_id(1)).await.unwrap().power_state, PowerState::Running);
+    two.bring_back();
+    one.fail_next_after_effect(Operation::LiveMigrate, 1, ErrorKind::TimedOut);
+    assert_eq!(one.live_migrate(instance_id(1), &how).await.unwrap_err().kind(), ErrorKind::TimedOut);
+    one.live_migrate(instance_id(1), &how).await.unwrap();
+    assert_eq!(two.info(instance_id(1)).await.unwrap().power_state, PowerState::Running);
+}
+
+#[tokio::test]
+async fn a_delete_during_a_migration_wins() {
+    let (one, two, how) = pair().await;
+    one.hang(Operation::LiveMigrate);
+    let moving = tokio::spawn({
+        let one = one.clone();
+        async move { one.live_migrate(instance_id(1), &how).await }
+    });
+    tokio::task::yield_now().await;
+    one.destroy(instance_id(1)).await.unwrap();
+    two.destroy(instance_id(1)).await.unwrap();
+    one.release(Operation::LiveMigrate);
+    moving.await.unwrap().unwrap_err();
+    assert!(one.list().await.unwrap().is_empty() && two.list().await.unwrap().is_empty());
+    assert!(one.options().world.running_on(instance_id(1)).is_empty());
+}
+
+#[tokio::test]
+async fn the_nth_call_fails() {
+    let fake = fake();
+    fake.fail_nth(Operation::Ping, 3, ErrorKind::Unavailable);
+    let mut results = Vec::new();
+    for _ in 0..4 {
+        results.push(fake.ping().await.is_ok());
+    }
+    assert_eq!(results, [true, true, false, true]);
+}
+
+#[tokio::test]
+async fn stashes_and_disks_survive_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = FakeOptions { state_file: Some(folder.path().join("guests")), ..FakeOptions::new("host1") };
+    let fake = FakeHypervisor::new(options.clone());
+    fake.spawn(&guest_spec(1)).await.unwrap();
+    fake.write_disk(instance_id(1), DiskRole::Root, "a marker");
+    fake.stash(instance_id(1), 2).await.unwrap();
+    let again = FakeHypervisor::new(options);
+    assert_eq!(again.list_stashes().await.unwrap(), [StashInfo { instance: instance_id(1), epoch: 2 }]);
+    again.unstash(&GuestSpec { epoch: 3, ..guest_spec(1) }).await.unwrap();
+    assert_eq!(again.disk_of(instance_id(1), DiskRole::Root).unwrap(), "a marker");
+}
+
+#[tokio::test]
+async fn a_state_file_of_guests_alone_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("guests");
+    let guest = serde_json::json!({ "spec": guest_spec(1), "power_state": PowerState::Running, "boots": 1 });
+    let guests = serde_json::json!({ instance_id(1).to_string(): guest });
+    std::fs::write(&path, guests.to_string()).unwrap();
+    let fake = FakeHypervisor::new(FakeOptions { state_file: Some(path), ..FakeOptions::new("host1") });
+    assert_eq!(fake.info(instance_id(1)).await.unwrap().power_state, PowerState::Running);
+}
+
+#[tokio::test]
+async fn a_rebuild_makes_new_disks_and_keeps_what_it_is_told() {
+    let fake = fake();
+    let disk = |role| DiskSpec { role, source: DiskSource::Blank, size_gb: 1 };
+    let guest = GuestSpec { disks: [DiskRole::Root, DiskRole::Ephemeral].map(disk).into(), ..guest_spec(1) };
+    let contents = |fake: &FakeHypervisor| {
+        [DiskRole::Root, DiskRole::Ephemeral].map(|role| fake.disk_of(instance_id(1), role).unwrap())
+    };
+    fake.spawn(&guest).await.unwrap();
+    fake.write_disk(instance_id(1), DiskRole::Root, "mine");
+    fake.write_disk(instance_id(1), DiskRole::Ephemeral, "mine");
+    fake.rebuild(&GuestSpec { epoch: 2, ..guest.clone() }, true).await.unwrap();
+    assert_eq!(contents(&fake), ["blank", "mine"]);
+    fake.rebuild(&GuestSpec { epoch: 3, ..guest }, false).await.unwrap();
+    assert_eq!(contents(&fake), ["blank", "blank"]);
+}
+
+/// What is uploaded or sent to another host is inspected there.
+#[tokio::test]
+async fn copies_are_files_of_their_format() {
+    let folder = tempfile::tempdir().unwrap();
+    let fake = fake();
+    fake.spawn(&GuestSpec { running: false, ..guest_spec(1) }).await.unwrap();
+    fake.write_disk(instance_id(1), DiskRole::Root, "a marker");
+    for format in [DiskFormat::Raw, DiskFormat::Qcow2] {
+        let destination = folder.path().join(format.as_str());
+        let request = SnapshotRequest { destination: destination.clone(), format, quiesce: Quiesce::default() };
+        fake.snapshot(instance_id(1), &request).await.unwrap();
+        let file = std::fs::File::open(&destination).unwrap();
+        disk_format::inspect(&file, format.as_str(), 1 << 30).unwrap();
+        let source = DiskSource::File { path: destination, format };
+        let disks = vec![DiskSpec { role: DiskRole::Root, source, size_gb: 1 }];
+        fake.destroy(instance_id(2)).await.unwrap();
+        fake.spawn(&GuestSpec { disks, ..guest_spec(2) }).await.unwrap();
+        assert_eq!(fake.disk_of(instance_id(2), DiskRole::Root).unwrap(), "a marker");
+    }
 }

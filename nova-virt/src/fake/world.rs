@@ -1,10 +1,12 @@
 //! What several fakes together must never do.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use nova_core::ids::InstanceId;
 use serde::{Deserialize, Serialize};
+
+use super::Host;
 
 /// One instance ran on two hypervisors at once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +35,7 @@ struct State {
     shared_cpus: Vec<CpuViolation>,
     running: BTreeMap<InstanceId, BTreeSet<String>>,
     violations: Vec<WorldViolation>,
+    hosts: BTreeMap<String, Weak<Host>>,
 }
 
 /// The fakes that share a world watch each other: no instance may run on two of them at once. A handle, cheap to clone.
@@ -55,6 +58,16 @@ impl FakeWorld {
     /// Every dedicated CPU that two guests got, in the order in which they were made.
     pub fn cpu_violations(&self) -> Vec<CpuViolation> {
         self.lock().shared_cpus.clone()
+    }
+
+    /// From now on, guests can be sent to that host.
+    pub(super) fn join(&self, name: &str, host: &Arc<Host>) {
+        self.lock().hosts.insert(name.to_owned(), Arc::downgrade(host));
+    }
+
+    /// The host of that name, if its process runs.
+    pub(super) fn host(&self, name: &str) -> Option<Arc<Host>> {
+        self.lock().hosts.get(name).and_then(Weak::upgrade)
     }
 
     pub(super) fn cpu_shared(&self, violation: CpuViolation) {

@@ -9,9 +9,15 @@ use quick_xml::Writer;
 use quick_xml::events::BytesText;
 
 use super::options::LibvirtOptions;
-use crate::{GuestSpec, InterfaceSpec};
+use crate::{DiskFormat, GuestSpec, InterfaceSpec};
 
+mod hardware;
 mod placement;
+mod tuning;
+mod volume;
+
+pub(super) use hardware::Shape;
+pub(super) use volume::{VolumePlace, is_name, next_free, secret, source_alone, volume_alone};
 
 /// Domains with an element of this namespace in their metadata are ours.
 pub(super) const NAMESPACE: &str = "urn:nova-cloud:libvirt:guest:1";
@@ -21,18 +27,32 @@ pub(super) const PREFIX: &str = "nova";
 /// Where a guest's files are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct GuestFiles {
-    /// One per disk of the spec, in its order. All are qcow2.
-    pub(super) disks: Vec<PathBuf>,
+    /// One per disk of the spec, in its order.
+    pub(super) disks: Vec<DiskFile>,
     /// The config drive's ISO 9660 image.
     pub(super) config_drive: Option<PathBuf>,
     /// What the guest writes to its serial port.
     pub(super) console_log: PathBuf,
+    /// What UEFI firmware remembers.
+    pub(super) nvram: PathBuf,
+}
+
+/// A disk, and what it is: QEMU never guesses (OSSA-2026-002).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct DiskFile {
+    pub(super) path: PathBuf,
+    pub(super) format: DiskFormat,
 }
 
 type W = Writer<Vec<u8>>;
 
 /// The definition of a guest.
-pub(super) fn domain(guest: &GuestSpec, files: &GuestFiles, options: &LibvirtOptions) -> io::Result<String> {
+pub(super) fn domain(
+    guest: &GuestSpec,
+    shape: &Shape,
+    files: &GuestFiles,
+    options: &LibvirtOptions,
+) -> io::Result<String> {
     let mut writer = Writer::new_with_indent(Vec::new(), b' ', 2);
     writer.create_element("domain").with_attribute(("type", options.virt_type.as_str())).write_inner_content(|w| {
         text(w, "uuid", &guest.instance.to_string())?;
@@ -41,12 +61,10 @@ pub(super) fn domain(guest: &GuestSpec, files: &GuestFiles, options: &LibvirtOpt
             .with_attribute(("unit", "MiB"))
             .write_text_content(BytesText::new(&guest.memory_mb.to_string()))?;
         text(w, "vcpu", &guest.vcpus.to_string())?;
-        if let Some(placement) = &guest.placement {
-            placement::tune(w, placement)?;
-        }
-        w.create_element("metadata").write_inner_content(|w| write_metadata(w, guest))?;
-        machine(w, guest, options)?;
-        w.create_element("devices").write_inner_content(|w| devices(w, guest, files, options))?;
+        placement::tune(w, guest.placement.as_ref(), &shape.cpu)?;
+        w.create_element("metadata").write_inner_content(|w| write_metadata(w, guest, shape))?;
+        machine(w, guest, shape, files, options)?;
+        w.create_element("devices").write_inner_content(|w| devices(w, guest, shape, files, options))?;
         Ok(())
     })?;
     into_string(writer)
@@ -55,7 +73,7 @@ pub(super) fn domain(guest: &GuestSpec, files: &GuestFiles, options: &LibvirtOpt
 /// One interface, as `virDomainAttachDeviceFlags` wants it.
 pub(super) fn interface_alone(nic: &InterfaceSpec) -> io::Result<String> {
     let mut writer = Writer::new(Vec::new());
-    interface(&mut writer, nic)?;
+    interface(&mut writer, nic, None)?;
     into_string(writer)
 }
 
@@ -68,38 +86,51 @@ pub(super) fn interface_of(mac_address: &str) -> io::Result<String> {
 }
 
 /// Our element of a domain's metadata, as `virDomainSetMetadata` wants it: libvirt adds the namespace.
-pub(super) fn metadata(guest: &GuestSpec) -> io::Result<String> {
+pub(super) fn metadata(guest: &GuestSpec, shape: &Shape) -> io::Result<String> {
     let mut writer = Writer::new(Vec::new());
-    writer.create_element("instance").write_inner_content(|w| write_facts(w, guest, ""))?;
+    writer.create_element("instance").write_inner_content(|w| write_facts(w, guest, shape, ""))?;
     into_string(writer)
 }
 
-fn write_metadata(w: &mut W, guest: &GuestSpec) -> io::Result<()> {
+fn write_metadata(w: &mut W, guest: &GuestSpec, shape: &Shape) -> io::Result<()> {
     w.create_element(format!("{PREFIX}:instance"))
         .with_attribute((format!("xmlns:{PREFIX}").as_str(), NAMESPACE))
-        .write_inner_content(|w| write_facts(w, guest, &format!("{PREFIX}:")))?;
+        .write_inner_content(|w| write_facts(w, guest, shape, &format!("{PREFIX}:")))?;
     Ok(())
 }
 
-fn write_facts(w: &mut W, guest: &GuestSpec, prefix: &str) -> io::Result<()> {
+fn write_facts(w: &mut W, guest: &GuestSpec, shape: &Shape, prefix: &str) -> io::Result<()> {
     let name = |local: &str| format!("{prefix}{local}");
     text(w, &name("epoch"), &guest.epoch.to_string())?;
     text(w, &name("name"), &guest.display_name)?;
     text(w, &name("project"), &guest.project_id)?;
     text(w, &name("user"), &guest.user_id)?;
     text(w, &name("flavor"), &guest.flavor_name)?;
+    if shape.administrator != "root" {
+        text(w, &name("administrator"), &shape.administrator)?;
+    }
     match &guest.image_id {
         Some(image) => text(w, &name("image"), image),
         None => Ok(()),
     }
 }
 
-fn machine(w: &mut W, guest: &GuestSpec, options: &LibvirtOptions) -> io::Result<()> {
+fn machine(
+    w: &mut W,
+    guest: &GuestSpec,
+    shape: &Shape,
+    files: &GuestFiles,
+    options: &LibvirtOptions,
+) -> io::Result<()> {
     w.create_element("os").write_inner_content(|w| {
         w.create_element("type")
-            .with_attributes([("arch", "x86_64"), ("machine", options.machine_type.as_str())])
+            .with_attributes([("arch", "x86_64"), ("machine", shape.machine.as_str())])
             .write_text_content(BytesText::new("hvm"))?;
+        tuning::firmware(w, shape, files)?;
         empty(w, "boot", &[("dev", "hd")])?;
+        if shape.boot_menu {
+            empty(w, "bootmenu", &[("enable", "yes")])?;
+        }
         empty(w, "smbios", &[("mode", "sysinfo")])
     })?;
     // cloud-init and its like recognise the platform by this.
@@ -121,7 +152,9 @@ fn machine(w: &mut W, guest: &GuestSpec, options: &LibvirtOptions) -> io::Result
             })?;
         }
         empty(w, "acpi", &[])?;
-        empty(w, "apic", &[])
+        empty(w, "apic", &[])?;
+        let secure = shape.firmware.as_ref().is_some_and(|firmware| firmware.secure);
+        if secure { empty(w, "smm", &[("state", "on")]) } else { Ok(()) }
     })?;
     processor(w, guest, options)?;
     w.create_element("clock").with_attribute(("offset", "utc")).write_inner_content(|w| {
@@ -153,15 +186,33 @@ fn processor(w: &mut W, guest: &GuestSpec, options: &LibvirtOptions) -> io::Resu
     Ok(())
 }
 
-fn devices(w: &mut W, guest: &GuestSpec, files: &GuestFiles, options: &LibvirtOptions) -> io::Result<()> {
-    for (path, letter) in files.disks.iter().zip(b'a'..=b'z') {
-        disk(w, path, &format!("vd{}", char::from(letter)))?;
+fn devices(
+    w: &mut W,
+    guest: &GuestSpec,
+    shape: &Shape,
+    files: &GuestFiles,
+    options: &LibvirtOptions,
+) -> io::Result<()> {
+    let names = volume::DiskNames::new(shape, files.disks.len(), &guest.volumes);
+    let volumes = || guest.volumes.iter().zip(&names.volumes);
+    // A guest boots from the first disk of its definition.
+    for (volume, place) in volumes().filter(|(volume, _)| volume.boot) {
+        volume::write(w, volume, place, Some(shape), options)?;
+    }
+    for (file, name) in files.disks.iter().zip(&names.disks) {
+        disk(w, file, name, shape)?;
+    }
+    for (volume, place) in volumes().filter(|(volume, _)| !volume.boot) {
+        volume::write(w, volume, place, Some(shape), options)?;
     }
     if let Some(path) = &files.config_drive {
-        config_drive(w, path)?;
+        config_drive(w, path, shape)?;
+    }
+    if let Some(model) = &shape.scsi_model {
+        empty(w, "controller", &[("type", "scsi"), ("index", "0"), ("model", model.as_str())])?;
     }
     for nic in &guest.interfaces {
-        interface(w, nic)?;
+        interface(w, nic, Some(shape))?;
     }
     // A terminal for interactive use, and a log of all that is written to it, on one port.
     w.create_element("serial").with_attribute(("type", "pty")).write_inner_content(|w| {
@@ -169,55 +220,62 @@ fn devices(w: &mut W, guest: &GuestSpec, files: &GuestFiles, options: &LibvirtOp
         empty(w, "log", &[("file", log), ("append", "on")])?;
         empty(w, "target", &[("port", "0")])
     })?;
-    w.create_element("channel")
-        .with_attribute(("type", "unix"))
-        .write_inner_content(|w| empty(w, "target", &[("type", "virtio"), ("name", "org.qemu.guest_agent.0")]))?;
+    if shape.agent {
+        let target = [("type", "virtio"), ("name", "org.qemu.guest_agent.0")];
+        w.create_element("channel")
+            .with_attribute(("type", "unix"))
+            .write_inner_content(|w| empty(w, "target", &target))?;
+    }
+    if shape.tablet {
+        empty(w, "input", &[("type", "tablet"), ("bus", "usb")])?;
+    }
     let listen = options.vnc_listen.as_str();
     let graphics = [("type", "vnc"), ("port", "-1"), ("autoport", "yes"), ("listen", listen)];
     empty(w, "graphics", &graphics)?;
-    w.create_element("video").write_inner_content(|w| empty(w, "model", &[("type", "vga")]))?;
-    w.create_element("rng").with_attribute(("model", "virtio")).write_inner_content(|w| {
-        w.create_element("backend")
-            .with_attribute(("model", "random"))
-            .write_text_content(BytesText::new("/dev/urandom"))?;
-        Ok(())
-    })?;
+    tuning::screen(w, shape)?;
+    tuning::watchdog_and_rng(w, shape)?;
     w.create_element("memballoon")
         .with_attribute(("model", "virtio"))
         .write_inner_content(|w| empty(w, "stats", &[("period", "10")]))?;
     Ok(())
 }
 
-fn disk(w: &mut W, path: &Path, target: &str) -> io::Result<()> {
+fn disk(w: &mut W, file: &DiskFile, target: &str, shape: &Shape) -> io::Result<()> {
     w.create_element("disk").with_attributes([("type", "file"), ("device", "disk")]).write_inner_content(|w| {
-        let driver = [("name", "qemu"), ("type", "qcow2"), ("cache", "writeback"), ("discard", "unmap")];
+        let format = file.format.as_str();
+        let driver = [("name", "qemu"), ("type", format), ("cache", "writeback"), ("discard", "unmap")];
         empty(w, "driver", &driver)?;
-        empty(w, "source", &[("file", path_text(path)?)])?;
-        empty(w, "target", &[("dev", target), ("bus", "virtio")])
+        empty(w, "source", &[("file", path_text(&file.path)?)])?;
+        empty(w, "target", &[("dev", target), ("bus", shape.disk_bus.as_str())])?;
+        tuning::numbers(w, "iotune", &shape.disk)
     })?;
     Ok(())
 }
 
-fn config_drive(w: &mut W, path: &Path) -> io::Result<()> {
+fn config_drive(w: &mut W, path: &Path, shape: &Shape) -> io::Result<()> {
     w.create_element("disk").with_attributes([("type", "file"), ("device", "cdrom")]).write_inner_content(|w| {
         empty(w, "driver", &[("name", "qemu"), ("type", "raw")])?;
         empty(w, "source", &[("file", path_text(path)?)])?;
-        empty(w, "target", &[("dev", "hda"), ("bus", "ide")])?;
+        empty(w, "target", &[("dev", shape.cdrom_name().as_str()), ("bus", shape.cdrom_bus.as_str())])?;
         empty(w, "readonly", &[])
     })?;
     Ok(())
 }
 
-fn interface(w: &mut W, nic: &InterfaceSpec) -> io::Result<()> {
+fn interface(w: &mut W, nic: &InterfaceSpec, shape: Option<&Shape>) -> io::Result<()> {
     // Of type ethernet: a tap that is on no bridge.
     let kind = if nic.bridge.is_some() { "bridge" } else { "ethernet" };
+    let model = shape.map_or("virtio", |shape| shape.vif_model.as_str());
     w.create_element("interface").with_attribute(("type", kind)).write_inner_content(|w| {
         empty(w, "mac", &[("address", nic.mac_address.as_str())])?;
         if let Some(bridge) = &nic.bridge {
             empty(w, "source", &[("bridge", bridge.as_str())])?;
         }
         empty(w, "target", &[("dev", nic.tap_name.as_str())])?;
-        empty(w, "model", &[("type", "virtio")])?;
+        empty(w, "model", &[("type", model)])?;
+        if let Some(shape) = shape {
+            tuning::bandwidth(w, shape)?;
+        }
         if let Some(mtu) = nic.mtu {
             empty(w, "mtu", &[("size", mtu.to_string().as_str())])?;
         }

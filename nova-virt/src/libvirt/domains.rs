@@ -8,12 +8,14 @@ use nova_core::state::PowerState;
 use virt::connect::Connect;
 use virt::domain::{Domain, DomainStateReason};
 use virt::enumutil::Enum;
+use virt::stream::Stream;
 use virt::sys;
 
 use super::domain_xml::{NAMESPACE, PREFIX};
 use super::ffi::{self, DomainState};
+use super::xml_tree::{self, Element};
 use super::{errors, read_xml, states};
-use crate::{GuestInfo, HypervisorError};
+use crate::{GuestInfo, HypervisorError, Operation};
 
 /// How often a start is tried that fails on a port which another program took meanwhile.
 const START_TRIES: u32 = 4;
@@ -30,6 +32,8 @@ pub(super) struct Guest {
     pub(super) active: bool,
     /// Its power state, exactly.
     pub(super) power_state: PowerState,
+    /// Whose password is set when nobody is named.
+    pub(super) administrator: String,
 }
 
 /// Who has a UUID.
@@ -48,7 +52,7 @@ pub(super) fn owner(conn: &Connect, instance: InstanceId) -> Result<Owner> {
         Err(error) if errors::is_no_domain(&error) => return Ok(Owner::Nobody),
         Err(error) => return Err(failed(error)),
     };
-    let Some(epoch) = epoch(&domain)? else {
+    let Some(metadata) = metadata(&domain)? else {
         // Gone since we looked it up, or not ours.
         return match domain.state() {
             Err(error) if errors::is_no_domain(&error) => Ok(Owner::Nobody),
@@ -66,9 +70,14 @@ pub(super) fn owner(conn: &Connect, instance: InstanceId) -> Result<Owner> {
         _ => 0,
     };
     let active = states::is_active(state);
-    let saved = !active && domain.has_managed_save(0).map_err(failed)?;
+    let saved = match (active, domain.has_managed_save(0)) {
+        (true, _) => false,
+        (false, Err(error)) if errors::is_no_domain(&error) => return Ok(Owner::Nobody),
+        (false, saved) => saved.map_err(failed)?,
+    };
     let power_state = states::power_state(state, reason, saved);
-    Ok(Owner::Ours(Guest { domain, instance, epoch, active, power_state }))
+    let administrator = metadata.administrator.unwrap_or_else(|| "root".into());
+    Ok(Owner::Ours(Guest { domain, instance, epoch: metadata.epoch, active, power_state, administrator }))
 }
 
 /// Our guest of that instance, or `NotFound`.
@@ -79,13 +88,13 @@ pub(super) fn guest(conn: &Connect, instance: InstanceId) -> Result<Guest> {
     }
 }
 
-/// The epoch in a domain's metadata; `None` if the domain is gone or not ours.
-fn epoch(domain: &Domain) -> Result<Option<u64>> {
+/// What a domain's metadata says; `None` if the domain is gone or not ours.
+fn metadata(domain: &Domain) -> Result<Option<read_xml::GuestMetadata>> {
     const DURING: &str = "reading the guest's metadata";
     let kind = sys::VIR_DOMAIN_METADATA_ELEMENT as i32;
     match domain.metadata(kind, Some(NAMESPACE), sys::VIR_DOMAIN_AFFECT_CURRENT) {
         Ok(xml) => match read_xml::metadata(&xml) {
-            Ok(metadata) => Ok(Some(metadata.epoch)),
+            Ok(metadata) => Ok(Some(metadata)),
             Err(source) => Err(HypervisorError::Failed { during: DURING, source }),
         },
         Err(error) if errors::is_no_metadata(&error) || errors::is_no_domain(&error) => Ok(None),
@@ -106,7 +115,9 @@ impl Guest {
             PowerState::Running => return Ok(()),
             PowerState::Paused => self.domain.resume(),
             PowerState::Suspended if self.active => self.domain.pm_wakeup(0),
-            PowerState::Suspended | PowerState::NoState | PowerState::Shutdown | PowerState::Crashed => self.create(),
+            PowerState::Suspended | PowerState::NoState | PowerState::Shutdown | PowerState::Crashed => {
+                self.create(sys::VIR_DOMAIN_NONE)
+            }
         };
         match started {
             // Someone else started it meanwhile.
@@ -115,11 +126,25 @@ impl Guest {
         }
     }
 
+    /// Starts one that is off so that it stands still. Of one that was saved that says nothing: such a one is left as it is.
+    pub(super) fn start_held(&self) -> Result<()> {
+        match self.power_state {
+            PowerState::Running | PowerState::Paused | PowerState::Suspended => Ok(()),
+            PowerState::NoState | PowerState::Shutdown | PowerState::Crashed => {
+                match self.create(sys::VIR_DOMAIN_START_PAUSED) {
+                    // Someone else started it meanwhile.
+                    Err(error) if errors::is_wrong_state(&error) && self.domain.is_active().unwrap_or(false) => Ok(()),
+                    started => started.map_err(|error| errors::failed("starting the guest", error)),
+                }
+            }
+        }
+    }
+
     /// Starts it, with another port for its screen if the first is taken.
-    fn create(&self) -> std::result::Result<(), virt::error::Error> {
+    fn create(&self, flags: sys::virDomainCreateFlags) -> std::result::Result<(), virt::error::Error> {
         let mut tries = 1;
         loop {
-            match self.domain.create() {
+            match self.domain.create_with_flags(flags) {
                 Err(error) if errors::is_port_taken(&error) && tries < START_TRIES => tries += 1,
                 created => return created,
             }
@@ -156,10 +181,20 @@ impl Guest {
     /// Stops it and makes libvirt forget it.
     pub(super) fn remove(&self) -> Result<()> {
         self.stop()?;
+        self.undefine(sys::VIR_DOMAIN_UNDEFINE_NVRAM)
+    }
+
+    /// Stops it and makes libvirt forget it; its files stay, what its firmware remembers among them.
+    pub(super) fn forget(&self) -> Result<()> {
+        self.stop()?;
+        self.undefine(sys::VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)
+    }
+
+    fn undefine(&self, nvram: u32) -> Result<()> {
         let flags = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
             | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
             | sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
-            | sys::VIR_DOMAIN_UNDEFINE_NVRAM;
+            | nvram;
         match self.domain.undefine_flags(flags) {
             Err(error) if errors::is_no_domain(&error) => Ok(()),
             undefined => undefined.map_err(|error| errors::failed("removing the guest's definition", error)),
@@ -183,6 +218,74 @@ impl Guest {
         self.domain
             .set_metadata(kind, Some(element), Some(PREFIX), Some(NAMESPACE), flags)
             .map_err(|error| errors::failed("writing the guest's metadata", error))
+    }
+
+    /// Its definition, as it will be started.
+    pub(super) fn definition(&self) -> Result<Element> {
+        const DURING: &str = "reading the guest's definition";
+        let flags = sys::VIR_DOMAIN_XML_INACTIVE | sys::VIR_DOMAIN_XML_SECURE;
+        let xml = self.domain.xml_desc(flags).map_err(|error| errors::failed(DURING, error))?;
+        xml_tree::parse(&xml).map_err(|source| HypervisorError::Failed { during: DURING, source })
+    }
+
+    /// What its process has.
+    pub(super) fn live_definition(&self) -> Result<Element> {
+        const DURING: &str = "reading what the guest has";
+        let xml = self.domain.xml_desc(0).map_err(|error| errors::failed(DURING, error))?;
+        xml_tree::parse(&xml).map_err(|source| HypervisorError::Failed { during: DURING, source })
+    }
+
+    pub(super) fn wrong_state(&self, operation: Operation) -> HypervisorError {
+        HypervisorError::InvalidState { instance: self.instance, operation, state: self.power_state }
+    }
+
+    pub(super) fn inject_nmi(&self) -> Result<()> {
+        if !self.active || !matches!(self.power_state, PowerState::Running | PowerState::Paused) {
+            return Err(self.wrong_state(Operation::InjectNmi));
+        }
+        ffi::inject_nmi(&self.domain).map_err(|error| errors::failed("interrupting the guest", error))
+    }
+
+    /// By its agent; a guest without one that answers says so.
+    pub(super) fn set_password(&self, user: Option<&str>, password: &str) -> Result<()> {
+        const OPERATION: Operation = Operation::SetAdminPassword;
+        if self.power_state != PowerState::Running {
+            return Err(self.wrong_state(OPERATION));
+        }
+        match self.domain.set_user_password(user.unwrap_or(&self.administrator), password, 0) {
+            Err(error) if errors::is_no_agent(&error) => Err(HypervisorError::Unsupported { operation: OPERATION }),
+            set => set.map_err(|error| errors::failed("setting a password in the guest", error)),
+        }
+    }
+
+    /// Its agent makes its file systems stand still; a guest without one that does says so.
+    pub(super) fn freeze(&self) -> Result<()> {
+        match ffi::freeze(&self.domain) {
+            Err(error) if errors::is_no_agent(&error) => {
+                Err(HypervisorError::Unsupported { operation: Operation::Quiesce })
+            }
+            frozen => frozen.map_err(|error| errors::failed("quiescing the guest", error)),
+        }
+    }
+
+    /// Its file systems go on. One that does not run has none that stand still.
+    pub(super) fn thaw(&self) -> Result<()> {
+        match ffi::thaw(&self.domain) {
+            Err(error) if errors::is_wrong_state(&error) => Ok(()),
+            thawed => thawed.map_err(|error| errors::failed("letting the guest's file systems go on", error)),
+        }
+    }
+
+    /// A stream of its serial port, taken from whoever has it.
+    pub(super) fn serial_stream(&self, conn: &Connect) -> Result<Stream> {
+        const DURING: &str = "opening the guest's serial port";
+        if !self.active {
+            return Err(self.wrong_state(Operation::OpenSerial));
+        }
+        let stream = Stream::new(conn, 0).map_err(|error| errors::failed(DURING, error))?;
+        let opened = self.domain.open_console(None, &stream, sys::VIR_DOMAIN_CONSOLE_FORCE);
+        opened.map_err(|error| errors::failed(DURING, error))?;
+        Ok(stream)
     }
 
     pub(super) fn vnc(&self) -> Result<Option<(String, u16)>> {

@@ -32,6 +32,15 @@ pub(super) fn is_no_device(error: &Error) -> bool {
     is(error, ErrorNumber::DeviceMissing)
 }
 
+/// The guest has no agent, or one that does not answer.
+pub(super) fn is_no_agent(error: &Error) -> bool {
+    is(error, ErrorNumber::AgentUnresponsive)
+        || is(error, ErrorNumber::AgentUnsynced)
+        || is(error, ErrorNumber::AgentCommandTimeout)
+        || is(error, ErrorNumber::ArgumentUnsupported)
+        || is(error, ErrorNumber::OperationUnsupported)
+}
+
 /// The guest was asked before to let the device go, and has not yet. QEMU has no code of its own for it.
 pub(super) fn is_being_unplugged(error: &Error) -> bool {
     error.message().contains("in the process of unplug")

@@ -1,13 +1,15 @@
 //! What the crate `virt` lacks: lifecycle events, and the state of all domains in one call.
 //!
 //! The only file of the workspace with unsafe code; each block says why it is sound.
-#![allow(unsafe_code, reason = "libvirt is a C library and `virt` does not wrap these two calls")]
+#![allow(unsafe_code, reason = "libvirt is a C library and `virt` does not wrap these calls")]
 
+use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
 use virt::connect::Connect;
+use virt::domain::Domain;
 use virt::error::Error;
 use virt::sys;
 
@@ -169,6 +171,137 @@ unsafe fn read_record(record: sys::virDomainStatsRecordPtr) -> Option<DomainStat
         let name = CStr::from_ptr(name).to_string_lossy().into_owned();
         Some(DomainState { uuid, name, state: state?, reason })
     }
+}
+
+/// Sends a domain a non-maskable interrupt.
+pub(super) fn inject_nmi(domain: &Domain) -> Result<(), Error> {
+    // SAFETY: the handle is valid as long as `domain` is.
+    done(unsafe { sys::virDomainInjectNMI(domain.as_ptr(), 0) })
+}
+
+/// Ends the job that a domain is in, for example a migration.
+pub(super) fn abort_job(domain: &Domain) -> Result<(), Error> {
+    // SAFETY: the handle is valid as long as `domain` is.
+    done(unsafe { sys::virDomainAbortJob(domain.as_ptr()) })
+}
+
+/// Begins to copy a disk to where `destination` (a `<disk>`) says; the file is there already.
+pub(super) fn block_copy(domain: &Domain, disk: &CStr, destination: &CStr) -> Result<(), Error> {
+    let flags = sys::VIR_DOMAIN_BLOCK_COPY_REUSE_EXT | sys::VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB;
+    // SAFETY: handle and texts are valid during the call, and no parameters are passed.
+    done(unsafe {
+        sys::virDomainBlockCopy(domain.as_ptr(), disk.as_ptr(), destination.as_ptr(), ptr::null_mut(), 0, flags)
+    })
+}
+
+/// How far the job on a disk is: done and all of it. `None`: there is no job.
+pub(super) fn block_job(domain: &Domain, disk: &CStr) -> Result<Option<(u64, u64)>, Error> {
+    let mut info = sys::virDomainBlockJobInfo { type_: 0, bandwidth: 0, cur: 0, end: 0 };
+    // SAFETY: handle and text are valid during the call; libvirt fills `info`.
+    let found = unsafe { sys::virDomainGetBlockJobInfo(domain.as_ptr(), disk.as_ptr(), &mut info, 0) };
+    match found {
+        0 => Ok(None),
+        number if number > 0 => Ok(Some((info.cur, info.end))),
+        _ => Err(Error::last_error()),
+    }
+}
+
+/// Ends the job on a disk; the domain goes on with the disk that it had.
+pub(super) fn end_block_job(domain: &Domain, disk: &CStr) -> Result<(), Error> {
+    // SAFETY: handle and text are valid during the call.
+    done(unsafe { sys::virDomainBlockJobAbort(domain.as_ptr(), disk.as_ptr(), 0) })
+}
+
+/// Ends the job on a disk; the domain goes on with the copy. The copy must be as far as the disk.
+pub(super) fn pivot_block_job(domain: &Domain, disk: &CStr) -> Result<(), Error> {
+    let flags = sys::VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT;
+    // SAFETY: handle and text are valid during the call.
+    done(unsafe { sys::virDomainBlockJobAbort(domain.as_ptr(), disk.as_ptr(), flags) })
+}
+
+/// Has a domain that is being migrated go on at its destination now; its memory follows.
+pub(super) fn start_post_copy(domain: &Domain) -> Result<(), Error> {
+    // SAFETY: the handle is valid during the call.
+    done(unsafe { sys::virDomainMigrateStartPostCopy(domain.as_ptr(), 0) })
+}
+
+/// Has the guest's agent make all file systems stand still.
+pub(super) fn freeze(domain: &Domain) -> Result<(), Error> {
+    // SAFETY: the handle is valid during the call; without mount points it is about all.
+    done(unsafe { sys::virDomainFSFreeze(domain.as_ptr(), ptr::null_mut(), 0, 0) })
+}
+
+/// Has the guest's agent let all file systems go on.
+pub(super) fn thaw(domain: &Domain) -> Result<(), Error> {
+    // SAFETY: as above.
+    done(unsafe { sys::virDomainFSThaw(domain.as_ptr(), ptr::null_mut(), 0, 0) })
+}
+
+fn done(code: c_int) -> Result<(), Error> {
+    if code < 0 { Err(Error::last_error()) } else { Ok(()) }
+}
+
+/// Every number that libvirt knows of a running domain, by its name: `vcpu.0.time`, `block.0.rd.bytes`, …
+pub(super) fn numbers(domain: &Domain) -> Result<BTreeMap<String, u64>, Error> {
+    let groups = sys::VIR_DOMAIN_STATS_VCPU
+        | sys::VIR_DOMAIN_STATS_INTERFACE
+        | sys::VIR_DOMAIN_STATS_BLOCK
+        | sys::VIR_DOMAIN_STATS_BALLOON;
+    // SAFETY: the handle is valid as long as `domain` is, which is longer than the call below.
+    let mut domains = [unsafe { domain.as_ptr() }, ptr::null_mut()];
+    let mut records: *mut sys::virDomainStatsRecordPtr = ptr::null_mut();
+    // SAFETY: `domains` is a list that ends with null; `records` is where libvirt stores an array, which it hands to us.
+    let count = unsafe { sys::virDomainListGetStats(domains.as_mut_ptr(), groups, &mut records, 0) };
+    let count = usize::try_from(count).map_err(|_| Error::last_error())?;
+    let mut numbers = BTreeMap::new();
+    // SAFETY: the array holds `count` valid records with `nparams` parameters each until it is freed below.
+    unsafe {
+        for index in 0..count {
+            let record = &**records.add(index);
+            numbers.extend(numbers_of(record.params, record.nparams));
+        }
+        sys::virDomainStatsRecordListFree(records);
+    }
+    Ok(numbers)
+}
+
+/// Every number that libvirt knows of the job that a domain is in: `memory_total`, `disk_remaining`, …; none without one.
+pub(super) fn job_numbers(domain: &Domain) -> Result<BTreeMap<String, u64>, Error> {
+    let (mut kind, mut count): (c_int, c_int) = (0, 0);
+    let mut params: sys::virTypedParameterPtr = ptr::null_mut();
+    // SAFETY: the handle is valid as long as `domain` is; libvirt stores an array of `count` parameters, which it hands to
+    // us, or none at all.
+    unsafe {
+        done(sys::virDomainGetJobStats(domain.as_ptr(), &mut kind, &mut params, &mut count, 0))?;
+        if params.is_null() {
+            return Ok(BTreeMap::new());
+        }
+        let numbers = numbers_of(params, count).collect();
+        sys::virTypedParamsFree(params, count);
+        Ok(numbers)
+    }
+}
+
+/// The numbers among `count` parameters.
+///
+/// # Safety
+/// `params` must be an array of so many valid parameters, and outlive what is returned.
+unsafe fn numbers_of(params: sys::virTypedParameterPtr, count: c_int) -> impl Iterator<Item = (String, u64)> {
+    (0..usize::try_from(count).unwrap_or(0)).filter_map(move |place| {
+        // SAFETY: by the caller's promise; of the union, the member is read that the parameter's type names, and a field's
+        // name ends with a zero.
+        unsafe {
+            let param = &*params.add(place);
+            let number = match u32::try_from(param.type_).unwrap_or(0) {
+                sys::VIR_TYPED_PARAM_INT => u64::try_from(param.value.i).ok(),
+                sys::VIR_TYPED_PARAM_UINT => Some(u64::from(param.value.ui)),
+                sys::VIR_TYPED_PARAM_LLONG => u64::try_from(param.value.l).ok(),
+                sys::VIR_TYPED_PARAM_ULLONG => Some(param.value.ul),
+                _ => None,
+            };
+            Some((CStr::from_ptr(param.field.as_ptr()).to_string_lossy().into_owned(), number?))
+        }
+    })
 }
 
 #[cfg(test)]

@@ -1,36 +1,51 @@
 //! A guest's folder: disks, config drive and console log.
 
 use std::collections::BTreeSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io::{ErrorKind, SeekFrom};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nova_core::ids::InstanceId;
-use serde::Deserialize;
 use tokio::fs;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
-use super::domain_xml::GuestFiles;
+use super::domain_xml::{DiskFile, GuestFiles};
+use super::errors;
 use super::options::LibvirtOptions;
-use super::{errors, tools};
-use crate::{ConfigDrive, DiskFormat, DiskRole, DiskSource, DiskSpec, GuestSpec, HypervisorError};
+use super::tools::{self, Limits};
+use crate::{ConfigDrive, DiskFormat, DiskRole, GuestSpec, HypervisorError};
+
+pub(super) mod disks;
+pub(super) mod owner;
+pub(super) mod record;
+
+use record::{DiskRecord, Records};
 
 /// The console log's last bytes that anyone reads.
 const CONSOLE_BYTES: u64 = 1 << 20;
 const CONSOLE_LOG: &str = "console.log";
-const CONFIG_DRIVE: &str = "disk.config";
+pub(super) const CONFIG_DRIVE: &str = "disk.config";
+/// A config drive is a copy of what was made in memory, and some tables.
+const CONFIG_DRIVE_BYTES: u64 = 256 << 20;
 
 /// What one call made, to be taken back if the rest fails.
 #[derive(Debug, Default)]
 pub(super) struct Made {
     folder: Option<PathBuf>,
     files: Vec<PathBuf>,
+    /// Where it is, and where it was.
+    moved: Vec<(PathBuf, PathBuf)>,
 }
 
 impl Made {
     /// Removes it again. What can't be removed shows in the list of guests.
     pub(super) async fn undo(self) {
+        for (path, from) in &self.moved {
+            if let Err(error) = disks::move_file(path, from).await {
+                tracing::warn!(file = %path.display(), %error, "can't give back a file of a failed spawn");
+            }
+        }
         for file in &self.files {
             if let Err(error) = fs::remove_file(file).await {
                 tracing::warn!(file = %file.display(), %error, "can't remove a file of a failed spawn");
@@ -44,14 +59,19 @@ impl Made {
     }
 }
 
+impl Made {
+    fn moved(&mut self, path: &Path, from: &Path) {
+        self.moved.push((path.to_owned(), from.to_owned()));
+    }
+}
+
 /// Where a guest's files are.
 pub(super) fn folder_of(options: &LibvirtOptions, instance: InstanceId) -> PathBuf {
     options.instances_path.join(instance.to_string())
 }
 
-/// The paths of a guest's files, made or not.
-pub(super) fn files_of(options: &LibvirtOptions, guest: &GuestSpec) -> GuestFiles {
-    let folder = folder_of(options, guest.instance);
+/// The file names of a guest's disks, one for each, in order.
+pub(super) fn disk_names(guest: &GuestSpec) -> Vec<String> {
     let mut ephemerals = 0;
     let mut name = |role| match role {
         DiskRole::Root => "disk".to_owned(),
@@ -61,12 +81,32 @@ pub(super) fn files_of(options: &LibvirtOptions, guest: &GuestSpec) -> GuestFile
             format!("disk.eph{}", ephemerals - 1)
         }
     };
-    GuestFiles {
-        disks: guest.disks.iter().map(|disk| folder.join(name(disk.role))).collect(),
-        config_drive: guest.config_drive.as_ref().map(|_| folder.join(CONFIG_DRIVE)),
-        console_log: folder.join(CONSOLE_LOG),
+    guest.disks.iter().map(|disk| name(disk.role)).collect()
+}
+
+/// The file name of the disk of that role and place.
+pub(super) fn disk_name(role: DiskRole, index: u32) -> Option<String> {
+    match role {
+        DiskRole::Root => (index == 0).then(|| "disk".to_owned()),
+        DiskRole::Swap => (index == 0).then(|| "disk.swap".to_owned()),
+        DiskRole::Ephemeral => Some(format!("disk.eph{index}")),
     }
 }
+
+/// A guest's files. What is not in the record was not made here.
+pub(super) fn files_of(folder: &Path, guest: &GuestSpec, records: &Records) -> GuestFiles {
+    let format = |name: &String| records.get(name).map_or(DiskFormat::Qcow2, |record| record.format);
+    let file = |name: String| DiskFile { format: format(&name), path: folder.join(&name) };
+    GuestFiles {
+        disks: disk_names(guest).into_iter().map(file).collect(),
+        config_drive: guest.config_drive.as_ref().map(|_| folder.join(CONFIG_DRIVE)),
+        console_log: folder.join(CONSOLE_LOG),
+        nvram: folder.join(NVRAM),
+    }
+}
+
+/// The firmware's variables of a guest that has such.
+pub(super) const NVRAM: &str = "nvram.fd";
 
 /// Makes what is missing of a guest's files. Disks that are there stay as they are; each file appears whole or not at
 /// all. Whatever this call made is in `made`, also when it fails.
@@ -87,12 +127,17 @@ pub(super) async fn make(
     let mode = std::fs::Permissions::from_mode(options.folder_mode);
     fs::set_permissions(&folder, mode).await.map_err(|error| errors::file(MAKING, error))?;
 
-    let files = files_of(options, guest);
-    for (index, (disk, path)) in guest.disks.iter().zip(&files.disks).enumerate() {
-        if !exists(path).await? {
-            make_disk(options, index, disk, path, made).await?;
+    owner::give(&folder, &options.host).await?;
+    let mut records = record::read(&folder).await?;
+    for (index, (disk, name)) in guest.disks.iter().zip(disk_names(guest)).enumerate() {
+        let path = folder.join(&name);
+        if exists(&path).await? {
+            continue;
         }
+        let record = disks::make(options, index, disk, &path, made).await?;
+        add_record(&folder, &mut records, name, record).await?;
     }
+    let files = files_of(&folder, guest, &records);
     if let (Some(drive), Some(path)) = (&guest.config_drive, &files.config_drive)
         && (renew_config_drive || !exists(path).await?)
     {
@@ -107,82 +152,19 @@ pub(super) async fn make(
     Ok(())
 }
 
-async fn make_disk(
-    options: &LibvirtOptions,
-    index: usize,
-    disk: &DiskSpec,
-    path: &Path,
-    made: &mut Made,
+/// Adds a disk to the record of a folder.
+pub(super) async fn add_record(
+    folder: &Path,
+    records: &mut Records,
+    name: String,
+    disk: DiskRecord,
 ) -> Result<(), HypervisorError> {
-    let during = match disk.role {
-        DiskRole::Root => "creating the root disk",
-        DiskRole::Ephemeral => "creating an ephemeral disk",
-        DiskRole::Swap => "creating the swap disk",
-    };
-    let wanted = disk.size_gb << 30;
-    let mut args: Vec<OsString> = ["create", "-q", "-f", "qcow2"].map(OsString::from).into();
-    let size = match &disk.source {
-        DiskSource::Blank => wanted,
-        DiskSource::Image { base, format } => {
-            let size = base_size(options, index, base, *format).await?;
-            args.extend(["-F", format.as_str(), "-b"].map(OsString::from));
-            args.push(base.clone().into());
-            wanted.max(size)
-        }
-    };
-    let new = beside(path, ".new");
-    args.push(new.clone().into());
-    args.push(size.to_string().into());
-    remove_file(&new).await?;
-    let made_it = tools::run("qemu-img", args, during, options.tool_limit).await;
-    put_in_place(made_it.map(drop), &new, path, during, made).await
-}
-
-/// What `qemu-img info` tells of an image; only what could do harm, and its size.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct ImageInfo {
-    virtual_size: u64,
-    backing_filename: Option<String>,
-    #[serde(default)]
-    format_specific: FormatSpecific,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct FormatSpecific {
-    #[serde(default)]
-    data: FormatData,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct FormatData {
-    data_file: Option<String>,
-}
-
-/// The size in bytes of a base image, read as the given format. An image that refers to other files is refused: it
-/// would give the guest whatever they hold.
-async fn base_size(
-    options: &LibvirtOptions,
-    index: usize,
-    base: &Path,
-    format: DiskFormat,
-) -> Result<u64, HypervisorError> {
-    const DURING: &str = "inspecting the base image";
-    let mut args: Vec<OsString> = ["info", "--output=json", "-U", "-f", format.as_str()].map(OsString::from).into();
-    args.push(base.into());
-    let printed = tools::run("qemu-img", args, DURING, options.tool_limit).await?;
-    let info: ImageInfo = serde_json::from_slice(&printed)
-        .map_err(|error| HypervisorError::Failed { during: DURING, source: error.into() })?;
-    if info.backing_filename.is_some() || info.format_specific.data.data_file.is_some() {
-        let field = format!("disks[{index}].source");
-        return Err(HypervisorError::invalid(field, "the base image refers to other files"));
-    }
-    Ok(info.virtual_size)
+    records.insert(name, disk);
+    record::write(folder, records).await
 }
 
 /// Writes the config drive: ISO 9660 with Joliet and Rock Ridge names, labelled as every guest agent looks for it.
-async fn make_config_drive(
+pub(super) async fn make_config_drive(
     options: &LibvirtOptions,
     drive: &ConfigDrive,
     path: &Path,
@@ -198,7 +180,8 @@ async fn make_config_drive(
             let flags = "-as mkisofs -quiet -J -r -V config-2 -ldots -allow-lowercase -allow-multidot -l -o";
             let mut args: Vec<&OsStr> = flags.split(' ').map(OsStr::new).collect();
             args.extend([new.as_os_str(), tree.as_os_str()]);
-            tools::run("xorriso", args, DURING, options.tool_limit).await.map(drop)
+            let limits = Limits::new(options.tool_limit, CONFIG_DRIVE_BYTES);
+            tools::run("xorriso", args, DURING, limits).await.map(drop)
         }
         Err(error) => Err(error),
     };
@@ -219,7 +202,7 @@ async fn write_tree(tree: &Path, drive: &ConfigDrive) -> std::io::Result<()> {
 }
 
 /// Disks, config drives and consoles hold a user's secrets: nobody else on this host may read them.
-async fn finish(new: &Path, path: &Path) -> std::io::Result<()> {
+pub(super) async fn finish(new: &Path, path: &Path) -> std::io::Result<()> {
     fs::set_permissions(new, std::fs::Permissions::from_mode(0o600)).await?;
     fs::rename(new, path).await
 }
@@ -243,12 +226,27 @@ async fn put_in_place(
     result
 }
 
-/// Removes a guest's folder with everything in it. An absent one is Ok.
+/// Removes a guest's folder with everything in it. An absent one is Ok, and another host's stays.
 pub(super) async fn remove(options: &LibvirtOptions, instance: InstanceId) -> Result<(), HypervisorError> {
-    remove_folder(&folder_of(options, instance), "removing the guest's files").await
+    remove_own(options, &folder_of(options, instance), "removing the guest's files").await
 }
 
-/// The instances that have a folder.
+/// Removes a folder, unless it is another host's.
+pub(super) async fn remove_own(
+    options: &LibvirtOptions,
+    folder: &Path,
+    during: &'static str,
+) -> Result<(), HypervisorError> {
+    match owner::another(options, folder).await? {
+        Some(host) => {
+            tracing::info!(folder = %folder.display(), %host, "it is another host's, and stays");
+            Ok(())
+        }
+        None => remove_folder(folder, during).await,
+    }
+}
+
+/// The instances that have a folder of this host.
 pub(super) async fn instances(options: &LibvirtOptions) -> Result<BTreeSet<InstanceId>, HypervisorError> {
     const DURING: &str = "looking for guests' folders";
     let mut found = BTreeSet::new();
@@ -259,7 +257,12 @@ pub(super) async fn instances(options: &LibvirtOptions) -> Result<BTreeSet<Insta
     };
     while let Some(entry) = entries.next_entry().await.map_err(|error| errors::file(DURING, error))? {
         let id = entry.file_name().to_str().and_then(|name| name.parse::<InstanceId>().ok());
-        found.extend(id.filter(|id| entry.file_name().to_str() == Some(id.to_string().as_str())));
+        let id = id.filter(|id| entry.file_name().to_str() == Some(id.to_string().as_str()));
+        if let Some(id) = id
+            && owner::another(options, &entry.path()).await?.is_none()
+        {
+            found.insert(id);
+        }
     }
     Ok(found)
 }
@@ -279,6 +282,13 @@ pub(super) async fn console(options: &LibvirtOptions, instance: InstanceId) -> R
     Ok(whole)
 }
 
+/// The first bytes of a file.
+pub(super) async fn head(path: &Path, bytes: u64) -> std::io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    fs::File::open(path).await?.take(bytes).read_to_end(&mut content).await?;
+    Ok(content)
+}
+
 async fn tail(path: &Path, bytes: u64) -> Result<Vec<u8>, HypervisorError> {
     let read = async {
         let mut file = fs::File::open(path).await?;
@@ -294,24 +304,24 @@ async fn tail(path: &Path, bytes: u64) -> Result<Vec<u8>, HypervisorError> {
     }
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
 }
 
-async fn exists(path: &Path) -> Result<bool, HypervisorError> {
+pub(super) async fn exists(path: &Path) -> Result<bool, HypervisorError> {
     fs::try_exists(path).await.map_err(|error| errors::file("looking for the guest's files", error))
 }
 
-async fn remove_file(path: &Path) -> Result<(), HypervisorError> {
+pub(super) async fn remove_file(path: &Path) -> Result<(), HypervisorError> {
     match fs::remove_file(path).await {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(errors::file("removing an unfinished file", error)),
         _ => Ok(()),
     }
 }
 
-async fn remove_folder(path: &Path, during: &'static str) -> Result<(), HypervisorError> {
+pub(super) async fn remove_folder(path: &Path, during: &'static str) -> Result<(), HypervisorError> {
     match fs::remove_dir_all(path).await {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(errors::file(during, error)),
         _ => Ok(()),

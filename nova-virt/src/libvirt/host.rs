@@ -72,6 +72,7 @@ pub(super) fn cpu_times() -> Result<CpuTimes, HypervisorError> {
 
 /// One tick of `/proc/stat`: USER_HZ is 100 wherever Linux runs guests.
 const TICK_NS: u64 = 10_000_000;
+pub(super) const TICKS_PER_SECOND: u64 = 1_000_000_000 / TICK_NS;
 
 fn parse_cpu_times(stat: &str, load: &str, cpus: &str) -> Option<CpuTimes> {
     let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;

@@ -12,11 +12,13 @@ use tokio::time::{Instant, MissedTickBehavior};
 use virt::connect::Connect;
 
 use super::connection::Connection;
+use super::domain_xml::Shape;
 use super::domains::{self, Guest, Known, Owner};
 use super::folder::{self, Made};
+use super::migration::Migrating;
 use super::options::LibvirtOptions;
 use super::workers::Workers;
-use super::{domain_xml, errors};
+use super::{domain_xml, errors, migration, rescue, volumes};
 use crate::{GuestEvent, GuestInfo, GuestSpec, HypervisorError, Operation, RebootKind};
 
 type Result<T> = std::result::Result<T, HypervisorError>;
@@ -33,6 +35,7 @@ pub(super) struct Inner {
     pub(super) known: Arc<Known>,
     pub(super) events: broadcast::Sender<GuestEvent>,
     pub(super) locks: Locks,
+    pub(super) migrating: Migrating,
 }
 
 /// One lock per guest that something is being done to.
@@ -75,7 +78,7 @@ impl Inner {
         result
     }
 
-    async fn owner(&self, instance: InstanceId) -> Result<Owner> {
+    pub(super) async fn owner(&self, instance: InstanceId) -> Result<Owner> {
         self.call(move |conn| domains::owner(conn, instance)).await
     }
 
@@ -110,7 +113,8 @@ impl Inner {
             let in_hand = busy.contains(instance) || self.locks.busy().contains(instance);
             if !in_hand && folder::is_there(&self.options, *instance).await? {
                 let (name, power_state) = (String::new(), PowerState::NoState);
-                guests.push(GuestInfo { instance: *instance, name, power_state, epoch: 0 });
+                let epoch = migration::prepared_epoch(&folder::folder_of(&self.options, *instance)).await;
+                guests.push(GuestInfo { instance: *instance, name, power_state, epoch });
             }
         }
         guests.sort_by_key(|guest| guest.instance);
@@ -118,17 +122,9 @@ impl Inner {
     }
 
     pub(super) async fn spawn(&self, guest: GuestSpec) -> Result<()> {
-        guest.validate()?;
+        self.shape_of(&guest)?;
         let _lock = self.locks.lock(guest.instance).await;
-        let existing = match self.owner(guest.instance).await? {
-            Owner::Nobody => None,
-            Owner::Ours(existing) => Some(existing),
-            Owner::Others => {
-                let source = "a domain that is not ours has the instance's UUID".into();
-                return Err(HypervisorError::Failed { during: "defining the guest", source });
-            }
-        };
-        match existing {
+        match self.ours(guest.instance).await? {
             None => self.make(&guest).await,
             Some(existing) if existing.epoch > guest.epoch => {
                 Err(HypervisorError::Stale { instance: guest.instance, asked: guest.epoch, current: existing.epoch })
@@ -137,14 +133,40 @@ impl Inner {
         }
     }
 
+    /// Our guest of that instance, if there is one.
+    pub(super) async fn ours(&self, instance: InstanceId) -> Result<Option<Guest>> {
+        match self.owner(instance).await? {
+            Owner::Nobody => Ok(None),
+            Owner::Ours(existing) => Ok(Some(existing)),
+            Owner::Others => {
+                let source = "a domain that is not ours has the instance's UUID".into();
+                Err(HypervisorError::Failed { during: "defining the guest", source })
+            }
+        }
+    }
+
+    /// The guest's machine; refuses what can't be made.
+    pub(super) fn shape_of(&self, guest: &GuestSpec) -> Result<Shape> {
+        guest.validate()?;
+        let shape = Shape::of(&guest.hardware, &self.options)?;
+        shape.check_disks(guest.disks.len() + usize::from(guest.volumes.iter().any(|volume| volume.boot)))?;
+        Ok(shape)
+    }
+
     /// Makes a guest that is not there. On failure, nothing of it remains.
     async fn make(&self, guest: &GuestSpec) -> Result<()> {
         let mut made = Made::default();
         let instance = guest.instance;
+        if let Some(host) = folder::owner::another(&self.options, &folder::folder_of(&self.options, instance)).await? {
+            // Its disks are the only ones: whoever failed here would remove them.
+            let source = format!("the folder of its disks is the host {host}'s").into();
+            return Err(HypervisorError::Failed { during: "making the guest's folder", source });
+        }
+        self.forget_sent(instance).await?;
         let result = async {
             folder::make(&self.options, guest, true, &mut made).await?;
             self.define(guest).await?;
-            if guest.running { self.with(instance, Guest::start).await } else { Ok(()) }
+            if guest.running { self.start_for(guest).await } else { Ok(()) }
         }
         .await;
         let Err(error) = result else { return Ok(()) };
@@ -175,25 +197,41 @@ impl Inner {
             }
         }
         if newer {
-            self.define(guest).await?;
-            if existing.active {
-                let element = domain_xml::metadata(guest).map_err(|error| errors::file(WRITING_XML, error))?;
-                self.call(move |_| existing.set_live_metadata(&element)).await?;
-            }
-            self.known.forget(guest.instance);
+            self.redefine(guest, existing).await?;
         }
-        if start { self.with(guest.instance, Guest::start).await } else { Ok(()) }
+        if start { self.start_for(guest).await } else { Ok(()) }
     }
 
-    async fn define(&self, guest: &GuestSpec) -> Result<()> {
-        let files = folder::files_of(&self.options, guest);
-        let xml = domain_xml::domain(guest, &files, &self.options).map_err(|error| errors::file(WRITING_XML, error))?;
+    /// Makes the definition what the order says, and the guest of its epoch, running or not.
+    pub(super) async fn redefine(&self, guest: &GuestSpec, existing: Guest) -> Result<()> {
+        self.define(guest).await?;
+        // What it was before a rescue is no longer what it will be.
+        rescue::forget_original(&folder::folder_of(&self.options, guest.instance)).await?;
+        if existing.active {
+            let shape = self.shape_of(guest)?;
+            let element = domain_xml::metadata(guest, &shape).map_err(|error| errors::file(WRITING_XML, error))?;
+            self.call(move |_| existing.set_live_metadata(&element)).await?;
+        }
+        self.known.forget(guest.instance);
+        Ok(())
+    }
+
+    pub(super) async fn define(&self, guest: &GuestSpec) -> Result<()> {
+        let shape = self.shape_of(guest)?;
+        let folder = folder::folder_of(&self.options, guest.instance);
+        let files = folder::files_of(&folder, guest, &folder::record::read(&folder).await?);
+        let xml = domain_xml::domain(guest, &shape, &files, &self.options)
+            .map_err(|error| errors::file(WRITING_XML, error))?;
+        volumes::record::write(&folder, &guest.volumes).await?;
+        self.keep_secrets(&guest.volumes).await?;
         self.call(move |conn| domains::define(conn, &xml)).await?;
         self.known.forget(guest.instance);
         Ok(())
     }
 
     pub(super) async fn destroy(&self, instance: InstanceId) -> Result<()> {
+        // Whatever it is in the midst of, it is to be gone.
+        self.stop_sending(instance).await?;
         let _lock = self.locks.lock(instance).await;
         self.call(move |conn| match domains::owner(conn, instance)? {
             Owner::Ours(guest) => guest.remove(),
@@ -201,7 +239,13 @@ impl Inner {
         })
         .await?;
         self.known.forget(instance);
+        self.forget_passwords(instance).await?;
         folder::remove(&self.options, instance).await
+    }
+
+    pub(super) async fn power_on(&self, instance: InstanceId) -> Result<()> {
+        let _lock = self.locks.lock(instance).await;
+        self.start(instance).await
     }
 
     pub(super) async fn power_off(&self, instance: InstanceId, graceful: Option<Duration>) -> Result<()> {
@@ -217,7 +261,7 @@ impl Inner {
         };
         // A reset inside the same process is much slower under emulation than a new process.
         self.shut_down(instance, graceful).await?;
-        self.with(instance, Guest::start).await
+        self.start(instance).await
     }
 
     /// Asks, waits, and cuts the power in the end.

@@ -12,8 +12,10 @@ pub struct LibvirtOptions {
     pub connection_uri: String,
     /// `qemu` (processor emulated) or `kvm`. Never chosen by itself: libvirt lists `kvm` where it does not work.
     pub virt_type: String,
-    /// The folder that has one folder per guest.
+    /// The folder that has one folder per guest. Hosts may share it.
     pub instances_path: PathBuf,
+    /// This host's name (`DEFAULT.host`), by which it knows its guests' folders.
+    pub host: String,
     /// Permissions of a guest's folder. Whoever QEMU runs as must be able to enter it.
     pub folder_mode: u32,
     /// MiB of translated code that an emulated processor keeps. QEMU's own choice takes most of a GiB per guest.
@@ -28,6 +30,25 @@ pub struct LibvirtOptions {
     pub vnc_listen: String,
     /// The host's address, as other hosts know it.
     pub host_ip: String,
+    /// Root disks are qcow2 files over their image; false: copies of it, and every disk is raw (`use_cow_images`).
+    pub use_cow_images: bool,
+    /// Whether the space of disks is booked when they are made (`preallocate_images`).
+    pub preallocate_images: Preallocate,
+    /// The address at which this host takes guests that are migrated live (`libvirt.live_migration_inbound_addr`).
+    pub live_migration_inbound_addr: String,
+    /// How the other host's libvirt is spoken to: `tcp`, `tls`, `ssh` (`libvirt.live_migration_scheme`).
+    pub live_migration_scheme: String,
+    /// How volumes are cached (`libvirt.volume_cache_mode`): `none`, `writeback`, `writethrough`, `directsync`.
+    pub volume_cache_mode: String,
+    /// How long a guest that stands still since its volume failed is let go on by itself, once the volume is there again
+    /// (`libvirt.volume_reconnect_delay`).
+    pub volume_reconnect_delay: Duration,
+    /// What happens to a guest whose volume fails (`libvirt.volume_error_policy`): `stop`, `report`, `enospace`.
+    pub volume_error_policy: String,
+    /// This host's certificate for volumes over NBD, where libvirt looks for it too.
+    pub volume_tls_path: PathBuf,
+    /// Firmware for guests whose image asks for UEFI, and the folder that has it.
+    pub firmware_path: PathBuf,
     /// How long a soft reboot waits for the guest before it becomes a hard one.
     pub soft_reboot_wait: Duration,
     /// How long a running guest may take to let go of a device.
@@ -36,6 +57,8 @@ pub struct LibvirtOptions {
     pub connect_wait: Duration,
     /// How long an operation may take before its caller is told `TimedOut`. It goes on behind.
     pub operation_limit: Duration,
+    /// How much longer an operation may take that copies disks or sends a guest to another host.
+    pub copy_limit: Duration,
     /// How long a tool (`qemu-img`, `xorriso`) may take.
     pub tool_limit: Duration,
     /// Threads for calls to libvirt.
@@ -46,6 +69,16 @@ pub struct LibvirtOptions {
     pub hung_after: Duration,
 }
 
+/// Nova's `preallocate_images`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Preallocate {
+    /// A disk takes space as it is written to.
+    #[default]
+    None,
+    /// A disk has its space from the beginning.
+    Space,
+}
+
 impl LibvirtOptions {
     /// The defaults for guests under that folder.
     pub fn new(connection_uri: impl Into<String>, instances_path: impl Into<PathBuf>) -> Self {
@@ -53,6 +86,7 @@ impl LibvirtOptions {
             connection_uri: connection_uri.into(),
             virt_type: "qemu".into(),
             instances_path: instances_path.into(),
+            host: "localhost".into(),
             folder_mode: 0o700,
             tb_cache_mib: 128,
             cpu_mode: "custom".into(),
@@ -60,10 +94,20 @@ impl LibvirtOptions {
             machine_type: "pc".into(),
             vnc_listen: "127.0.0.1".into(),
             host_ip: "127.0.0.1".into(),
+            use_cow_images: true,
+            preallocate_images: Preallocate::None,
+            live_migration_inbound_addr: "127.0.0.1".into(),
+            live_migration_scheme: "tcp".into(),
+            volume_cache_mode: "none".into(),
+            volume_reconnect_delay: Duration::from_secs(300),
+            volume_error_policy: "stop".into(),
+            volume_tls_path: "/etc/pki/libvirt-nbd".into(),
+            firmware_path: "/usr/share/OVMF".into(),
             soft_reboot_wait: Duration::from_secs(120),
             detach_wait: Duration::from_secs(60),
             connect_wait: Duration::from_secs(5),
             operation_limit: Duration::from_secs(300),
+            copy_limit: Duration::from_secs(8 * 3600),
             tool_limit: Duration::from_secs(120),
             threads: 8,
             queue_limit: 256,
@@ -86,6 +130,10 @@ impl LibvirtOptions {
         if self.virt_type == "qemu" && self.cpu_mode == "host-passthrough" {
             let problem = "'host-passthrough' needs virt_type 'kvm'";
             return Err(HypervisorError::invalid("libvirt.cpu_mode", problem));
+        }
+        if !["tcp", "tls", "ssh"].contains(&self.live_migration_scheme.as_str()) {
+            let problem = "must be 'tcp', 'tls' or 'ssh'";
+            return Err(HypervisorError::invalid("libvirt.live_migration_scheme", problem));
         }
         if !self.instances_path.is_absolute() {
             return Err(HypervisorError::invalid("DEFAULT.instances_path", "must be absolute"));

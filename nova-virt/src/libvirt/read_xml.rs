@@ -12,6 +12,8 @@ use crate::BoxError;
 pub(super) struct GuestMetadata {
     pub(super) epoch: u64,
     pub(super) display_name: String,
+    /// Whose password is set when nobody is named.
+    pub(super) administrator: Option<String>,
 }
 
 /// Reads the metadata element that `virDomainGetMetadata` gives back, whatever its prefix has become.
@@ -22,6 +24,7 @@ pub(super) fn metadata(xml: &str) -> Result<GuestMetadata, BoxError> {
         if let Node::Text(text) = node {
             match path {
                 [.., element] if element == "epoch" => epoch = text.trim().parse().ok(),
+                [.., element] if element == "administrator" => found.administrator = Some(text.to_owned()),
                 [.., element] if element == "name" => found.display_name = text.to_owned(),
                 _ => {}
             }
@@ -149,7 +152,7 @@ fn add(texts: &mut [String], text: &str) {
     }
 }
 
-fn predefined(name: &str) -> Result<&'static str, BoxError> {
+pub(super) fn predefined(name: &str) -> Result<&'static str, BoxError> {
     match name {
         "lt" => Ok("<"),
         "gt" => Ok(">"),
@@ -180,7 +183,7 @@ mod tests {
     #[test]
     fn metadata_is_read_under_any_prefix() {
         let xml = "<instance xmlns='urn:x'><epoch> 7\n</epoch><name>a &lt;b&gt; &#233;</name></instance>";
-        let expected = GuestMetadata { epoch: 7, display_name: "a <b> é".into() };
+        let expected = GuestMetadata { epoch: 7, display_name: "a <b> é".into(), administrator: None };
         assert_eq!(metadata(xml).unwrap(), expected);
         let prefixed = "<n:instance xmlns:n='urn:x'><n:epoch>7</n:epoch><n:name/></n:instance>";
         assert_eq!(metadata(prefixed).unwrap(), GuestMetadata { epoch: 7, ..Default::default() });

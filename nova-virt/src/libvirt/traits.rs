@@ -10,12 +10,29 @@ use super::options::LibvirtOptions;
 use super::read_xml;
 
 /// What this driver gives to every guest (os_traits/compute).
-const DRIVER: [&str; 7] = [
+const DRIVER: [&str; 24] = [
     "COMPUTE_NODE",
+    "COMPUTE_IMAGE_TYPE_ISO",
     "COMPUTE_IMAGE_TYPE_QCOW2",
     "COMPUTE_IMAGE_TYPE_RAW",
+    "COMPUTE_GRAPHICS_MODEL_BOCHS",
+    "COMPUTE_GRAPHICS_MODEL_CIRRUS",
+    "COMPUTE_GRAPHICS_MODEL_NONE",
+    "COMPUTE_GRAPHICS_MODEL_QXL",
     "COMPUTE_GRAPHICS_MODEL_VGA",
+    "COMPUTE_GRAPHICS_MODEL_VIRTIO",
+    "COMPUTE_GRAPHICS_MODEL_VMVGA",
+    "COMPUTE_NET_VIF_MODEL_E1000",
+    "COMPUTE_NET_VIF_MODEL_E1000E",
+    "COMPUTE_NET_VIF_MODEL_NE2K_PCI",
+    "COMPUTE_NET_VIF_MODEL_PCNET",
+    "COMPUTE_NET_VIF_MODEL_RTL8139",
     "COMPUTE_NET_VIF_MODEL_VIRTIO",
+    "COMPUTE_NET_VIF_MODEL_VMXNET3",
+    "COMPUTE_STORAGE_BUS_IDE",
+    "COMPUTE_STORAGE_BUS_SATA",
+    "COMPUTE_STORAGE_BUS_SCSI",
+    "COMPUTE_STORAGE_BUS_USB",
     "COMPUTE_STORAGE_BUS_VIRTIO",
     "HW_ARCH_X86_64",
 ];
@@ -95,6 +112,10 @@ pub(super) fn traits(
     let mut traits: BTreeSet<String> = DRIVER.map(str::to_owned).into();
     if cells.iter().any(|cell| cell.threads_per_core() > 1) {
         traits.insert("HW_CPU_HYPERTHREADING".to_owned());
+    }
+    // Guests whose images ask for it boot only what is signed.
+    if options.firmware_path.join("OVMF_CODE_4M.secboot.fd").exists() {
+        traits.insert("COMPUTE_SECURITY_UEFI_SECURE_BOOT".to_owned());
     }
     traits.extend(features(conn, options, cpu_info).iter().filter_map(|feature| processor_trait(feature)));
     traits

@@ -7,6 +7,17 @@ mod fake {
     nova_virt::hypervisor_conformance!(async { (FakeHypervisor::new(FakeOptions::new("host1")), ()) });
 }
 
+/// Two fakes of one world.
+mod fakes {
+    use nova_virt::{FakeHypervisor, FakeOptions, FakeWorld};
+
+    nova_virt::live_migration_conformance!(async {
+        let world = FakeWorld::new();
+        let host = |name: &str| FakeHypervisor::new(FakeOptions { world: world.clone(), ..FakeOptions::new(name) });
+        (host("one"), host("two"), ())
+    });
+}
+
 /// A fake that answers slowly: the contract does not depend on speed.
 mod slow_fake {
     use std::time::Duration;

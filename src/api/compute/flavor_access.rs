@@ -60,7 +60,7 @@ impl FlavorAccess {
     }
 
     async fn add(&self, id: &str, project: ProjectId, version: Microversion) -> HandlerResult {
-        self.verify_project(&project).await?;
+        self.api.verify_project(&project).await?;
         let flavor = change(&self.api, id, |flavor| {
             if version.at_least(7) && flavor.is_public {
                 return Err(ApiError::conflict("Can not add access to a public flavor."));
@@ -91,13 +91,15 @@ impl FlavorAccess {
         .await?;
         Ok(Response::json(StatusCode::OK, &view(&flavor)))
     }
+}
 
+impl ComputeApi {
     /// Is there such a project? Where an outside identity keeps them, which shows as no project here, it is taken as given:
     /// Nova does the same when it may not ask.
-    async fn verify_project(&self, project: &ProjectId) -> Result<(), ApiError> {
-        match self.api.store.get_project(project).await {
+    pub(super) async fn verify_project(&self, project: &ProjectId) -> Result<(), ApiError> {
+        match self.store.get_project(project).await {
             Ok(_) => Ok(()),
-            Err(StoreError::NotFound { .. }) if self.api.store.list_projects(None).await?.is_empty() => Ok(()),
+            Err(StoreError::NotFound { .. }) if self.store.list_projects(None).await?.is_empty() => Ok(()),
             Err(StoreError::NotFound { .. }) => {
                 Err(ApiError::bad_request(format!("Project ID {project} is not a valid project.")))
             }

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
+use jiff::Timestamp;
 use nova_core::context::RequestContext;
+use nova_core::fault::Fault;
 use nova_core::ids::{PortId, TaskId};
 use nova_core::instance::Instance;
-use nova_core::network::{NetworkServiceError, Port, RequestedInterface, RequestedNetworks};
+use nova_core::network::{NetworkServiceError, RequestedInterface, RequestedNetworks, Vif, VifAddress};
 use nova_core::state::Action;
 use nova_core::task::Work;
 use nova_db::StoreError;
@@ -106,16 +108,17 @@ fn refused(error: NetworkServiceError) -> ApiError {
     }
 }
 
-fn view(port: &Port, version: Microversion) -> Value {
+fn view(vif: &Vif, version: Microversion) -> Value {
+    let fixed = |address: &VifAddress| json!({"subnet_id": address.subnet_id, "ip_address": address.address});
     let mut view = json!({
-        "port_state": port.status,
-        "port_id": port.id,
-        "net_id": port.network_id,
-        "mac_addr": port.mac_address,
-        "fixed_ips": port.fixed_ips,
+        "port_state": vif.status,
+        "port_id": vif.port_id,
+        "net_id": vif.network_id,
+        "mac_addr": vif.mac_address,
+        "fixed_ips": vif.addresses.iter().map(fixed).collect::<Vec<_>>(),
     });
     if version.at_least(70) {
-        view["tag"] = port.device_tag().map_or(Value::Null, |tag| json!(tag));
+        view["tag"] = json!(vif.tag);
     }
     view
 }
@@ -133,26 +136,32 @@ impl Interfaces {
 
     async fn index(self: Arc<Self>, request: Request) -> HandlerResult {
         let server = self.server(&request, "os_compute_api:os-attach-interfaces:list").await?;
-        let ports = self.api.books()?.ports_of_servers(&[server.id]).await?;
-        let views: Vec<Value> = ports.iter().map(|port| view(port, request.version)).collect();
+        let vifs = self.vifs(request.context()?, &server).await?;
+        let views: Vec<Value> = vifs.iter().map(|vif| view(vif, request.version)).collect();
         Ok(Response::json(StatusCode::OK, &json!({ "interfaceAttachments": views })))
     }
 
     async fn show(self: Arc<Self>, request: Request) -> HandlerResult {
         let server = self.server(&request, "os_compute_api:os-attach-interfaces:show").await?;
-        let port = self.port(&server, request.param("port")).await?;
-        Ok(Response::json(StatusCode::OK, &json!({ "interfaceAttachment": view(&port, request.version) })))
+        let vif = self.vif(request.context()?, &server, request.param("port")).await?;
+        Ok(Response::json(StatusCode::OK, &json!({ "interfaceAttachment": view(&vif, request.version) })))
     }
 
-    /// The server's port of that id.
-    async fn port(&self, server: &Instance, id: &str) -> Result<Port, ApiError> {
-        let ports = self.api.books()?.ports_of_servers(&[server.id]).await?;
+    /// The server's interfaces, in order.
+    async fn vifs(&self, context: &RequestContext, server: &Instance) -> Result<Vec<Vif>, ApiError> {
+        let found = self.api.network.interfaces(context, &[server.id]).await.map_err(refused)?;
+        Ok(found.into_iter().map(|(_, vif)| vif).collect())
+    }
+
+    /// The server's interface by the port of that id.
+    async fn vif(&self, context: &RequestContext, server: &Instance, id: &str) -> Result<Vif, ApiError> {
+        let vifs = self.vifs(context, server).await?;
         let wanted: Option<PortId> = id.parse().ok();
         let missing = || {
             let shown: String = id.chars().take(64).collect();
             ApiError::NotFound(format!("Instance {} does not have a port with id {shown}", server.id))
         };
-        ports.into_iter().find(|port| Some(port.id) == wanted).ok_or_else(missing)
+        vifs.into_iter().find(|vif| Some(vif.port_id) == wanted).ok_or_else(missing)
     }
 
     async fn create(self: Arc<Self>, mut request: Request) -> HandlerResult {
@@ -166,16 +175,35 @@ impl Interfaces {
         let task = self.api.begin(&request, start).await?;
         let task = task.ok_or_else(|| ApiError::internal("an interface is plugged in without a task"))?;
         self.ended(&server, task.id).await?;
-        let made = self.api.books()?.ports_of_servers(&[server.id]).await?;
-        match made.iter().find(|port| Some(port.id) == task.port_id()) {
-            Some(port) => {
-                Ok(Response::json(StatusCode::OK, &json!({ "interfaceAttachment": view(port, request.version) })))
+        let made = self.vifs(request.context()?, &server).await?;
+        match made.iter().find(|vif| task.port_id().is_some_and(|id| vif.is(id))) {
+            Some(vif) => {
+                Ok(Response::json(StatusCode::OK, &json!({ "interfaceAttachment": view(vif, request.version) })))
             }
-            None => Err(ApiError::Network {
-                status: StatusCode::INTERNAL_SERVER_ERROR,
-                name: "InterfaceAttachFailed",
-                text: format!("Failed to attach network adapter device to {}", server.id),
-            }),
+            None => Err(self.why_not(&server, task.created_at).await),
+        }
+    }
+
+    /// Why an interface was not plugged in: what the server's fault says since then.
+    async fn why_not(&self, server: &Instance, since: Timestamp) -> ApiError {
+        let plain = format!("Failed to attach network adapter device to {}", server.id);
+        let now = self.api.store.get_instance(server.id).await.ok();
+        let is_it = |fault: &Fault| fault.created >= since && fault.message.starts_with(&plain);
+        let (code, text) = match now.and_then(|now| now.fault).filter(is_it) {
+            Some(fault) => (fault.code, fault.message),
+            None => (500, plain.clone()),
+        };
+        // Without what was tried, where it says by itself what is wrong.
+        let why = text.strip_prefix(&plain).map_or(&*text, |rest| rest.trim_start_matches(": ")).to_owned();
+        match code {
+            400 => ApiError::BadRequest(why),
+            403 => ApiError::Forbidden(why),
+            404 => ApiError::NotFound(why),
+            409 => ApiError::Conflict(why),
+            _ => {
+                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                ApiError::Network { status, name: "InterfaceAttachFailed", text }
+            }
         }
     }
 
@@ -189,7 +217,7 @@ impl Interfaces {
         // It is the server's project that gets the port, whoever asks.
         let context = RequestContext { project_id: server.project_id.clone(), ..context.clone() };
         let unsaid = interface.network_id.is_none() && interface.port_id.is_none();
-        if unsaid && self.api.books()?.networks_of(&server.project_id).await.map_err(refused)?.is_empty() {
+        if unsaid && !self.api.network.has_network(&context, &server.project_id).await.map_err(refused)? {
             return Err(ApiError::BadRequest(format!(
                 "No specific network was requested and none are available for project '{}'.",
                 server.project_id
@@ -226,7 +254,7 @@ impl Interfaces {
     async fn delete(self: Arc<Self>, request: Request) -> HandlerResult {
         const RULE: &str = "os_compute_api:os-attach-interfaces:delete";
         let server = self.server(&request, RULE).await?;
-        let port_id = self.port(&server, request.param("port")).await?.id;
+        let port_id = self.vif(request.context()?, &server, request.param("port")).await?.port_id;
         let work = Work::DetachInterface { port_id };
         let start = Start { rule: RULE, action: Action::DetachInterface, work, supersede: false };
         self.api.begin(&request, start).await?;

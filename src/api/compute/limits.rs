@@ -7,15 +7,11 @@ use nova_core::ids::ProjectId;
 use nova_core::quota::Usage;
 use serde_json::{Map, Value, json};
 
+use crate::api::compute::ComputeApi;
 use crate::api::compute::input::strict_query;
-use crate::api::compute::{ComputeApi, ComputeOptions};
+use crate::api::compute::quotas::InForce;
 use crate::api::policy::{Target, enforce, enforce_on};
 use crate::api::{HandlerResult, Microversion, Request, Resource, Response, Route, route};
-
-/// Network limits of versions before 2.36, where they were Nova's own: always its defaults, never in use.
-const FLOATING_IPS: i64 = 10;
-const SECURITY_GROUPS: i64 = 10;
-const SECURITY_GROUP_RULES: i64 = 20;
 
 /// The resource.
 pub struct LimitsResource {
@@ -44,7 +40,8 @@ impl LimitsResource {
         };
         let usage = self.api.store.usage(&project).await?;
         let groups = self.api.store.count_server_groups(&project).await?;
-        let absolute = absolute(request.version, &self.api.options.get(), &usage, groups);
+        let quotas = self.api.quotas_in_force(&project, None).await?;
+        let absolute = absolute(request.version, &quotas, &usage, groups);
         Ok(Response::json(StatusCode::OK, &json!({"limits": {"rate": [], "absolute": absolute}})))
     }
 }
@@ -59,45 +56,46 @@ impl Resource for LimitsResource {
     }
 }
 
-/// The limits that this version shows; -1 is "without limit".
-fn absolute(version: Microversion, options: &ComputeOptions, usage: &Usage, groups: u64) -> Map<String, Value> {
+/// The limits that this version shows; -1 is "without limit". Those of networks until 2.35 are what nova-network had once,
+/// and never in use.
+fn absolute(version: Microversion, quotas: &InForce, usage: &Usage, groups: u64) -> Map<String, Value> {
+    let limit = |name: &str| quotas.get(name).map_or(json!(-1), |limit| json!(limit));
     let mut rows = vec![
-        ("maxTotalInstances", limit(options.limits.instances)),
-        ("maxTotalCores", limit(options.limits.cores)),
-        ("maxTotalRAMSize", limit(options.limits.ram)),
-        ("maxTotalKeypairs", limit(options.key_pairs)),
-        ("maxServerMeta", limit(options.metadata_items)),
-        ("maxServerGroups", limit(options.server_groups)),
-        ("maxServerGroupMembers", limit(options.server_group_members)),
+        ("maxTotalInstances", limit("instances")),
+        ("maxTotalCores", limit("cores")),
+        ("maxTotalRAMSize", limit("ram")),
+        ("maxTotalKeypairs", limit("key_pairs")),
+        ("maxServerMeta", limit("metadata_items")),
+        ("maxServerGroups", limit("server_groups")),
+        ("maxServerGroupMembers", limit("server_group_members")),
         ("totalInstancesUsed", json!(usage.instances)),
         ("totalCoresUsed", json!(usage.cores)),
         ("totalRAMUsed", json!(usage.ram)),
         ("totalServerGroupsUsed", json!(groups)),
     ];
     if version.before(57) {
-        rows.push(("maxPersonality", limit(options.injected_files)));
-        rows.push(("maxPersonalitySize", limit(options.injected_file_content_bytes)));
+        rows.push(("maxPersonality", limit("injected_files")));
+        rows.push(("maxPersonalitySize", limit("injected_file_content_bytes")));
     }
     if version.before(39) {
-        rows.push(("maxImageMeta", limit(options.metadata_items)));
+        rows.push(("maxImageMeta", limit("metadata_items")));
     }
     if version.before(36) {
-        rows.push(("maxTotalFloatingIps", json!(FLOATING_IPS)));
+        rows.push(("maxTotalFloatingIps", limit("floating_ips")));
         rows.push(("totalFloatingIpsUsed", json!(0)));
-        rows.push(("maxSecurityGroups", json!(SECURITY_GROUPS)));
+        rows.push(("maxSecurityGroups", limit("security_groups")));
         rows.push(("totalSecurityGroupsUsed", json!(0)));
-        rows.push(("maxSecurityGroupRules", json!(SECURITY_GROUP_RULES)));
+        rows.push(("maxSecurityGroupRules", limit("security_group_rules")));
     }
     rows.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
-fn limit(limit: Option<u64>) -> Value {
-    limit.map_or(json!(-1), |limit| json!(limit))
-}
-
 #[cfg(test)]
 mod tests {
+    use nova_core::quota::{QuotaLimits, QuotaOwner};
+
     use super::*;
+    use crate::api::compute::ComputeOptions;
     use crate::api::compute::test_support::{ADMIN, Bench, DEMO, keys};
 
     #[tokio::test]
@@ -146,9 +144,17 @@ mod tests {
         bench.get(DEMO, 74, "/limits?foo=1").await;
     }
 
-    #[test]
-    fn no_limit_is_minus_one() {
+    #[tokio::test]
+    async fn no_limit_is_minus_one_and_set_ones_are_shown() {
         let options = ComputeOptions { key_pairs: None, ..ComputeOptions::default() };
-        assert_eq!(absolute(Microversion(104), &options, &Usage::default(), 0)["maxTotalKeypairs"], -1);
+        let bench = Bench::with_options(options, LimitsResource::new);
+        let set = QuotaLimits::from([("cores".to_owned(), 7), ("ram".to_owned(), -1)]);
+        bench.api.store.set_quotas(QuotaOwner::Project(ProjectId::new("p-demo")), set).await.unwrap();
+        let limits = bench.get(DEMO, 104, "/limits").await["limits"]["absolute"].clone();
+        assert_eq!(
+            (&limits["maxTotalKeypairs"], &limits["maxTotalCores"], &limits["maxTotalRAMSize"]),
+            (&json!(-1), &json!(7), &json!(-1))
+        );
+        assert_eq!(bench.get(ADMIN, 104, "/limits").await["limits"]["absolute"]["maxTotalCores"], 20);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::conductor::SHELVED_OFFLOAD_TIME;
+use crate::console::{self, ConsoleUrls};
 use jiff::SignedDuration;
 use nova_core::ids::ZoneName;
 use nova_core::options::{Config, Opt, OptionDecl, common};
@@ -44,12 +46,20 @@ pub struct ComputeOptions {
     pub instance_build_timeout: Duration,
     /// How long any other operation may take before it fails.
     pub operation_timeout: Duration,
+    /// `DEFAULT.shelved_offload_time` is 0: a shelved server leaves its host at once.
+    pub offloads_at_once: bool,
+    /// `DEFAULT.allow_resize_to_same_host`: a resize may end on the host that the server is on.
+    pub allow_resize_to_same_host: bool,
+    /// `DEFAULT.reclaim_instance_interval`: deleted servers can be restored for so long; zero: not at all.
+    pub reclaim_instance_interval: Duration,
     /// `scheduler.max_attempts`: hosts tried for one build, the first included.
     pub max_attempts: usize,
     /// Servers that one request may ask for.
     pub max_servers_per_request: u32,
     /// The hypervisor's name for a server (`DEFAULT.instance_name_template`).
     pub instance_name_template: String,
+    /// Where consoles are.
+    pub consoles: ConsoleUrls,
 }
 
 impl Default for ComputeOptions {
@@ -72,9 +82,13 @@ impl Default for ComputeOptions {
             service_down_time: SignedDuration::from_secs(60),
             instance_build_timeout: Duration::from_secs(1800),
             operation_timeout: Duration::from_secs(900),
+            reclaim_instance_interval: Duration::ZERO,
+            offloads_at_once: true,
+            allow_resize_to_same_host: false,
             max_attempts: 3,
             max_servers_per_request: 1000,
             instance_name_template: "instance-%08x".to_owned(),
+            consoles: ConsoleUrls::default(),
         }
     }
 }
@@ -108,12 +122,33 @@ pub const MAX_SERVERS_PER_REQUEST: Opt<i64> = Opt::integer("api", "max_servers_p
     .roles(API)
     .help("The largest max_count of a create request.");
 
+/// `DEFAULT.reclaim_instance_interval`
+pub const RECLAIM_INSTANCE_INTERVAL: Opt<Duration> = Opt::seconds("DEFAULT", "reclaim_instance_interval", 0, 31_536_000)
+    .default("0")
+    .reloads()
+    .roles(&["nova-api", "nova-conductor"])
+    .help("For how long a deleted server can be restored, after which it is deleted for good; 0: servers are deleted at once.");
+
+/// `DEFAULT.allow_resize_to_same_host`
+pub const ALLOW_RESIZE_TO_SAME_HOST: Opt<bool> = Opt::boolean("DEFAULT", "allow_resize_to_same_host")
+    .default("false")
+    .reloads()
+    .roles(API)
+    .help("Whether a resize may end on the host that the server is on. Servers with CPUs of their own always change hosts.");
+
 /// Options that only the compute API has.
 pub const COMPUTE_API_OPTIONS: &[OptionDecl] = &[
     ENABLE_INSTANCE_PASSWORD.decl(),
     PASSWORD_LENGTH.decl(),
     DEFAULT_SCHEDULE_ZONE.decl(),
     MAX_SERVERS_PER_REQUEST.decl(),
+    RECLAIM_INSTANCE_INTERVAL.decl(),
+    ALLOW_RESIZE_TO_SAME_HOST.decl(),
+    console::TOKEN_TTL.decl(),
+    console::VNC_ENABLED.decl(),
+    console::NOVNCPROXY_BASE_URL.decl(),
+    console::SERIAL_ENABLED.decl(),
+    console::SERIAL_BASE_URL.decl(),
 ];
 
 impl ComputeOptions {
@@ -147,9 +182,13 @@ impl ComputeOptions {
                 .unwrap_or(SignedDuration::MAX),
             instance_build_timeout: build.unwrap_or(deadline).min(deadline),
             operation_timeout: deadline,
+            reclaim_instance_interval: config.get(&RECLAIM_INSTANCE_INTERVAL),
+            offloads_at_once: config.get(&SHELVED_OFFLOAD_TIME) == 0,
+            allow_resize_to_same_host: config.get(&ALLOW_RESIZE_TO_SAME_HOST),
             max_attempts: count(&common::SCHEDULER_MAX_ATTEMPTS),
             max_servers_per_request: u32::try_from(config.get(&MAX_SERVERS_PER_REQUEST)).unwrap_or(u32::MAX),
             instance_name_template: config.get(&common::INSTANCE_NAME_TEMPLATE),
+            consoles: ConsoleUrls::from_config(config),
         }
     }
 }

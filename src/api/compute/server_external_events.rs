@@ -1,10 +1,10 @@
 //! `/os-server-external-events`: what an outside Neutron tells of the interfaces of servers
 //! (nova/api/openstack/compute/server_external_events.py).
 //!
-//! Nothing waits for these events here, and what is shown of a server's interfaces is asked for when it is shown. So a
-//! `network-changed` has nothing to refresh; `network-vif-plugged` and `-unplugged` say whether a port works, where its
-//! books are kept here; `network-vif-deleted` unplugs the interface. Events about volumes, power and accelerators are
-//! accepted and have no effect.
+//! What is shown of a server's interfaces is asked for when it is shown. So a `network-changed` has nothing to refresh;
+//! `network-vif-plugged` and `-unplugged` say whether a port works, where its books are kept here, and a build that waits for
+//! that hears it; `network-vif-deleted` unplugs the interface; `volume-extended` has the guest see its volume's new size. Events
+//! about power and accelerators are accepted and have no effect.
 
 #[cfg(test)]
 mod tests;
@@ -13,16 +13,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::{HeaderValue, Method, StatusCode};
+use nova_core::context::RequestContext;
 use nova_core::error::chain;
 use nova_core::ids::{InstanceId, PortId};
 use nova_core::instance::Instance;
 use nova_core::network::PortStatus;
+use nova_core::rpc::compute::ExtendVolumeRequest;
 use nova_core::state::Action;
-use nova_core::task::Work;
+use nova_core::task::{Task, Work};
+use nova_core::volume::GIB;
 use nova_db::StoreError;
 use serde_json::{Value, json};
 
 use super::servers::Start;
+use super::volume_attachments::refused;
 use crate::api::compute::ComputeApi;
 use crate::api::policy::enforce;
 use crate::api::validate::{Fields, Text, invalid};
@@ -154,6 +158,10 @@ impl ServerExternalEvents {
         let (server, name) = (event.server, event.name.as_str());
         let tag = event.tag.as_deref().unwrap_or_default();
         tracing::info!(instance = %server, event = name, tag, status = event.status, "an event from outside");
+        if name == "volume-extended" {
+            self.extend(request.context()?, server, tag).await;
+            return Ok(());
+        }
         let Ok(port) = tag.parse::<PortId>() else { return Ok(()) };
         let context = request.context()?.clone();
         let status = match (name, event.status.as_deref().unwrap_or("completed")) {
@@ -177,6 +185,7 @@ impl ServerExternalEvents {
         let done = match status {
             Some(status) => {
                 let told = self.api.network.set_status(&context, port, status).await;
+                self.tell_waiting(&context, server, port, name, status).await;
                 told.map_err(|error| chain(&error))
             }
             None => self.unplug(request, server, port).await.map_err(|error| error.to_string()),
@@ -185,6 +194,50 @@ impl ServerExternalEvents {
             tracing::warn!(instance = %server, %port, "the event has no effect: {error}");
         }
         Ok(())
+    }
+
+    /// Has the builds go on, or fail, that wait for the interface. One that does not hear it asks by itself.
+    async fn tell_waiting(
+        &self,
+        context: &RequestContext,
+        server: InstanceId,
+        port: PortId,
+        name: &str,
+        status: PortStatus,
+    ) {
+        if name != "network-vif-plugged" {
+            return;
+        }
+        let waits = |task: &Task| task.awaited.as_ref().is_some_and(|awaited| awaited.ports.contains(&port));
+        let tasks = match self.api.store.list_tasks(Some(server)).await {
+            Ok(tasks) => tasks.into_iter().filter(waits).map(|task| task.id).collect::<Vec<_>>(),
+            Err(error) => return tracing::warn!(instance = %server, "nobody is told: {}", chain(&error)),
+        };
+        if tasks.is_empty() {
+            return;
+        }
+        let told = self.api.orders.tell_plugged(context, &tasks, port, status == PortStatus::Active).await;
+        if let Err(error) = told {
+            tracing::warn!(instance = %server, "who waits for {port} finds out later: {}", chain(&error));
+        }
+    }
+
+    /// The guest is to see that the volume has grown.
+    async fn extend(&self, context: &RequestContext, server: InstanceId, tag: &str) {
+        let told = async {
+            let server = self.api.store.get_instance(server).await?;
+            let volume = tag.parse().ok().and_then(|id| server.volume(id));
+            let (Some(volume), Some(host)) = (volume, &server.host) else {
+                return Err(ApiError::bad_request("it is none of the server's volumes"));
+            };
+            let found = self.api.block_storage()?.volume(context, volume.volume_id).await.map_err(refused)?;
+            let (instance_id, volume_id) = (server.id, volume.volume_id);
+            let request = ExtendVolumeRequest { instance_id, volume_id, bytes: found.size_gb.saturating_mul(GIB) };
+            self.api.orders.extend_volume(context, host, request).await.map_err(ApiError::internal)
+        };
+        if let Err(error) = told.await {
+            tracing::warn!(instance = %server, volume = tag, "the event has no effect: {error}");
+        }
     }
 
     /// Has the interface unplugged, on behalf of whoever told that its port goes.

@@ -99,6 +99,10 @@ impl ServerNetworkActions {
             known_query(&request.query, &[])?;
         }
         let server = self.server(&request, "os_compute_api:os-security-groups:list").await?;
+        if let Some(passed) = self.api.passed_on(request.context()?) {
+            let views = passed.groups_of(server.id).await?;
+            return Ok(Response::json(StatusCode::OK, &json!({ "security_groups": views })));
+        }
         let books = self.api.books()?;
         let of: std::collections::BTreeSet<SecurityGroupId> =
             books.ports_of_servers(&[server.id]).await?.into_iter().flat_map(|port| port.security_groups).collect();
@@ -116,6 +120,10 @@ impl ServerNetworkActions {
     async fn add_group(self: Arc<Self>, request: Request, body: Value) -> HandlerResult {
         let name = only_text("addSecurityGroup", "name", &body, request.lenient)?;
         let server = self.server(&request, "os_compute_api:os-security-groups:add").await?;
+        if let Some(passed) = self.api.passed_on(request.context()?) {
+            passed.add_group(&server, &name).await?;
+            return accepted();
+        }
         let books = self.api.books()?;
         let group = books.group_named(&server.project_id, &name).await.map_err(no_group)?;
         let mut applied = false;
@@ -143,6 +151,10 @@ impl ServerNetworkActions {
     async fn remove_group(self: Arc<Self>, request: Request, body: Value) -> HandlerResult {
         let name = only_text("removeSecurityGroup", "name", &body, request.lenient)?;
         let server = self.server(&request, "os_compute_api:os-security-groups:remove").await?;
+        if let Some(passed) = self.api.passed_on(request.context()?) {
+            passed.remove_group(&server, &name).await?;
+            return accepted();
+        }
         let books = self.api.books()?;
         let group = books.group_named(&server.project_id, &name).await.map_err(no_group)?;
         let mut found = false;
@@ -201,6 +213,10 @@ impl ServerNetworkActions {
         };
         read.finish()?;
         let server = self.server(&request, "os_compute_api:os-multinic:add").await?;
+        if let Some(passed) = self.api.passed_on(request.context()?) {
+            passed.add_fixed_ip(&server, text.parse().ok()).await?;
+            return accepted();
+        }
         let books = self.api.books()?;
         let missing = || ApiError::NotFound(format!("Network could not be found for instance {}.", server.id));
         let network: NetworkId = text.parse().map_err(|_| missing())?;
@@ -220,6 +236,10 @@ impl ServerNetworkActions {
     async fn remove_fixed(self: Arc<Self>, request: Request, body: Value) -> HandlerResult {
         let address = only_address("removeFixedIp", &body, request.lenient)?;
         let server = self.server(&request, "os_compute_api:os-multinic:remove").await?;
+        if let Some(passed) = self.api.passed_on(request.context()?) {
+            passed.remove_fixed_ip(&server, address).await?;
+            return accepted();
+        }
         let books = self.api.books()?;
         let ports = books.ports_of_servers(&[server.id]).await?;
         let has = |port: &&Port| port.fixed_ips.iter().any(|fixed| fixed.ip_address == address);
@@ -241,6 +261,10 @@ impl ServerNetworkActions {
         let fixed = fields::ip_address(&mut read, "fixed_address")?;
         read.finish()?;
         let server = self.server(&request, "os_compute_api:os-floating-ips:add").await?;
+        if let Some(passed) = self.api.passed_on(request.context()?) {
+            passed.add_floating_ip(&server, address, fixed).await?;
+            return accepted();
+        }
         let books = self.api.books()?;
         let ports = books.ports_of_servers(&[server.id]).await?;
         let (port, fixed) = target(&server, &ports, address, fixed)?;
@@ -268,6 +292,10 @@ impl ServerNetworkActions {
     async fn remove_floating(self: Arc<Self>, request: Request, body: Value) -> HandlerResult {
         let address = only_address("removeFloatingIp", &body, request.lenient)?;
         let server = self.server(&request, "os_compute_api:os-floating-ips:remove").await?;
+        if let Some(passed) = self.api.passed_on(request.context()?) {
+            passed.remove_floating_ip(&server, address).await?;
+            return accepted();
+        }
         let books = self.api.books()?;
         let ports = books.ports_of_servers(&[server.id]).await?;
         for tries in 1.. {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::api::{HandlerResult, Microversion, Request, Resource, Response, Route, route};
+use crate::api::{ApiError, HandlerResult, Microversion, Request, Resource, Response, Route, route};
 
 /// `/`, `/v2.1/` and `/v2/`, with and without the last slash.
 #[derive(Debug, Clone, Copy, Default)]
@@ -41,6 +41,31 @@ impl Resource for Versions {
             route(Method::GET, "/v2", &self, Self::v20).public(),
             route(Method::GET, "/v2/", &self, Self::v20).public(),
         ]
+    }
+}
+
+/// `/v2.1/versions/{id}`: the same documents, for whoever has a token (nova/api/openstack/compute/versionsV21.py).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct VersionDocuments;
+
+impl VersionDocuments {
+    async fn show(self: Arc<Self>, request: Request) -> HandlerResult {
+        match request.param("id") {
+            id @ ("v2.0" | "v2.1") => {
+                Ok(Response::json(StatusCode::OK, &json!({"version": document(&root_url(&request), id)})))
+            }
+            _ => Err(ApiError::no_such_resource()),
+        }
+    }
+}
+
+impl Resource for VersionDocuments {
+    fn name(&self) -> &'static str {
+        "version-documents"
+    }
+
+    fn routes(self: Arc<Self>) -> Vec<Route> {
+        vec![route(Method::GET, "/versions/{id}", &self, Self::show)]
     }
 }
 

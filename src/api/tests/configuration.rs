@@ -12,9 +12,10 @@ use super::pipeline::registry;
 use crate::api::compute::{COMPUTE_API_OPTIONS, ComputeOptions};
 use crate::api::health::{Health, HealthCheck};
 use crate::api::{API_OPTIONS, Api, ApiOptions, EnabledApi, PipelineOptions};
+use crate::conductor::MOVE_OPTIONS;
 
 fn config(text: &str) -> Config {
-    let registry = common::registry().with(API_OPTIONS).with(COMPUTE_API_OPTIONS);
+    let registry = common::registry().with(API_OPTIONS).with(COMPUTE_API_OPTIONS).with(MOVE_OPTIONS);
     let home = (Source::Environment { variable: "HOME".into() }, "/home/op");
     let file = (Source::File { path: "nova.conf".into() }, text);
     Config::load(&registry, [home, file]).unwrap()

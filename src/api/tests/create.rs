@@ -6,7 +6,7 @@ use nova_core::state::{TaskState, VmState};
 use nova_core::task::Work;
 use serde_json::{Value, json};
 
-use super::world::{IMAGE, LARGE, QUEUED, World, only_compute, server};
+use super::world::{HUGE, IMAGE, LARGE, QUEUED, World, only_compute, server};
 use crate::api::compute::ComputeOptions;
 
 /// The body with these keys of `server` set.
@@ -120,6 +120,11 @@ async fn what_is_asked_for_must_exist_and_fit() {
         (json!({"imageRef": ""}), "Missing imageRef attribute"),
         (json!({"imageRef": QUEUED}), &format!("Image {QUEUED} is not active.")),
         (json!({"imageRef": LARGE}), "Flavor's memory is too small for requested image."),
+        // OSSA-2013-012, -2013-029 (row 7): before anything is written.
+        (
+            json!({"imageRef": HUGE}),
+            "Flavor's disk is too small for requested image. Flavor disk is 1073741824 bytes, image is 1099511627776 bytes.",
+        ),
         (json!({"flavorRef": "99"}), "Flavor 99 could not be found."),
         (json!({"flavorRef": "2"}), "Flavor 2 could not be found."),
         (json!({"key_name": "other"}), "Invalid key_name provided."),

@@ -1,5 +1,6 @@
 //! Interfaces that are plugged in and out; groups and addresses of servers; what compute once passed on.
 
+use nova_core::fault::Fault;
 use nova_core::network::{InstanceNetworks, NetworkService, RequestedInterface};
 use nova_core::task::Work;
 use nova_db::TaskCommit;
@@ -31,7 +32,12 @@ async fn carried_out(world: &World, id: &str) {
             };
             let mut interface: RequestedInterface = interface.clone();
             interface.new_port_id = task.port_id().filter(|_| interface.port_id.is_none());
-            world.network.attach(&context, &wanted, &interface).await.unwrap();
+            if let Err(error) = world.network.attach(&context, &wanted, &interface).await {
+                let message = format!("Failed to attach network adapter device to {id}: {error}");
+                let mut failed = world.instance(id).await;
+                failed.fault = Some(Fault::new(400, &message, String::new(), task.created_at));
+                world.store.update_instance(failed).await.unwrap();
+            }
         }
         Work::DetachInterface { port_id } => world.network.detach(&context, server.id, *port_id).await.unwrap(),
         other => panic!("{other:?}"),
@@ -95,6 +101,41 @@ async fn interfaces_come_and_go() {
     let line = format!("GET /network/v2.0/ports/{}", port["id"].as_str().unwrap());
     let left = world.neutron("demo", &line, Value::Null).await.body;
     assert_eq!(left["port"]["device_id"], "", "a port that was there before stays");
+}
+
+/// What the network service can tell is told, whoever that is; what needs the books themselves is not.
+#[tokio::test]
+async fn interfaces_need_no_books_of_ours() {
+    let world = World::without_books().await;
+    let nothing = create(&world, 100, json!({"networks": "none"})).await;
+    built(&world, &nothing).await;
+    let refused = attach(&world, &nothing, 1, json!({})).await;
+    assert!(refused.fault(400, "badRequest").contains("none are available"));
+    let wire = network(&world, "demo", "net", "10.1.0.0/24").await;
+    let made = attach(&world, &nothing, 70, json!({"tag": "nic"})).await;
+    assert_eq!(made.status, 200, "{}", made.text);
+    let made = &made.body["interfaceAttachment"];
+    assert_eq!((&made["net_id"], &made["tag"]), (&json!(wire), &json!("nic")));
+    let path = format!("/servers/{nothing}/os-interface/{}", made["port_id"].as_str().unwrap());
+    assert_eq!(world.get("demo", 70, &path).await.body["interfaceAttachment"], *made);
+    assert_eq!(world.call("demo", 1, &format!("DELETE {path}"), None).await.status, 202);
+    carried_out(&world, &nothing).await;
+    assert_eq!(world.get("demo", 1, &path).await.status, 404);
+    assert_eq!(world.get("demo", 1, &format!("/servers/{nothing}/os-security-groups")).await.status, 501);
+}
+
+/// That there is no address is found out when one is taken.
+#[tokio::test]
+async fn an_exhausted_pool_is_told_and_leaves_nothing() {
+    let (world, id, _) = server().await;
+    let narrow = network(&world, "demo", "narrow", "10.2.0.0/30").await;
+    let one = attach(&world, &id, 1, json!({ "net_id": narrow })).await;
+    assert_eq!(one.status, 200, "{}", one.text);
+    let before = world.list("demo", "ports").await;
+    let two = attach(&world, &id, 1, json!({ "net_id": narrow })).await;
+    let message = two.fault(400, "badRequest");
+    assert_eq!(message, format!("No fixed IP addresses available for network: {narrow}"));
+    assert_eq!(world.list("demo", "ports").await, before);
 }
 
 #[tokio::test]

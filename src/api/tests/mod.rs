@@ -3,12 +3,15 @@
 
 mod actions;
 mod configuration;
+mod consoles;
 mod create;
 mod fuzz;
 mod groups;
 mod interfaces;
+mod life;
 mod list;
 mod networks;
+mod odds;
 mod pipeline;
 mod server;
 mod shapes;

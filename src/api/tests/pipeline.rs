@@ -118,7 +118,8 @@ async fn a_panic_is_one_requests_500_and_says_nothing() {
 #[tokio::test]
 async fn wrong_methods_and_paths_are_404() {
     let world = World::new().await;
-    for line in ["PATCH /servers", "PUT /servers", "DELETE /servers", "GET /nothing", "DELETE /servers/", "GET /images"]
+    for line in
+        ["PATCH /servers", "PUT /servers", "DELETE /servers", "GET /nothing", "DELETE /servers/", "POST /images"]
     {
         world.call("demo", 1, line, None).await.fault(404, "itemNotFound");
     }

@@ -9,32 +9,40 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use jiff::{SignedDuration, Timestamp};
 use nova_core::clock::Clock;
+use nova_core::console::{ConsoleTarget, ConsoleType};
 use nova_core::context::RequestContext;
 use nova_core::contracts::{
     IdentityError, IdentityService, ImageData, ImageService, ImageServiceError, Named, TokenInfo,
 };
 use nova_core::entropy::SeededEntropy;
 use nova_core::flavor::Flavor;
-use nova_core::ids::{FlavorId, HostName, ImageId, InstanceId, ProjectId, ServiceId, TaskId, ZoneName};
+use nova_core::ids::{FlavorId, HostName, ImageId, InstanceId, PortId, ProjectId, ServiceId, TaskId, ZoneName};
 use nova_core::image::{ImageGrant, ImageMeta};
 use nova_core::instance::Instance;
 use nova_core::keypair::Keypair;
 use nova_core::quota::Limits;
 use nova_core::rpc::conductor::CacheImageRequest;
 use nova_core::rpc::scheduler::HostsChangedRequest;
+use nova_core::rpc::{Role, Sender};
 use nova_core::state::{States, VmState};
+use nova_core::volume::BlockStorage;
 use nova_db::{MemoryStore, ServiceBeat, Store, TaskCommit};
+use nova_queue::{MemoryBus, MessageBus, RpcClient};
 use serde_json::{Value, json};
 
 use crate::api::compute::{ComputeApi, ComputeOptions, OrderError, Orders, compute_application};
 use crate::api::{Api, ApiOptions, EnabledApi, FilterDeps, Registry};
 use crate::network::{NetworkManager, NetworkOptions};
+use crate::volume::{OwnBlockStorage, VolumeManager, VolumeOptions, VolumeParts};
 
 pub const IMAGE: &str = "70a599e0-31e7-49b7-b260-868f441e862b";
 /// An image whose data is still missing.
 pub const QUEUED: &str = "80a599e0-31e7-49b7-b260-868f441e862b";
 /// An image that wants more than the small flavor has.
 pub const LARGE: &str = "90a599e0-31e7-49b7-b260-868f441e862b";
+
+/// A few bytes that make a disk of a TiB.
+pub const HUGE: &str = "91a599e0-31e7-49b7-b260-868f441e862b";
 
 /// What was ordered, and what the console says.
 #[derive(Default)]
@@ -53,6 +61,10 @@ impl Orders for Ordered {
         Ok(())
     }
 
+    async fn tell_plugged(&self, _: &RequestContext, _: &[TaskId], _: PortId, _: bool) -> Result<(), OrderError> {
+        Ok(())
+    }
+
     async fn console_output(
         &self,
         _: &RequestContext,
@@ -64,6 +76,30 @@ impl Orders for Ordered {
             std::future::pending::<()>().await;
         }
         Ok("one\ntwo\r\n\x1b[1mthree\nlogin: \n".to_owned())
+    }
+
+    async fn console(
+        &self,
+        _: &RequestContext,
+        host: &HostName,
+        _: InstanceId,
+        _: ConsoleType,
+    ) -> Result<ConsoleTarget, OrderError> {
+        match host.as_str() {
+            "off" => Err(OrderError::NotReady),
+            "away" => Err(OrderError::HostUnavailable { source: "nobody answers".into() }),
+            _ => Ok(ConsoleTarget { host: "10.0.0.1".to_owned(), port: 5901 }),
+        }
+    }
+
+    async fn steer_live_migration(
+        &self,
+        _: &RequestContext,
+        _: &HostName,
+        _: InstanceId,
+        _: bool,
+    ) -> Result<(), OrderError> {
+        Ok(())
     }
 
     async fn cache_image(&self, _: &RequestContext, _: CacheImageRequest) -> Result<(), OrderError> {
@@ -119,7 +155,7 @@ struct Images;
 impl ImageService for Images {
     async fn bootable_image(&self, _: &RequestContext, id: ImageId) -> Result<ImageMeta, ImageServiceError> {
         let (min_ram, min_disk) = match id.to_string().as_str() {
-            IMAGE => (0, 0),
+            IMAGE | HUGE => (0, 0),
             LARGE => (1024, 20),
             QUEUED => return Err(ImageServiceError::NotActive { id }),
             _ => return Err(ImageServiceError::NotFound { id: id.to_string() }),
@@ -133,7 +169,7 @@ impl ImageService for Images {
             sha512: "00".into(),
             min_ram,
             min_disk,
-            virtual_size: 1 << 30,
+            virtual_size: if id.to_string() == HUGE { 1 << 40 } else { 1 << 30 },
             properties,
         })
     }
@@ -192,7 +228,18 @@ impl World {
         Self::with(ComputeOptions { limits, ..ComputeOptions::default() }, options).await
     }
 
+    /// Compute does not have the books of networks: another service keeps them.
+    pub async fn without_books() -> Self {
+        let mut options = only_compute();
+        options.enabled_apis.push(EnabledApi { name: "network".into(), address: None });
+        Self::assembled(ComputeOptions::default(), options, false).await
+    }
+
     pub async fn with(options: ComputeOptions, api_options: ApiOptions) -> Self {
+        Self::assembled(options, api_options, true).await
+    }
+
+    async fn assembled(options: ComputeOptions, api_options: ApiOptions, has_books: bool) -> Self {
         let clock = Arc::new(StillClock(Mutex::new("2026-11-22T08:03:11Z".parse().unwrap())));
         let orders = Arc::new(Ordered::default());
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
@@ -202,8 +249,11 @@ impl World {
         let deps = Arc::new(ComputeApi {
             store: Arc::clone(&store),
             network: network.clone(),
-            books: Some(network.clone()),
+            books: has_books.then(|| network.clone()),
+            neutron: None,
             images: Arc::new(Images),
+            image_books: None,
+            volumes: Some(volumes(&store, &clock)),
             identity: Arc::new(Tokens),
             orders: orders.clone(),
             clock: clock.clone(),
@@ -319,6 +369,22 @@ async fn books(store: &Arc<dyn Store>, clock: &Arc<StillClock>) -> Arc<NetworkMa
     let network = NetworkManager::new(store.clone(), clock.clone(), entropy, options);
     network.bootstrap().await.unwrap();
     Arc::new(network)
+}
+
+/// The books of volumes, which have none.
+fn volumes(store: &Arc<dyn Store>, clock: &Arc<StillClock>) -> Arc<dyn BlockStorage> {
+    let (clock, entropy): (Arc<dyn Clock>, _) = (clock.clone(), Arc::new(SeededEntropy::new(9)));
+    let bus: Arc<dyn MessageBus> = Arc::new(MemoryBus::new(clock.clone()));
+    let sender = Sender { role: Role::Api, host: HostName::new("controller") };
+    let manager = VolumeManager::new(VolumeParts {
+        store: store.clone(),
+        images: None,
+        rpc: RpcClient::new(bus, sender, clock.clone(), entropy.clone()),
+        clock,
+        entropy,
+        options: VolumeOptions::default(),
+    });
+    Arc::new(OwnBlockStorage::new(Arc::new(manager)))
 }
 
 /// The least that makes a server.

@@ -124,9 +124,10 @@ pub(super) fn usage(view: &View<'_>) -> Vec<Violation> {
     }
     for instance in view.live() {
         let (sum, parts) = truth.entry(&instance.project_id).or_default();
-        sum.instances += 1;
-        sum.cores += u64::from(instance.flavor.vcpus);
-        sum.ram += instance.flavor.memory_mb;
+        let counts = instance.usage();
+        sum.instances += counts.instances;
+        sum.cores += counts.cores;
+        sum.ram += counts.ram;
         parts.extend([instance.id.as_u128(), u128::from(instance.generation)]);
     }
     let recorded: BTreeMap<&ProjectId, Usage> = view.facts.store.usage.iter().map(|(p, usage)| (p, *usage)).collect();

@@ -4,8 +4,10 @@ mod accounts;
 mod cells;
 mod deployment;
 mod guests;
+mod moves;
 mod network;
 mod states;
+mod volumes;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +21,7 @@ use super::{Facts, GuestFacts, Violation};
 /// Everything that is wrong in one reading, by invariant.
 pub fn examine(facts: &Facts) -> Vec<Violation> {
     let view = View::new(facts);
-    let rules: [fn(&View<'_>) -> Vec<Violation>; 16] = [
+    let rules: [fn(&View<'_>) -> Vec<Violation>; 22] = [
         accounts::capacity,
         accounts::bookings,
         accounts::usage,
@@ -27,12 +29,18 @@ pub fn examine(facts: &Facts) -> Vec<Violation> {
         work::busy_without_task,
         work::tasks,
         work::actions,
+        work::images,
+        moves::records,
         guests::copies,
         guests::strays,
         network::doubles,
         network::addresses,
         network::ports,
         network::floating_ips,
+        volumes::work,
+        volumes::accounts,
+        volumes::attachments,
+        volumes::states,
         states::rows,
         states::conservation,
         deployment::shape,

@@ -105,7 +105,7 @@ pub(super) fn addresses(view: &View<'_>) -> Vec<Violation> {
         };
         let stamp = [free, u128::from(taken), u128::from(used), stamp];
         let violation = Violation::new("I1", vec![("subnet", subnet.id.to_string())], lost).stamped(stamp);
-        Some(violation.mended_by((taken > used).then_some(Repair::FreeAddresses { subnet: subnet.id })))
+        Some(violation.mended_by(Repair::MendAddresses { subnet: subnet.id }))
     };
     store.subnets.iter().filter_map(of).collect()
 }

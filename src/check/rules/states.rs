@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use nova_core::image::{Image, ImageStatus};
 use nova_core::instance::Instance;
 use nova_core::state::VmState;
+use nova_core::task::Task;
 
 use super::View;
 use crate::check::{Repair, Violation};
@@ -26,7 +27,7 @@ fn of_instance(view: &View<'_>, instance: &Instance) -> Vec<Violation> {
     if says_deleted != instance.is_deleted() {
         let row = if instance.is_deleted() { "deleted" } else { "live" };
         found.push(violation(format!("its row is {row}, its vm_state {}", instance.vm_state)));
-    } else if !instance.states().is_possible() {
+    } else if !instance.states().is_possible() && !is_reset(view, instance) {
         let task = instance.task_state.map_or("none", |task| task.as_str());
         let nothing_works_on_it = !instance.is_deleted() && !view.busy.contains(&instance.id);
         let repair = nothing_works_on_it
@@ -38,6 +39,13 @@ fn of_instance(view: &View<'_>, instance: &Instance) -> Vec<Violation> {
         found.push(violation(format!("is {}, but on no host", instance.vm_state)));
     }
     found
+}
+
+/// An administrator has set its state, and what was done with it is being taken back.
+fn is_reset(view: &View<'_>, instance: &Instance) -> bool {
+    let target = matches!(instance.vm_state, VmState::Active | VmState::Error);
+    let given_up = |task: &Task| task.instance_id == instance.id && task.deadline <= view.facts.now;
+    target && view.facts.store.tasks.iter().any(given_up)
 }
 
 /// In these states a guest, or at least its disks, are on a host.

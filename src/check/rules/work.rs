@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use nova_core::image::{Image, ImageStatus};
 use nova_core::task::{Task, Work};
 
 use super::View;
@@ -57,12 +58,9 @@ fn of_task(view: &View<'_>, invariant: &'static str, task: &Task, text: String) 
 fn has_secrets(work: &Work) -> bool {
     match work {
         Work::Build { admin_password, keys, .. } => admin_password.is_some() || !keys.is_empty(),
-        Work::Delete
-        | Work::Start
-        | Work::Stop
-        | Work::Reboot { .. }
-        | Work::AttachInterface { .. }
-        | Work::DetachInterface { .. } => false,
+        Work::Rescue { admin_password, .. } | Work::Rebuild { admin_password, .. } => admin_password.is_some(),
+        Work::ChangePassword { .. } => true,
+        _ => false,
     }
 }
 
@@ -83,4 +81,28 @@ pub(super) fn actions(view: &View<'_>) -> Vec<Violation> {
                 .mended_by(Repair::FinishAction { instance, request })
         })
         .collect()
+}
+
+/// I4: an image that is to be made of a server is made by a task.
+pub(super) fn images(view: &View<'_>) -> Vec<Violation> {
+    let store = &view.facts.store;
+    let made: BTreeSet<_> = store.tasks.iter().filter_map(|task| task.work.image_in_making()).collect();
+    let lost = |image: &&Image| {
+        let waits = matches!(image.status, ImageStatus::Queued | ImageStatus::Saving);
+        let of_server = image.properties.get("image_location").is_some_and(|place| place == "snapshot")
+            && image.properties.contains_key("instance_uuid");
+        // It is described before its task is written.
+        let old = view.facts.now.duration_since(image.updated_at) > view.facts.bounds.grace;
+        waits && of_server && old && !made.contains(&image.id)
+    };
+    let lost = store.images.iter().filter(lost);
+    lost.map(|image| {
+        let server = image.properties.get("instance_uuid").cloned().unwrap_or_default();
+        let text = format!("is {}, but nothing brings its data", image.status.as_str());
+        let repair = Repair::DropImage { image: image.id, generation: image.generation };
+        Violation::new("I4", vec![("image", image.id.to_string()), ("instance", server)], text)
+            .stamped([u128::from(image.generation)])
+            .mended_by(repair)
+    })
+    .collect()
 }

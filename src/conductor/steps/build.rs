@@ -5,16 +5,20 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use nova_core::error::chain;
+use nova_core::ids::HostName;
+use nova_core::instance::Instance;
 use nova_core::request::{NoValidHost, RequestSpec, Selection};
 use nova_core::rpc::RefusalKind;
 use nova_core::rpc::compute::BuildOrder;
 use nova_core::rpc::scheduler::SelectDestinations;
 use nova_core::server_group::group_of_hints;
 use nova_core::state::TaskState;
-use nova_core::task::{Failure, Work};
+use nova_core::task::{Failure, Move, Work};
 use nova_core::topology::Placement;
 
 use super::network::vifs_here;
+use super::plugging::awaited;
+use super::volumes::{not_on, volumes_on};
 use super::{Ran, Services, Step, StepError};
 use crate::conductor::context::{StagedOrder, TaskContext};
 
@@ -45,7 +49,14 @@ pub async fn select(services: &Services, cx: &TaskContext, spec: &RequestSpec) -
 /// Asks again for the instance of a build that lost its host to others when it was to be booked. What was chosen before
 /// is stale: it was chosen from the same view. For a host that an administrator named there is no other.
 pub async fn select_anew(services: &Services, cx: &mut TaskContext) -> Result<(), StepError> {
-    let Work::Build { spec, .. } = &cx.task.work else { return Ok(()) };
+    let spec = match &cx.task.work {
+        Work::Build { spec, .. } => spec,
+        Work::Move(one) => match one.spec() {
+            Some(spec) => spec,
+            None => return Ok(()),
+        },
+        _ => return Ok(()),
+    };
     if spec.force_host.is_some() || spec.force_node.is_some() {
         return Ok(());
     }
@@ -161,12 +172,24 @@ impl Step for Spawn {
             action.begin_event(BUILD_EVENT, Some(host.as_str()), cx.now);
         }
         let vifs = vifs_here(services, cx).await?;
-        let mut order = BuildOrder { vifs, ..order(services, cx) };
+        // An order that goes out again is the same: the guest may stand still by now.
+        if !cx.repeated {
+            cx.task.awaited = awaited(services, &vifs);
+        }
+        let held = cx.task.awaited.is_some();
+        let volumes = match cx.instance.host.clone() {
+            Some(host) => volumes_on(services, cx, &host).await?,
+            None => Vec::new(),
+        };
+        let mut order = BuildOrder { vifs, held, volumes, ..order(services, cx) };
         order.placement = booked(services, cx).await?;
         Ok(Ran::Ordered(StagedOrder::Build(Box::new(order))))
     }
 
-    async fn undo(&self, _services: &Services, cx: &mut TaskContext) -> Result<(), StepError> {
+    async fn undo(&self, services: &Services, cx: &mut TaskContext) -> Result<(), StepError> {
+        if let Some(host) = cx.instance.host.clone() {
+            not_on(services, cx, &host).await?;
+        }
         let failure = nova_core::task::outcome_of(&cx.task.work.plan(), &cx.task.log);
         if let Some(action) = &mut cx.action {
             let error = failure.as_ref().map_or_else(|| "undone".to_owned(), |f| f.details.clone());
@@ -185,11 +208,23 @@ impl Step for Spawn {
 }
 
 /// The cells, CPUs and pages that were booked for it. Of a booking that waits for the next commit, that commit says them.
-async fn booked(services: &Services, cx: &TaskContext) -> Result<Option<Placement>, StepError> {
-    let (false, Some(_), Some(host)) = (cx.books(), cx.instance.topology(), &cx.instance.host) else { return Ok(None) };
+pub(super) async fn booked(services: &Services, cx: &TaskContext) -> Result<Option<Placement>, StepError> {
+    let (false, Some(host)) = (cx.books(), &cx.instance.host) else { return Ok(None) };
+    placement_on(services, &cx.instance, host).await
+}
+
+/// The cells, CPUs and pages of a host that were booked for the instance as it is there.
+pub(super) async fn placement_on(
+    services: &Services,
+    instance: &Instance,
+    host: &HostName,
+) -> Result<Option<Placement>, StepError> {
+    if instance.topology().is_none() {
+        return Ok(None);
+    }
     let read = services.store.list_allocations(Some(host)).await;
     let held = read.map_err(|error| StepError::Later(chain(&error)))?;
-    let own = held.into_iter().find(|allocation| allocation.instance_id == cx.instance.id);
+    let own = held.into_iter().find(|allocation| allocation.instance_id == instance.id);
     match own.and_then(|allocation| allocation.placement) {
         Some(placement) => Ok(Some(placement)),
         // A guest that asked for CPUs of its own must not be made without.
@@ -198,10 +233,20 @@ async fn booked(services: &Services, cx: &TaskContext) -> Result<Option<Placemen
 }
 
 /// What a host must know to make this guest. The grant ends with the task: whatever the host does later is undone.
-fn order(services: &Services, cx: &TaskContext) -> BuildOrder {
-    let instance = &cx.instance;
+pub(super) fn order(services: &Services, cx: &TaskContext) -> BuildOrder {
+    order_for(services, cx, &cx.instance)
+}
+
+/// The same of the instance as it will be.
+pub(super) fn order_for(services: &Services, cx: &TaskContext, instance: &Instance) -> BuildOrder {
+    let own_keys = || instance.key_name.clone().zip(instance.key_data.clone()).into_iter().collect();
     let (keys, admin_password) = match &cx.task.work {
         Work::Build { keys, admin_password, .. } => (keys.clone(), admin_password.clone()),
+        Work::Rescue { admin_password, .. } | Work::Rebuild { admin_password, .. } => {
+            (own_keys(), admin_password.clone())
+        }
+        Work::Move(Move::Evacuate { admin_password, .. }) => (own_keys(), admin_password.clone()),
+        Work::Move(_) => (own_keys(), None),
         _ => Default::default(),
     };
     let flavor = &instance.flavor;
@@ -233,8 +278,11 @@ fn order(services: &Services, cx: &TaskContext) -> BuildOrder {
         domain: options.guests.domain.clone(),
         security_groups: crate::metadata::security_groups(instance),
         vendor_data: options.guests.vendor_data.clone(),
+        extra_specs: flavor.extra_specs.clone(),
         placement: None,
         vifs: Vec::new(),
+        held: false,
+        volumes: Vec::new(),
     }
 }
 

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use nova_core::error::chain;
 use nova_core::network::{InstanceNetworks, NetworkServiceError, Vif};
 use nova_core::rpc::compute::{AttachInterfaceOrder, DetachInterfaceOrder};
-use nova_core::task::{Task, Work};
+use nova_core::task::{Failure, Task, Work};
 
 use super::network::{failed, of_instance};
 use super::{Ran, Services, Step, StepError};
@@ -27,9 +27,16 @@ pub struct DetachInterface;
 /// Gives the port back.
 pub struct ReleaseInterface;
 
-/// Does the task plug an interface in or out?
-pub const fn is_of_interface(work: &Work) -> bool {
-    matches!(work, Work::AttachInterface { .. } | Work::DetachInterface { .. })
+/// Does the task run beside others, so that it waits for its turn?
+pub const fn takes_turns(work: &Work) -> bool {
+    matches!(
+        work,
+        Work::AttachInterface { .. }
+            | Work::DetachInterface { .. }
+            | Work::AttachVolume { .. }
+            | Work::DetachVolume { .. }
+            | Work::TriggerCrashDump
+    )
 }
 
 fn no_service() -> StepError {
@@ -37,11 +44,11 @@ fn no_service() -> StepError {
 }
 
 /// Waits for its turn, and sees to it that its order is the newest.
-async fn take_turn(services: &Services, cx: &mut TaskContext) -> Result<(), StepError> {
+pub(super) async fn take_turn(services: &Services, cx: &mut TaskContext) -> Result<(), StepError> {
     let tasks = services.store.list_tasks(Some(cx.instance.id)).await;
     let tasks = tasks.map_err(|error| StepError::Later(chain(&error)))?;
     let key = |task: &Task| (task.created_at, task.id);
-    let before = |task: &&Task| is_of_interface(&task.work) && key(task) < key(&cx.task);
+    let before = |task: &&Task| takes_turns(&task.work) && key(task) < key(&cx.task);
     if cx.instance.task_state.is_some() || tasks.iter().any(|task| before(&task)) {
         return Err(StepError::Later("another operation on the server comes first".into()));
     }
@@ -58,7 +65,8 @@ async fn own_vif(services: &Services, cx: &TaskContext) -> Result<Option<Vif>, S
     let id = cx.instance.id;
     let found = network.interfaces(&cx.task.context, &[id]).await;
     let found = found.map_err(|error| failed(error, |why| format!("Instance {id}: {why}")))?;
-    Ok(found.into_iter().map(|(_, vif)| vif).find(|vif| Some(vif.port_id) == cx.task.port_id()))
+    let id = cx.task.port_id();
+    Ok(found.into_iter().map(|(_, vif)| vif).find(|vif| id.is_some_and(|id| vif.is(id))))
 }
 
 async fn give_back(services: &Services, cx: &TaskContext) -> Result<(), StepError> {
@@ -66,6 +74,16 @@ async fn give_back(services: &Services, cx: &TaskContext) -> Result<(), StepErro
     match network.detach(&cx.task.context, cx.instance.id, port).await {
         Ok(()) | Err(NetworkServiceError::PortNotFound { .. }) => Ok(()),
         Err(error) => Err(StepError::Later(chain(&error))),
+    }
+}
+
+/// What the failure would have been as an answer to whoever asked for the interface.
+fn code_of(error: &NetworkServiceError) -> u16 {
+    match error {
+        NetworkServiceError::NetworkNotFound { .. } | NetworkServiceError::PortNotFound { .. } => 404,
+        NetworkServiceError::PortInUse { .. } | NetworkServiceError::AddressInUse { .. } => 409,
+        NetworkServiceError::OverQuota | NetworkServiceError::External { .. } => 403,
+        _ => 400,
     }
 }
 
@@ -95,8 +113,13 @@ impl Step for AllocateInterface {
         let wanted: InstanceNetworks = of_instance(cx, cx.instance.host.as_ref(), zone);
         let id = cx.instance.id;
         let vif = network.attach(&cx.task.context, &wanted, &interface).await;
-        let vif = vif
-            .map_err(|error| failed(error, |why| format!("Failed to attach network adapter device to {id}: {why}")))?;
+        let vif = vif.map_err(|error| {
+            let code = code_of(&error);
+            match failed(error, |why| format!("Failed to attach network adapter device to {id}: {why}")) {
+                StepError::Failed(failure) => StepError::Failed(Failure { code, ..failure }),
+                later => later,
+            }
+        })?;
         cx.vifs = Some(vec![vif]);
         Ok(Ran::Done)
     }

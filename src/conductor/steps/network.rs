@@ -102,6 +102,15 @@ pub async fn vifs_here(services: &Services, cx: &mut TaskContext) -> Result<Vec<
     Ok(vifs)
 }
 
+/// The interfaces of a server that is there, in order.
+pub async fn vifs_of(services: &Services, cx: &TaskContext) -> Result<Vec<Vif>, StepError> {
+    let Some(network) = &services.network else { return Ok(Vec::new()) };
+    let id = cx.instance.id;
+    let found = network.interfaces(&cx.task.context, &[id]).await;
+    let found = found.map_err(|error| failed(error, |why| format!("Instance {id}: {why}")))?;
+    Ok(found.into_iter().map(|(_, vif)| vif).collect())
+}
+
 /// Gives back the interfaces of a server, whoever made them; nothing where it has none.
 pub async fn release(services: &Services, cx: &TaskContext) -> Result<(), StepError> {
     let Some(network) = &services.network else { return Ok(()) };

@@ -9,11 +9,11 @@
 
 mod options;
 mod ports;
+mod raw;
 mod service;
 mod session;
 #[cfg(test)]
-mod tests;
-mod transport;
+pub(super) mod tests;
 mod wire;
 
 use std::sync::Arc;
@@ -22,6 +22,7 @@ use nova_core::clock::Clock;
 use nova_core::entropy::Entropy;
 
 pub use options::{NETWORK_SERVICE, NEUTRON_OPTIONS, NeutronOptions, neutron_fits};
+pub(crate) use raw::Objects;
 pub use session::NeutronError;
 use session::Session;
 

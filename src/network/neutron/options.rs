@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use nova_core::options::{Config, Opt, OptionDecl};
 
+use crate::outside::Account;
+
 const CONTROL: &[&str] = &["nova-api", "nova-conductor"];
 
 /// `network.service`
@@ -135,6 +137,21 @@ impl NeutronOptions {
             timeout: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(10),
             extensions_for: Duration::from_secs(600),
+        }
+    }
+
+    pub(super) fn account(&self) -> Account {
+        let base = Account::new(self.auth_url.clone(), self.username.clone(), self.password.clone());
+        Account {
+            project_name: self.project_name.clone(),
+            user_domain_name: self.user_domain_name.clone(),
+            project_domain_name: self.project_domain_name.clone(),
+            region_name: self.region_name.clone(),
+            retries: self.retries,
+            first_wait: self.first_wait,
+            timeout: self.timeout,
+            connect_timeout: self.connect_timeout,
+            ..base
         }
     }
 

@@ -247,7 +247,7 @@ impl NeutronClient {
     ) -> Answer<()> {
         for (order, (interface, _)) in (first..).zip(interfaces) {
             if let Some(id) = interface.port_id {
-                done.insert(order, self.claim(context, wanted, id, order).await?);
+                done.insert(order, self.claim(context, wanted, id, (order, interface)).await?);
             }
         }
         let (mut orders, mut bodies) = (Vec::new(), Vec::new());
@@ -320,7 +320,7 @@ impl NeutronClient {
             "admin_state_up": true,
             "device_id": wanted.instance_id,
             "device_owner": owner(wanted),
-            "binding:profile": {super::wire::MARK: mark(order, true, interface.new_port_id)},
+            "binding:profile": {super::wire::MARK: mark(order, interface, true)},
         });
         if let Some(host) = &wanted.host {
             body["binding:host_id"] = json!(host);
@@ -338,7 +338,13 @@ impl NeutronClient {
     }
 
     /// Takes a port that is there for the server. It stays when the server goes.
-    async fn claim(&self, context: &RequestContext, wanted: &InstanceNetworks, id: PortId, order: u64) -> Answer<Done> {
+    async fn claim(
+        &self,
+        context: &RequestContext,
+        wanted: &InstanceNetworks,
+        id: PortId,
+        (order, interface): (u64, &RequestedInterface),
+    ) -> Answer<Done> {
         let port = self.free_port(context, id, Some(wanted.instance_id)).await?;
         if port.owner() == Some(wanted.instance_id) && port.host() == wanted.host {
             return Ok(Done::Found(port));
@@ -347,7 +353,7 @@ impl NeutronClient {
             "device_id": wanted.instance_id,
             "device_owner": owner(wanted),
             "binding:host_id": wanted.host.as_ref().map_or("", HostName::as_str),
-            "binding:profile": port.profile_with(Some(mark(order, false, None))),
+            "binding:profile": port.profile_with(Some(mark(order, interface, false))),
         }});
         let taken: PortView = match self.session.put(&format!("/ports/{id}"), &body, "port").await {
             Err(error) if error.is_not_found() => return Err(NetworkServiceError::PortNotFound { id }),
@@ -389,12 +395,29 @@ impl NeutronClient {
     }
 
     /// Puts a port on a host, or nowhere.
+    /// Names the host that the port's server comes to while it runs, or none.
+    pub(super) async fn announce(&self, port: &PortView, host: Option<&HostName>) -> Answer<()> {
+        let host = host.map(HostName::as_str);
+        if port.migrating_to() == host {
+            return Ok(());
+        }
+        let id = port.id;
+        let body = json!({"port": {"binding:profile": port.profile_to(host)}});
+        match self.session.put::<PortView>(&format!("/ports/{id}"), &body, "port").await {
+            Err(error) if error.is_not_found() => Err(NetworkServiceError::PortNotFound { id }),
+            answer => answer.map(drop).map_err(Into::into),
+        }
+    }
+
     pub(super) async fn place(&self, port: PortView, host: Option<&HostName>) -> Answer<PortView> {
         if port.host().as_ref() == host {
             return Ok(port);
         }
         let id = port.id;
-        let body = json!({"port": {"binding:host_id": host.map_or("", HostName::as_str)}});
+        let mut body = json!({"port": {"binding:host_id": host.map_or("", HostName::as_str)}});
+        if port.migrating_to().is_some() {
+            body["port"]["binding:profile"] = port.profile_to(None);
+        }
         match self.session.put(&format!("/ports/{id}"), &body, "port").await {
             Err(error) if error.is_not_found() => Err(NetworkServiceError::PortNotFound { id }),
             answer => Ok(answer?),
@@ -486,6 +509,8 @@ fn vif(
         status: port.status(),
         host: port.host(),
         delete_with_instance: port.goes_with_server(),
+        tag: port.tag().map(str::to_owned),
+        asked_as: port.request(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use nova_core::context::RequestContext;
-use nova_core::ids::{HostName, InstanceId, PortId};
+use nova_core::ids::{HostName, InstanceId, PortId, ProjectId};
 use nova_core::network::{
     InstanceNetworks, NetworkService, NetworkServiceError, PortStatus, RequestedInterface, RequestedNetworks, Vif,
 };
@@ -49,6 +49,10 @@ impl NetworkService for NeutronClient {
         }
     }
 
+    async fn has_network(&self, _context: &RequestContext, project: &ProjectId) -> Answer<bool> {
+        Ok(!self.networks_of(project).await?.is_empty())
+    }
+
     async fn allocate(&self, context: &RequestContext, wanted: &InstanceNetworks) -> Answer<Vec<Vif>> {
         let there = self.ports_of(wanted.instance_id).await?;
         let complete = match &wanted.requested {
@@ -85,6 +89,7 @@ impl NetworkService for NeutronClient {
         for (planned, _) in &mut interfaces {
             planned.new_port_id = interface.new_port_id;
             planned.fixed_ip = interface.fixed_ip;
+            planned.tag.clone_from(&interface.tag);
         }
         let known = there.iter().map(PortView::order).filter(|order| *order < u64::MAX);
         let first = known.max().map_or(there.len() as u64, |last| last + 1);
@@ -101,6 +106,18 @@ impl NetworkService for NeutronClient {
         self.let_go(port).await
     }
 
+    async fn prepare_binding(
+        &self,
+        _context: &RequestContext,
+        instance: InstanceId,
+        host: Option<&HostName>,
+    ) -> Answer<()> {
+        for port in self.ports_of(instance).await? {
+            self.announce(&port, host).await?;
+        }
+        Ok(())
+    }
+
     async fn bind(&self, _context: &RequestContext, instance: InstanceId, host: Option<&HostName>) -> Answer<Vec<Vif>> {
         let mut bound = Vec::new();
         for port in self.ports_of(instance).await? {
@@ -112,6 +129,11 @@ impl NetworkService for NeutronClient {
     /// Neutron hears it from its own agents.
     async fn set_status(&self, _context: &RequestContext, _port: PortId, _status: PortStatus) -> Answer<()> {
         Ok(())
+    }
+
+    /// Its agents plug in what they find on their hosts.
+    fn tells_when_plugged(&self) -> bool {
+        true
     }
 
     async fn interfaces(&self, _context: &RequestContext, instances: &[InstanceId]) -> Answer<Vec<(InstanceId, Vif)>> {

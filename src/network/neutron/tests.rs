@@ -1,10 +1,9 @@
 //! The client against this project's own Neutron-compatible API over HTTP, and against servers that misbehave.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
 use nova_core::clock::Clock;
 use nova_core::context::RequestContext;
 use nova_core::entropy::{Entropy, SeededEntropy};
@@ -14,8 +13,7 @@ use nova_core::network::{
 };
 use nova_db::{IdentityStore, MemoryStore, NetworkStore, PortQuery};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -23,18 +21,11 @@ use super::*;
 use crate::api::{Api, ApiOptions, EnabledApi, FilterDeps, Registry, Server, ServerOptions};
 use crate::identity::{Catalog, IdentityManager, IdentityOptions, PasswordOptions};
 use crate::network::{NetworkManager, NetworkOptions};
-
-struct TestClock;
-
-impl Clock for TestClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::constant(1_800_000_000, 0)
-    }
-}
+use crate::outside::testing::{Scripted, TestClock, reply};
 
 /// A cloud's identity and network behind a socket, and a client of them.
-struct World {
-    client: NeutronClient,
+pub(crate) struct World {
+    pub(crate) client: NeutronClient,
     /// The same books, without HTTP.
     store: Arc<MemoryStore>,
     entropy: Arc<SeededEntropy>,
@@ -43,7 +34,7 @@ struct World {
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let (clock, entropy) = (Arc::new(TestClock), Arc::new(SeededEntropy::new(5)));
         let store = Arc::new(MemoryStore::new());
         let options = IdentityOptions { password: PasswordOptions::cheap(), ..IdentityOptions::default() };
@@ -81,7 +72,7 @@ impl World {
         Self { client, store, entropy: Arc::new(SeededEntropy::new(6)), _stop: stop, _serving: serving }
     }
 
-    async fn network(&self, project: &str, cidr: &str) -> NetworkId {
+    pub(crate) async fn network(&self, project: &str, cidr: &str) -> NetworkId {
         let now = TestClock.now();
         let id = NetworkId::generate(&*self.entropy);
         let network = json!({
@@ -102,6 +93,23 @@ impl World {
             self.store.create_subnet(serde_json::from_value(subnet).unwrap(), None, None).await.unwrap();
         }
         id
+    }
+
+    /// An outer network with a router to that one.
+    pub(crate) async fn way_out(&self, inner: NetworkId, project: &str) -> NetworkId {
+        let session = &self.client.session;
+        let body = json!({"network": {"name": "outer", "router:external": true}});
+        let outer: Value = session.post("/networks", &body, "network").await.unwrap();
+        let body = json!({"subnet": {"network_id": outer["id"], "ip_version": 4, "cidr": "203.0.113.0/29"}});
+        session.post::<Value>("/subnets", &body, "subnet").await.unwrap();
+        let gateway = json!({"network_id": outer["id"]});
+        let body = json!({"router": {"name": "r", "project_id": project, "external_gateway_info": gateway}});
+        let router: Value = session.post("/routers", &body, "router").await.unwrap();
+        let network: Value = session.get(&format!("/networks/{inner}"), "network").await.unwrap();
+        let path = format!("/routers/{}/add_router_interface", router["id"].as_str().unwrap());
+        let body = json!({"subnet_id": network["subnets"][0]});
+        session.put::<Value>(&path, &body, "id").await.unwrap();
+        serde_json::from_value(outer["id"].clone()).unwrap()
     }
 
     fn server(&self, project: &str, requested: RequestedNetworks) -> InstanceNetworks {
@@ -169,8 +177,15 @@ async fn servers_get_interfaces_in_order_and_give_them_back() {
         assert_eq!((port.host.as_ref(), port.device_owner.as_str()), (wanted.host.as_ref(), "compute:zone-1"));
         assert!(port.id == own || port.security_groups.len() == 1, "the default group: {port:?}");
     }
+    let to = HostName::new("host2");
+    let coming = async || world.ports().await.iter().filter(|port| port.migrating_to().as_ref() == Some(&to)).count();
+    for (host, count) in [(Some(&to), vifs.len()), (None, 0), (Some(&to), vifs.len())] {
+        world.client.prepare_binding(&context, wanted.instance_id, host).await.unwrap();
+        assert_eq!(coming().await, count);
+    }
     let moved = world.client.bind(&context, wanted.instance_id, Some(&HostName::new("host2"))).await.unwrap();
     assert!(moved.iter().all(|vif| vif.host.as_ref().is_some_and(|host| host.as_str() == "host2")));
+    assert_eq!(coming().await, 0);
     world.client.deallocate(&context, wanted.instance_id).await.unwrap();
     world.client.deallocate(&context, wanted.instance_id).await.unwrap();
     let left = world.ports().await;
@@ -297,105 +312,14 @@ async fn what_an_interrupted_call_made_is_found_and_completed() {
     assert_eq!(world.ports().await.len(), 2);
 }
 
-/// A server whose answer to the n-th request is a function of n and the request.
-struct Scripted {
-    url: String,
-    seen: Arc<Mutex<Vec<String>>>,
-    _serving: AbortOnDropHandle<()>,
-}
-
-impl Scripted {
-    /// `None` closes the connection without a word.
-    async fn start(answer: impl Fn(usize, &str) -> Option<String> + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let (answer, log) = (Arc::new(answer), seen.clone());
-        let serving = AbortOnDropHandle::new(tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(talk(stream, answer.clone(), log.clone()));
-            }
-        }));
-        Self { url, seen, _serving: serving }
-    }
-
-    fn client(&self, clock: Arc<dyn Clock>) -> NeutronClient {
-        let options = NeutronOptions {
-            endpoint: None,
-            first_wait: Duration::from_millis(1),
-            timeout: Duration::from_secs(5),
-            ..NeutronOptions::new(self.url.clone(), "nova", "secret")
-        };
-        NeutronClient::new(options, clock, Arc::new(SeededEntropy::new(1))).unwrap()
-    }
-
-    /// First lines of what came, logins left out.
-    fn seen(&self) -> Vec<String> {
-        let seen = self.seen.lock().unwrap();
-        seen.iter().filter(|line| !line.contains("/auth/tokens")).cloned().collect()
-    }
-
-    fn logins(&self) -> usize {
-        self.seen.lock().unwrap().iter().filter(|line| line.contains("/auth/tokens")).count()
-    }
-}
-
-async fn talk(
-    mut stream: TcpStream,
-    answer: Arc<impl Fn(usize, &str) -> Option<String>>,
-    log: Arc<Mutex<Vec<String>>>,
-) {
-    let mut buffer = Vec::new();
-    loop {
-        let end = loop {
-            if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
-                break end + 4;
-            }
-            let mut part = [0; 4096];
-            match stream.read(&mut part).await {
-                Ok(read) if read > 0 => buffer.extend_from_slice(&part[..read]),
-                _ => return,
-            }
-        };
-        let head = String::from_utf8_lossy(&buffer[..end]).into_owned();
-        let length =
-            head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
-        let length: usize = length.unwrap_or(0);
-        while buffer.len() < end + length {
-            let mut part = [0; 4096];
-            match stream.read(&mut part).await {
-                Ok(read) if read > 0 => buffer.extend_from_slice(&part[..read]),
-                _ => return,
-            }
-        }
-        buffer.drain(..end + length);
-        let number = {
-            let mut log = log.lock().unwrap();
-            log.push(head.lines().next().unwrap().to_owned());
-            log.iter().filter(|line| !line.contains("/auth/tokens")).count()
-        };
-        let local = stream.local_addr().unwrap();
-        let text = if head.starts_with("POST /v3/auth/tokens") {
-            let expires = TestClock.now() + SignedDuration::from_hours(1);
-            let catalog = json!([{"type": "network", "endpoints": [
-                {"interface": "public", "region": "A", "url": format!("http://{local}/elsewhere")},
-                {"interface": "internal", "region": "A", "url": format!("http://{local}/net/")},
-            ]}]);
-            let body = json!({"token": {"expires_at": expires, "catalog": catalog}});
-            Some(reply("201 Created\r\nX-Subject-Token: t", &body))
-        } else {
-            answer(number, &head)
-        };
-        match text {
-            Some(text) => stream.write_all(text.as_bytes()).await.unwrap(),
-            None => return,
-        }
-    }
-}
-
-fn reply(status: &str, body: &Value) -> String {
-    let body = if body.is_null() { String::new() } else { body.to_string() };
-    format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+/// A client of what a scripted server says.
+fn client_of(server: &Scripted) -> NeutronClient {
+    let options = NeutronOptions {
+        first_wait: Duration::from_millis(1),
+        timeout: Duration::from_secs(5),
+        ..NeutronOptions::new(server.url.clone(), "nova", "secret")
+    };
+    NeutronClient::new(options, Arc::new(TestClock), Arc::new(SeededEntropy::new(1))).unwrap()
 }
 
 fn instance() -> InstanceId {
@@ -422,7 +346,7 @@ async fn troubles_that_pass_are_sat_out() {
         _ => Some(reply("404 Not Found", &json!({"NeutronError": {"type": "PortNotFound", "message": head}}))),
     })
     .await;
-    let client = server.client(Arc::new(TestClock));
+    let client = client_of(&server);
     client.deallocate(&member("p"), instance()).await.unwrap();
     let seen = server.seen();
     assert_eq!(seen.len(), 6, "{seen:?}");
@@ -447,7 +371,7 @@ async fn what_may_have_been_done_is_not_done_again() {
         })
     })
     .await;
-    let client = server.client(Arc::new(TestClock));
+    let client = client_of(&server);
     let wanted = InstanceNetworks {
         instance_id: instance(),
         project_id: "p".into(),
@@ -473,7 +397,7 @@ async fn lists_are_read_page_after_page_and_rights_are_not_begged_for() {
         })
     })
     .await;
-    let client = server.client(Arc::new(TestClock));
+    let client = client_of(&server);
     let error = client.deallocate(&member("p"), instance()).await.unwrap_err();
     assert!(matches!(&error, NetworkServiceError::Refused(text) if text == "no"), "{error:?}");
     let seen = server.seen();

@@ -3,9 +3,12 @@
 use std::net::IpAddr;
 
 use nova_core::ids::{HostName, InstanceId, NetworkId, PortId, ProjectId, SecurityGroupId, SubnetId};
-use nova_core::network::{Cidr, FixedIp, HostRoute, MacAddress, PortStatus};
+use nova_core::network::{Cidr, FixedIp, HostRoute, MacAddress, PortStatus, RequestedInterface};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+
+/// The key of `binding:profile` for the host that a server comes to (nova/network/neutron.py, `MIGRATING_ATTR`).
+const MIGRATING_TO: &str = "migrating_to";
 
 /// The key of `binding:profile` under which we keep what Neutron has no word for.
 pub(super) const MARK: &str = "nova";
@@ -85,6 +88,26 @@ impl PortView {
         self.mark()?["request"].as_str()?.parse().ok()
     }
 
+    /// What the guest knows it by.
+    pub(super) fn tag(&self) -> Option<&str> {
+        self.mark()?["tag"].as_str()
+    }
+
+    /// The host that its server comes to while it runs.
+    pub(super) fn migrating_to(&self) -> Option<&str> {
+        self.profile.as_ref()?.get(MIGRATING_TO)?.as_str()
+    }
+
+    /// The profile with that host, or without one.
+    pub(super) fn profile_to(&self, host: Option<&str>) -> Value {
+        let mut profile = self.profile.clone().unwrap_or_default();
+        match host {
+            Some(host) => drop(profile.insert(MIGRATING_TO.to_owned(), host.into())),
+            None => drop(profile.remove(MIGRATING_TO)),
+        }
+        Value::Object(profile)
+    }
+
     /// The profile with our mark, or without.
     pub(super) fn profile_with(&self, mark: Option<Value>) -> Value {
         let mut profile = self.profile.clone().unwrap_or_default();
@@ -96,12 +119,16 @@ impl PortView {
     }
 }
 
-/// Our mark of a port.
-pub(super) fn mark(order: u64, delete: bool, request: Option<PortId>) -> Value {
-    match request {
-        Some(request) => json!({"order": order, "delete": delete, "request": request}),
-        None => json!({"order": order, "delete": delete}),
+/// Our mark of a port that was made for that interface at that place, or taken for it.
+pub(super) fn mark(order: u64, interface: &RequestedInterface, made: bool) -> Value {
+    let mut mark = json!({"order": order, "delete": made});
+    if let Some(request) = interface.new_port_id.filter(|_| made) {
+        mark["request"] = json!(request);
     }
+    if let Some(tag) = &interface.tag {
+        mark["tag"] = json!(tag);
+    }
+    mark
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -1,7 +1,7 @@
 //! The service: what it is made of, what it listens to.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nova_core::clock::Clock;
@@ -15,7 +15,7 @@ use nova_core::rpc::network::{
     BooksChanged, BooksChangedRequest, Ping, ReportHost, ReportHostRequest, SyncHost, SyncHostReply, SyncHostRequest,
 };
 use nova_core::rpc::{Refusal, RefusalKind};
-use nova_db::{HostScope, NetworkStore, StoreError};
+use nova_db::{HostScope, NetworkHostStore, StoreError};
 use nova_queue::{BusError, Dispatcher, HandlerError, Incoming, RpcClient, RunningService, Subscription};
 use tokio_util::sync::CancellationToken;
 
@@ -40,8 +40,8 @@ const MOST_WIRES: usize = 64;
 
 /// What the service is built from.
 pub struct Parts {
-    /// The books.
-    pub store: Arc<dyn NetworkStore>,
+    /// What the books say of hosts.
+    pub store: Arc<dyn NetworkHostStore>,
     /// Its way onto the bus.
     pub rpc: RpcClient,
     /// Time.
@@ -61,8 +61,19 @@ pub struct NetworkHosts {
 struct Inner {
     parts: Parts,
     hints: Hints,
-    /// What hosts were told last, by one digest of all; only to count those that are behind.
-    told: Mutex<BTreeMap<HostName, (String, bool)>>,
+    /// What hosts were told last.
+    told: Mutex<BTreeMap<HostName, Told>>,
+}
+
+/// What a host was told last.
+#[derive(Debug, Default)]
+struct Told {
+    /// All of it, in one digest.
+    digest: String,
+    /// It is in force there.
+    applied: bool,
+    /// The version of the books that it was made of, or of later ones that say the same.
+    version: u64,
 }
 
 impl NetworkHosts {
@@ -109,13 +120,19 @@ impl NetworkHosts {
         if !agent.plugs() {
             return Ok(SyncHostReply { as_of, ..SyncHostReply::default() });
         }
+        // Before the books are read: what changes meanwhile is then of a later version.
+        let version = parts.store.books_version().await.map_err(|e| unavailable(&e))?;
+        metrics::counter!("nova_network_syncs_total").increment(1);
+        if !is_new && self.is_as_told(&request, version) {
+            metrics::counter!("nova_network_idle_syncs_total").increment(1);
+            return Ok(SyncHostReply { as_of, ..SyncHostReply::default() });
+        }
         let began = parts.clock.now();
         let node = parts.options.gateways.node().cloned();
         let scope = HostScope { host: request.host.clone(), network_node: node };
         let books = parts.store.host_books(&scope).await.map_err(|e| unavailable(&e))?;
         let network = host_network(&books, &request.host, &parts.options.gateways);
         let took = parts.clock.now().duration_since(began);
-        metrics::counter!("nova_network_syncs_total").increment(1);
         metrics::histogram!("nova_network_view_seconds").record(took.as_secs_f64());
         if is_new && agent.tunnel_ip.is_some() {
             // The others learn where tunnels to it end.
@@ -123,7 +140,7 @@ impl NetworkHosts {
             self.inner.hints.add(BooksChangedRequest { networks, ..BooksChangedRequest::default() });
         }
         let reply = SyncHostReply::between(&request.have, &network, as_of);
-        self.note_told(&request.host, &network);
+        self.note_told(&request.host, &network, version);
         Ok(reply)
     }
 
@@ -209,12 +226,23 @@ impl NetworkHosts {
         }
     }
 
-    fn note_told(&self, host: &HostName, network: &HostNetwork) {
+    fn told(&self) -> MutexGuard<'_, BTreeMap<HostName, Told>> {
+        self.inner.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the host what it was told last, and have the books not changed since?
+    fn is_as_told(&self, request: &SyncHostRequest, version: u64) -> bool {
+        let has = item_digest(&request.have);
+        self.told().get(&request.host).is_some_and(|told| told.version == version && told.digest == has)
+    }
+
+    fn note_told(&self, host: &HostName, network: &HostNetwork, version: u64) {
         let digest = item_digest(&network.digests());
-        let mut told = self.inner.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.told();
         let entry = told.entry(host.clone()).or_default();
-        if entry.0 != digest {
-            *entry = (digest, false);
+        entry.version = version;
+        if entry.digest != digest {
+            (entry.digest, entry.applied) = (digest, false);
         }
         count_behind(&told);
     }
@@ -223,16 +251,16 @@ impl NetworkHosts {
         let items: BTreeMap<&String, &String> =
             request.applied.iter().filter(|(key, _)| !key.starts_with("port:")).collect();
         let digest = item_digest(&items);
-        let mut told = self.inner.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.told();
         if let Some(entry) = told.get_mut(&request.host) {
-            entry.1 = entry.0 == digest;
+            entry.applied = entry.digest == digest;
         }
         count_behind(&told);
     }
 }
 
-fn count_behind(told: &BTreeMap<HostName, (String, bool)>) {
-    let behind = told.values().filter(|(_, applied)| !applied).count();
+fn count_behind(told: &BTreeMap<HostName, Told>) {
+    let behind = told.values().filter(|told| !told.applied).count();
     metrics::gauge!("nova_network_hosts_behind").set(behind as f64);
 }
 

@@ -222,6 +222,22 @@ fn a_host_has_the_networks_of_its_ports() {
     assert_eq!(draft.on("h3"), HostNetwork::default());
 }
 
+/// The host that a server comes to has its port, with the rules, before it is bound there; nothing leads to it yet.
+#[test]
+fn a_port_is_ready_where_its_server_comes_to() {
+    let mut draft = Draft::new();
+    let one = draft.network(Some("local"), |_| {});
+    let subnet = draft.subnet(one, "10.0.0.0/24");
+    let port = draft.port(one, subnet, "10.0.0.5", "h1");
+    let before = draft.on("h1");
+    draft.books.ports.get_mut(&port).unwrap().set_migrating_to(Some(&"h2".into()));
+    assert_eq!(draft.on("h1"), before);
+    let network = draft.on("h2");
+    let segment = &network.segments[&one];
+    assert!(segment.ports.contains_key(&port) && segment.elsewhere.is_empty() && segment.serves);
+    assert!(!draft.on("h3").segments.contains_key(&one));
+}
+
 #[test]
 fn what_carries_a_network_follows_its_type() {
     let mut draft = Draft::new();

@@ -154,6 +154,19 @@ impl Rows {
     }
 }
 
+impl Rows {
+    /// Mends, after which nothing is wrong; returns what was changed.
+    async fn mended(&self) -> Vec<String> {
+        let (tried, after) = self.checker.repair().await.unwrap();
+        assert_eq!(after.violations, []);
+        let done = tried.into_iter().filter_map(|mended| match mended.outcome {
+            Outcome::Done(lines) => Some(lines),
+            _ => None,
+        });
+        done.flatten().collect()
+    }
+}
+
 /// A floating address for the port, by a router of its own.
 async fn route(cloud: &Cloud, port: &Port, outer: NetworkId) {
     let (store, now) = (&cloud.store, cloud.now());
@@ -197,15 +210,9 @@ async fn i1_i8_a_port_is_gone_and_its_address_and_floating_address_are_not() {
     rows.damage(format!("DELETE FROM ports WHERE id = '{}'", lost.id)).await;
     let report = rows.checker.check().await.unwrap();
     assert_eq!(found(&report), ["I1", "I8"], "{:#?}", report.violations);
-    let (tried, after) = rows.checker.repair().await.unwrap();
-    assert_eq!(after.violations, []);
-    let done = tried.iter().filter_map(|mended| match &mended.outcome {
-        Outcome::Done(lines) => Some(lines.clone()),
-        _ => None,
-    });
-    let lines: Vec<_> = done.collect();
+    let lines = rows.mended().await;
     let address = lost.fixed_ips[0].ip_address;
-    assert!(lines.concat().contains(&format!("{address} was taken by {}, which is not there", lost.id)), "{lines:?}");
+    assert!(lines.contains(&format!("{address} was taken by {}, which is not there", lost.id)), "{lines:?}");
     let store = &rows.checker.store;
     assert_eq!(store.list_floating_ips(&Default::default()).await.unwrap()[0].port_id, None);
     assert_eq!(
@@ -223,6 +230,35 @@ async fn i1_addresses_are_neither_free_nor_taken() {
     assert_eq!(found(&report), ["I1"], "{:#?}", report.violations);
     let text = &report.violations[0].text;
     assert!(text.starts_with("of 254 addresses of 10.0.0.0/24, 0 are free and 3 are taken"), "{text}");
+    assert_eq!(rows.mended().await, ["0 addresses were free, and 251 are"]);
+}
+
+/// Ports have them, and others could get them.
+#[tokio::test(start_paused = true)]
+async fn i1_addresses_in_use_are_not_taken() {
+    let rows = Rows::new().await;
+    let [one, two] = [&rows.ports[0], &rows.ports[1]].map(|port| (port.id, port.fixed_ips[0]));
+    for (id, _) in [one, two] {
+        rows.damage(format!("DELETE FROM addresses WHERE owner_id = '{id}'")).await;
+    }
+    let report = rows.checker.check().await.unwrap();
+    assert_eq!(found(&report), ["I1"], "{:#?}", report.violations);
+    let text = &report.violations[0].text;
+    assert!(text.starts_with("3 addresses of 10.0.0.0/24 are in use, 1 are written as taken"), "{text}");
+    let mut lines = rows.mended().await;
+    lines.sort();
+    let mut expected = [one, two].map(|(id, ip)| format!("{} is used by {id}, and was not taken", ip.ip_address));
+    expected.sort();
+    assert_eq!(lines, expected);
+    // And one that was given to somebody else meanwhile: free in the ranges, and so for whoever comes next.
+    let (id, ip) = two;
+    let subnet = ip.subnet_id;
+    rows.damage(format!("DELETE FROM addresses WHERE owner_id = '{id}'")).await;
+    rows.damage(format!("DELETE FROM free_ranges WHERE subnet_id = '{subnet}'")).await;
+    let lines = rows.mended().await;
+    let expected = format!("{} is used by {id}, and was not taken", ip.ip_address);
+    assert_eq!(lines, [expected, "0 addresses were free, and 251 are".to_owned()]);
+    assert_eq!(rows.checker.store.count_addresses(subnet).await.unwrap(), (251, 3));
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,6 +12,7 @@ use nova_core::clock::Clock;
 use nova_core::contracts::ImageService;
 use nova_core::entropy::Entropy;
 use nova_core::ids::ImageId;
+use nova_core::image::ImageGrant;
 use nova_db::Store;
 use serde_json::json;
 use tempfile::TempDir;
@@ -76,6 +77,15 @@ impl Cloud {
         let answer = self.api.handle(request.body(Body::from(data)).unwrap()).await;
         assert_eq!(answer.status(), 204);
         id.parse().unwrap()
+    }
+
+    /// Brings data as a host does: the answer's status.
+    pub async fn put_by_grant(&self, id: &str, grant: &ImageGrant, data: Vec<u8>) -> u16 {
+        let request = http::Request::put(format!("/image/v2/images/{id}/file"))
+            .header(ImageGrant::HEADER, grant.reveal())
+            .header("content-length", data.len())
+            .header("content-type", "application/octet-stream");
+        self.api.handle(request.body(Body::from(data)).unwrap()).await.status().as_u16()
     }
 
     /// Waits for what others do in real time.

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use nova_core::context::RequestContext;
-use nova_core::ids::{HostName, InstanceId, PortId};
+use nova_core::ids::{HostName, InstanceId, PortId, ProjectId, VolumeAttachmentId, VolumeId, VolumeSnapshotId};
 use nova_core::network::{
     InstanceNetworks, NetworkService, NetworkServiceError, PortStatus, RequestedInterface, RequestedNetworks, Vif,
 };
 use nova_core::rpc::Envelope;
+use nova_core::volume::connection::{AccessMode, ConnectionInfo, Connector};
+use nova_core::volume::{BlockAttachment, BlockSnapshot, BlockStorage, BlockStorageError, BlockVolume, NewBlockVolume};
 use nova_queue::{BusError, Counters, Handler, MessageBus, Serving, Subscription, Target};
 use serde_json::Value;
 
@@ -22,6 +24,16 @@ impl Life {
     /// Dies at that moment: there is one before each call to others, and one after it.
     pub fn of(moments: u32) -> Arc<Self> {
         Arc::new(Self(AtomicU32::new(moments)))
+    }
+
+    /// One that has no end yet.
+    pub fn long() -> Arc<Self> {
+        Self::of(u32::MAX)
+    }
+
+    /// From now on it has so many moments.
+    pub fn end_after(&self, moments: u32) {
+        self.0.store(moments, Ordering::Relaxed);
     }
 
     pub fn is_over(&self) -> bool {
@@ -84,6 +96,9 @@ impl NetworkService for MortalNetwork {
     async fn validate(&self, context: &RequestContext, requested: &RequestedNetworks, count: u32) -> Answer<()> {
         self.inner.validate(context, requested, count).await
     }
+    async fn has_network(&self, context: &RequestContext, project: &ProjectId) -> Answer<bool> {
+        self.inner.has_network(context, project).await
+    }
     async fn allocate(&self, context: &RequestContext, wanted: &InstanceNetworks) -> Answer<Vec<Vif>> {
         self.life.around(self.inner.allocate(context, wanted)).await
     }
@@ -101,6 +116,9 @@ impl NetworkService for MortalNetwork {
     async fn detach(&self, context: &RequestContext, instance: InstanceId, port: PortId) -> Answer<()> {
         self.life.around(self.inner.detach(context, instance, port)).await
     }
+    async fn prepare_binding(&self, context: &RequestContext, id: InstanceId, host: Option<&HostName>) -> Answer<()> {
+        self.life.around(self.inner.prepare_binding(context, id, host)).await
+    }
     async fn bind(&self, context: &RequestContext, id: InstanceId, host: Option<&HostName>) -> Answer<Vec<Vif>> {
         self.life.around(self.inner.bind(context, id, host)).await
     }
@@ -109,5 +127,88 @@ impl NetworkService for MortalNetwork {
     }
     async fn interfaces(&self, context: &RequestContext, instances: &[InstanceId]) -> Answer<Vec<(InstanceId, Vif)>> {
         self.life.around(self.inner.interfaces(context, instances)).await
+    }
+}
+
+/// What a mortal conductor asks of block storage.
+pub struct MortalStorage {
+    pub inner: Arc<dyn BlockStorage>,
+    pub life: Arc<Life>,
+}
+
+type Stored<T> = Result<T, BlockStorageError>;
+
+#[async_trait]
+impl BlockStorage for MortalStorage {
+    async fn volume(&self, context: &RequestContext, id: VolumeId) -> Stored<BlockVolume> {
+        self.inner.volume(context, id).await
+    }
+    async fn volumes(&self, context: &RequestContext) -> Stored<Vec<BlockVolume>> {
+        self.inner.volumes(context).await
+    }
+    async fn snapshot(&self, context: &RequestContext, id: VolumeSnapshotId) -> Stored<BlockSnapshot> {
+        self.inner.snapshot(context, id).await
+    }
+    async fn snapshots(&self, context: &RequestContext) -> Stored<Vec<BlockSnapshot>> {
+        self.inner.snapshots(context).await
+    }
+    async fn has_type(&self, context: &RequestContext, name: &str) -> Stored<bool> {
+        self.inner.has_type(context, name).await
+    }
+    async fn create(&self, context: &RequestContext, new: NewBlockVolume) -> Stored<BlockVolume> {
+        self.life.around(self.inner.create(context, new)).await
+    }
+    async fn delete(&self, context: &RequestContext, id: VolumeId) -> Stored<()> {
+        self.life.around(self.inner.delete(context, id)).await
+    }
+    async fn reserve(
+        &self,
+        context: &RequestContext,
+        volume: VolumeId,
+        key: VolumeAttachmentId,
+        instance: InstanceId,
+        mode: AccessMode,
+    ) -> Stored<BlockAttachment> {
+        self.life.around(self.inner.reserve(context, volume, key, instance, mode)).await
+    }
+    async fn connect(
+        &self,
+        context: &RequestContext,
+        attachment: VolumeAttachmentId,
+        connector: &Connector,
+    ) -> Stored<ConnectionInfo> {
+        self.life.around(self.inner.connect(context, attachment, connector)).await
+    }
+    async fn complete(
+        &self,
+        context: &RequestContext,
+        attachment: VolumeAttachmentId,
+        device: Option<&str>,
+    ) -> Stored<()> {
+        self.life.around(self.inner.complete(context, attachment, device)).await
+    }
+    async fn release(&self, context: &RequestContext, attachment: VolumeAttachmentId) -> Stored<()> {
+        self.life.around(self.inner.release(context, attachment)).await
+    }
+    async fn attachments_of(&self, context: &RequestContext, instance: InstanceId) -> Stored<Vec<BlockAttachment>> {
+        self.inner.attachments_of(context, instance).await
+    }
+    async fn begin_detaching(&self, context: &RequestContext, volume: VolumeId) -> Stored<()> {
+        self.life.around(self.inner.begin_detaching(context, volume)).await
+    }
+    async fn roll_detaching(&self, context: &RequestContext, volume: VolumeId) -> Stored<()> {
+        self.life.around(self.inner.roll_detaching(context, volume)).await
+    }
+    async fn take_snapshot(
+        &self,
+        context: &RequestContext,
+        volume: VolumeId,
+        name: &str,
+        description: &str,
+    ) -> Stored<BlockSnapshot> {
+        self.life.around(self.inner.take_snapshot(context, volume, name, description)).await
+    }
+    async fn delete_snapshot(&self, context: &RequestContext, id: VolumeSnapshotId) -> Stored<()> {
+        self.life.around(self.inner.delete_snapshot(context, id)).await
     }
 }

@@ -39,6 +39,81 @@ pub fn these(interfaces: impl IntoIterator<Item = RequestedInterface>) -> Reques
     RequestedNetworks::These(interfaces.into_iter().collect())
 }
 
+/// A network of that project, not yet kept.
+pub fn network_of(entropy: &dyn Entropy, now: Timestamp, project: ProjectId) -> Network {
+    Network {
+        id: NetworkId::generate(entropy),
+        project_id: project,
+        name: "net".into(),
+        description: String::new(),
+        admin_state_up: true,
+        shared: false,
+        external: false,
+        is_default: false,
+        mtu: 1450,
+        port_security_enabled: true,
+        dns_domain: String::new(),
+        network_type: None,
+        physical_network: None,
+        segmentation_id: None,
+        created_at: now,
+        updated_at: now,
+        generation: 0,
+    }
+}
+
+/// A subnet of that network, not yet kept.
+pub fn subnet_of(entropy: &dyn Entropy, now: Timestamp, network: &Network, cidr: &str) -> Subnet {
+    let cidr: Cidr = cidr.parse().unwrap();
+    let gateway_ip = Some(default_gateway(&cidr));
+    Subnet {
+        id: SubnetId::generate(entropy),
+        network_id: network.id,
+        project_id: network.project_id.clone(),
+        name: String::new(),
+        description: String::new(),
+        cidr,
+        gateway_ip,
+        allocation_pools: default_pools(&cidr, gateway_ip),
+        dns_nameservers: Vec::new(),
+        host_routes: Vec::new(),
+        enable_dhcp: true,
+        ipv6_address_mode: None,
+        ipv6_ra_mode: None,
+        shared: false,
+        created_at: now,
+        updated_at: now,
+        generation: 0,
+    }
+}
+
+/// A port on that network, not yet kept.
+pub fn port_of(entropy: &dyn Entropy, now: Timestamp, project: ProjectId, network: NetworkId) -> Port {
+    Port {
+        id: PortId::generate(entropy),
+        network_id: network,
+        project_id: project,
+        name: String::new(),
+        description: String::new(),
+        admin_state_up: true,
+        status: PortStatus::Down,
+        mac_address: MacAddress::generate(entropy),
+        fixed_ips: Vec::new(),
+        device_id: String::new(),
+        device_owner: String::new(),
+        host: None,
+        binding: VifBinding::default(),
+        security_groups: Vec::<SecurityGroupId>::new(),
+        allowed_address_pairs: Vec::new(),
+        port_security_enabled: true,
+        dns_name: String::new(),
+        delete_with_device: false,
+        created_at: now,
+        updated_at: now,
+        generation: 0,
+    }
+}
+
 impl Cloud {
     /// A network of the demo project with one subnet.
     pub async fn add_network(&self, cidr: &str) -> Network {
@@ -47,48 +122,10 @@ impl Cloud {
 
     /// A network of that project with one subnet.
     pub async fn add_network_of(&self, project: ProjectId, cidr: &str) -> Network {
-        let now = self.now();
-        let network = Network {
-            id: NetworkId::generate(&*self.entropy),
-            project_id: project.clone(),
-            name: format!("net {cidr}"),
-            description: String::new(),
-            admin_state_up: true,
-            shared: false,
-            external: false,
-            is_default: false,
-            mtu: 1450,
-            port_security_enabled: true,
-            dns_domain: String::new(),
-            network_type: None,
-            physical_network: None,
-            segmentation_id: None,
-            created_at: now,
-            updated_at: now,
-            generation: 0,
-        };
+        let name = format!("net {cidr}");
+        let network = Network { name, ..network_of(&*self.entropy, self.now(), project) };
         let network = self.store.create_network(network, None).await.unwrap();
-        let cidr: Cidr = cidr.parse().unwrap();
-        let gateway_ip = Some(default_gateway(&cidr));
-        let subnet = Subnet {
-            id: SubnetId::generate(&*self.entropy),
-            network_id: network.id,
-            project_id: project,
-            name: String::new(),
-            description: String::new(),
-            cidr,
-            gateway_ip,
-            allocation_pools: default_pools(&cidr, gateway_ip),
-            dns_nameservers: Vec::new(),
-            host_routes: Vec::new(),
-            enable_dhcp: true,
-            ipv6_address_mode: None,
-            ipv6_ra_mode: None,
-            shared: false,
-            created_at: now,
-            updated_at: now,
-            generation: 0,
-        };
+        let subnet = subnet_of(&*self.entropy, self.now(), &network, cidr);
         self.store.create_subnet(subnet, None, None).await.unwrap();
         network
     }
@@ -110,30 +147,7 @@ impl Cloud {
 
     /// A port that is to be.
     pub fn new_port(&self, project: ProjectId, network: NetworkId) -> NewPort {
-        let now = self.now();
-        let port = Port {
-            id: PortId::generate(&*self.entropy),
-            network_id: network,
-            project_id: project,
-            name: "mine".into(),
-            description: String::new(),
-            admin_state_up: true,
-            status: PortStatus::Down,
-            mac_address: MacAddress::generate(&*self.entropy),
-            fixed_ips: Vec::new(),
-            device_id: String::new(),
-            device_owner: String::new(),
-            host: None,
-            binding: VifBinding::default(),
-            security_groups: Vec::<SecurityGroupId>::new(),
-            allowed_address_pairs: Vec::new(),
-            port_security_enabled: true,
-            dns_name: String::new(),
-            delete_with_device: false,
-            created_at: now,
-            updated_at: now,
-            generation: 0,
-        };
+        let port = Port { name: "mine".into(), ..port_of(&*self.entropy, self.now(), project, network) };
         let any = FixedIpRequest { subnet_id: None, ip_address: None };
         NewPort { port, fixed_ips: Some(vec![any]), asked_by: None, draw: 0, limit: None }
     }
@@ -167,7 +181,7 @@ impl Cloud {
         let limits = Limits { instances: None, cores: None, ram: None };
         let tasks = vec![task.id];
         let instances = vec![NewInstance { instance, action, task }];
-        self.store.create_instances(NewInstances { instances, limits, group: None }).await.unwrap();
+        self.store.create_instances(NewInstances { instances, limits, user_limits: None, group: None }).await.unwrap();
         self.hurry(tasks).await;
         id
     }
@@ -175,7 +189,10 @@ impl Cloud {
     async fn new_instance(&self, id: InstanceId, flavor: Flavor) -> Instance {
         let now = self.now();
         let States { vm_state, task_state, power_state } = States::created();
-        let image = AnyImage.bootable_image(&bus_context(), ImageId::generate(&*self.entropy)).await.unwrap();
+        let image = AnyImage(self.store.clone())
+            .bootable_image(&bus_context(), ImageId::generate(&*self.entropy))
+            .await
+            .unwrap();
         Instance {
             id,
             number: 0,
@@ -189,6 +206,7 @@ impl Cloud {
             hostname: "server".into(),
             image: Some(image),
             flavor,
+            volumes: Vec::new(),
             key_name: None,
             key_data: None,
             user_data: None,
@@ -213,6 +231,9 @@ impl Cloud {
             fault: None,
             created_at: now,
             updated_at: now,
+            previous_vm_state: None,
+            soft_deleted_at: None,
+            system_metadata: std::collections::BTreeMap::new(),
             launched_at: None,
             terminated_at: None,
             deleted_at: None,
@@ -250,6 +271,7 @@ impl Cloud {
             log: Vec::new(),
             destination: None,
             alternates: Vec::new(),
+            awaited: None,
             owner: None,
             lease_until: now,
             deadline: now + SignedDuration::from_secs(600),
@@ -263,7 +285,7 @@ impl Cloud {
         let sender = Sender { role: Role::Api, host: HostName::new("controller") };
         let rpc = RpcClient::new(self.bus.clone(), sender, self.clock.clone(), self.entropy.clone());
         // One that is lost is found by a sweep.
-        let _ = rpc.cast::<StartTask>(&bus_context(), &StartTaskRequest { tasks }).await;
+        let _ = rpc.cast::<StartTask>(&bus_context(), &StartTaskRequest { tasks, plugged: BTreeMap::new() }).await;
     }
 
     /// Begins to plug an interface in or out, as an API does. `None`: the server is not in a state for it.
@@ -275,7 +297,7 @@ impl Cloud {
                 return None;
             }
             let (task, action) = self.begin(&instance, work.clone(), RequestId::generate(&*self.entropy));
-            let start = TaskStart { instance, action, task: task.clone(), supersede: false };
+            let start = TaskStart::of(instance, action, task.clone());
             match self.store.start_task(start).await {
                 Ok(_) => {
                     self.hurry(vec![task.id]).await;
@@ -295,7 +317,8 @@ impl Cloud {
         for port in ports.iter().filter(|port| port.device_owner.starts_with("compute:")) {
             let owner = all.iter().find(|one| one.id.to_string() == port.device_id);
             let owner = owner.unwrap_or_else(|| panic!("{port:?} has no owner"));
-            assert!(owner.host.is_some(), "{port:?} is of a server without a host: {owner:?}");
+            let may_have_none = owner.vm_state == VmState::ShelvedOffloaded;
+            assert!(owner.host.is_some() || may_have_none, "{port:?} is of a server without a host: {owner:?}");
             assert_eq!(owner.host, port.host, "{port:?} of {owner:?}");
             if owner.vm_state == VmState::Active {
                 assert_eq!(port.status, PortStatus::Active, "{port:?}");

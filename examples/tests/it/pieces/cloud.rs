@@ -15,7 +15,7 @@ use crate::support::{
 };
 
 /// One of each control service, and two hosts, so that a guest could be on both if something went wrong.
-pub const PIECES: &[&str] = &["api-1", "scheduler-1", "conductor-1", "network-1", "compute-1", "compute-2"];
+pub const PIECES: &[&str] = &["api-1", "scheduler-1", "conductor-1", "network-1", "volume-1", "compute-1", "compute-2"];
 
 /// What all tests set: no quota, work that was cut off is taken up soon, hosts with room for everything.
 const SETTINGS: &str = "[identity]\nargon2_memory_kib = 64\n[quota]\ninstances = -1\ncores = -1\nram = -1\n\
@@ -28,6 +28,7 @@ fn binary(name: &str) -> &'static str {
         Some("scheduler") => env!("CARGO_BIN_EXE_nova-scheduler"),
         Some("conductor") => env!("CARGO_BIN_EXE_nova-conductor"),
         Some("network") => env!("CARGO_BIN_EXE_nova-network"),
+        Some("volume") => env!("CARGO_BIN_EXE_nova-volume"),
         Some("compute") => env!("CARGO_BIN_EXE_nova-compute"),
         _ => panic!("no service is called {name}"),
     }

@@ -3,6 +3,8 @@
 
 mod cloud;
 mod counts;
+mod frozen;
+mod interfaces;
 mod kill;
 mod outage;
 mod pairs;

@@ -92,14 +92,14 @@ fn services_wait_for_what_they_need_and_say_so() {
         assert_waits(&cloud, &host, "waiting for RabbitMQ at 127.0.0.1:");
     }
     // The database is waited for before the broker is.
-    for name in ["conductor-1", "network-1", "scheduler-1"] {
+    for name in ["conductor-1", "network-1", "scheduler-1", "volume-1"] {
         cloud.spawn(name);
         assert_waits(&cloud, name, "waiting for the database");
     }
     cloud.spawn("api-1");
     until("the API waits", || cloud.log("api-1").contains("waiting for the database").then_some(()));
     cloud.database.run("start");
-    for name in ["conductor-1", "network-1", "scheduler-1"] {
+    for name in ["conductor-1", "network-1", "scheduler-1", "volume-1"] {
         assert_waits(&cloud, name, "waiting for RabbitMQ at 127.0.0.1:");
     }
     // With a broker and no conductor, a host waits for that.

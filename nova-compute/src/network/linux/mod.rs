@@ -236,6 +236,14 @@ impl Plumbing for LinuxPlumbing {
         })
     }
 
+    async fn announce_gateways(
+        &self,
+        wanted: &HostNetwork,
+        networks: &BTreeSet<NetworkId>,
+    ) -> Result<(), PlumbingError> {
+        self.services.announce_gateways(wanted, networks).await
+    }
+
     async fn metadata_doors(&self) -> Vec<MetadataDoor> {
         self.services.doors()
     }

@@ -4,6 +4,7 @@
 //! is done.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
@@ -13,11 +14,11 @@ use nova_core::network::{HostNetwork, MacAddress};
 
 use super::dhcp::{self, Daemons};
 use super::doors::Doors;
-use super::links::{LinkKind, LinkState, Links, VethEnd, VethSpec, failed};
+use super::links::{LinkKind, LinkState, Links, VethEnd, VethSpec, failed, run_in_namespace};
 use super::names;
 use super::namespace::{self, Namespaces, Purpose};
-use super::nat::{self, Tables};
-use super::router::{self, Floating};
+use super::nat::{self, Tables, announcement};
+use super::router::{self, Floating, leg_name};
 use crate::network::{MetadataDoor, PlumbingError, PlumbingOptions};
 
 /// The services of one host.
@@ -103,6 +104,26 @@ impl Services {
     /// Copies of the sockets where metadata is asked for.
     pub fn doors(&self) -> Vec<MetadataDoor> {
         self.doors.copies()
+    }
+
+    /// Each router that every host is tells the guests of these networks which MAC address it has here.
+    pub(super) async fn announce_gateways(
+        &self,
+        wanted: &HostNetwork,
+        networks: &BTreeSet<NetworkId>,
+    ) -> Result<(), PlumbingError> {
+        for (id, router) in &wanted.routers {
+            let name = self.namespaces.name(Purpose::Router(*id));
+            for leg in router.legs.iter().filter(|leg| leg.distributed && networks.contains(&leg.network)) {
+                let inside = Links::in_namespace(&name).await?;
+                let Some(link) = inside.get(&leg_name(leg.network)).await? else { continue };
+                let (index, mac) = (link.index, leg.mac);
+                let addresses: Vec<IpAddr> = leg.addresses.iter().map(|(address, _)| *address).collect();
+                let told = run_in_namespace(Some(&name), move || announcement(index, mac, &addresses)).await?;
+                told.map_err(|e| failed(format!("announce the gateway of network {}", leg.network), e))?;
+            }
+        }
+        Ok(())
     }
 
     async fn work<'a>(

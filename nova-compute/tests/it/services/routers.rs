@@ -333,6 +333,132 @@ async fn ranges_of_version_6_are_advertised_and_routed() {
     assert!(guest.pings("2001:db8:9::9"));
 }
 
+/// Frames that come to a guest's interface; the channel is open when this returns.
+fn overhear(guest: &Namespace) -> std::sync::mpsc::Receiver<Vec<u8>> {
+    let (told, heard) = std::sync::mpsc::channel();
+    let (ready, open) = std::sync::mpsc::channel();
+    let _ear = guest.start(move || {
+        let interface = pnet_datalink::interfaces().into_iter().find(|link| link.name == "eth0").unwrap();
+        let timeout = std::time::Duration::from_secs(5);
+        let config = pnet_datalink::Config { read_timeout: Some(timeout), ..Default::default() };
+        let Ok(pnet_datalink::Channel::Ethernet(_, mut frames)) = pnet_datalink::channel(&interface, config) else {
+            panic!("no channel on the guest's interface");
+        };
+        ready.send(()).unwrap();
+        // Who has heard enough hangs up.
+        while let Ok(frame) = frames.next() {
+            if told.send(frame.to_vec()).is_err() {
+                break;
+            }
+        }
+    });
+    open.recv().unwrap();
+    heard
+}
+
+/// A guest that came while it ran knows its gateways by the addresses that they had where it was.
+#[tokio::test]
+#[ignore = "needs NOVA_TEST_NETNS"]
+async fn a_guest_that_has_come_is_told_of_its_gateways() {
+    let mut host = Host::new("h").await;
+    host.add_network(1, "10.1.0.0/24", "10.1.0.1");
+    host.add_network(6, "2001:db8:6::/64", "2001:db8:6::1");
+    host.add_router(1, &[1, 6], true);
+    let four = host.add_guest(1, 5, "10.1.0.5", "four").await;
+    let six = host.add_guest(6, 6, "2001:db8:6::5", "six").await;
+    four.ask();
+    six.space.output("ip", &["addr", "add", "2001:db8:6::5/64", "dev", "eth0", "nodad"]);
+    assert!(six.pings("2001:db8:6::1"));
+    let before = "fa:16:3e:aa:aa:aa";
+    let legs: Vec<_> = host.wanted.routers[&router(1)].legs.iter().map(|leg| leg.mac).collect();
+    // Where the frame says who it is from, whose address it is, and the address.
+    let cases = [(&four, "10.1.0.1", legs[0], 22, 28), (&six, "2001:db8:6::1", legs[1], 80, 62)];
+    for (guest, gateway, leg, says_who, says_what) in cases {
+        guest.space.output("ip", &["neigh", "replace", gateway, "lladdr", before, "dev", "eth0", "nud", "stale"]);
+        let frames = overhear(&guest.space);
+        host.announce_gateways(&[1, 6]).await;
+        let own: Vec<u8> = match ip(gateway) {
+            std::net::IpAddr::V4(four) => four.octets().to_vec(),
+            std::net::IpAddr::V6(six) => six.octets().to_vec(),
+        };
+        let is_it = |frame: &Vec<u8>| {
+            frame.get(6..12) == Some(&leg.bytes()[..])
+                && frame.get(says_who..says_who + 6) == Some(&leg.bytes()[..])
+                && frame.get(says_what..says_what + own.len()) == Some(&own[..])
+        };
+        assert!(frames.iter().any(|frame| is_it(&frame)), "nobody told of {gateway}");
+        let known = guest.space.output("ip", &["neigh", "show", gateway]);
+        assert!(known.contains(&leg.to_string()), "{known}");
+        assert!(guest.pings(gateway));
+    }
+}
+
+/// The same of version 6, where the switch of the kernel is for all interfaces, or was until lately.
+#[tokio::test]
+#[ignore = "needs NOVA_TEST_NETNS"]
+async fn a_host_routes_version_6_for_its_guests_and_for_nobody_else() {
+    let world = World::new().await;
+    let mut host = Host::in_world("h", &world, 11).await;
+    host.options.routed_ranges = vec!["2001:db8::/32".parse().unwrap()];
+    host.restart().await;
+    let office = Namespace::new("office");
+    host.space.output("ip", &["link", "add", "eth5", "type", "veth", "peer", "name", "eth0", "netns", office.name()]);
+    for (space, link, address) in [
+        (&host.space, "eth0", "2001:db8:9::1/64"),
+        (&world.client, "eth0", "2001:db8:9::9/64"),
+        (&host.space, "eth5", "2001:db8:5::1/64"),
+        (&office, "eth0", "2001:db8:5::9/64"),
+    ] {
+        space.output("ip", &["addr", "add", address, "dev", link, "nodad"]);
+        space.output("ip", &["link", "set", link, "up"]);
+    }
+    office.output("ip", &["route", "add", "default", "via", "2001:db8:5::1"]);
+    world.client.output("ip", &["route", "add", "default", "via", "2001:db8:9::1"]);
+    let heeds = "/proc/sys/net/ipv6/conf/eth5/accept_ra";
+    let is_host = "/proc/sys/net/ipv6/conf/eth5/forwarding";
+    assert_eq!((host_reads(&host.space, heeds), host_reads(&host.space, is_host)), (1, 0));
+    host.add_network(6, "2001:db8:6::/64", "2001:db8:6::1");
+    host.add_router(1, &[6], true);
+    host.outside(1, SourceNat::Host, &[]);
+    let guest = host.add_guest(6, 5, "2001:db8:6::5", "web").await;
+    guest.space.output("ip", &["addr", "add", "2001:db8:6::5/64", "dev", "eth0", "nodad"]);
+    guest.space.output("ip", &["route", "add", "default", "via", "2001:db8:6::1"]);
+    assert!(guest.pings("2001:db8:9::9"));
+    let pings = |from: &Namespace, to: &'static str| {
+        from.run(move || {
+            let output = std::process::Command::new("ping").args(["-6", "-c", "1", "-W", "1", to]).output().unwrap();
+            output.status.success()
+        })
+    };
+    assert!(pings(&world.client, "2001:db8:6::5") && pings(&office, "2001:db8:5::1"));
+    for _ in 0..2 {
+        assert!(!pings(&office, "2001:db8:9::9") && !pings(&world.client, "2001:db8:5::9"));
+        assert!(!pings(&office, "2001:db8:6::5"), "guests are reached from the world only");
+        assert_eq!(host_reads(&host.space, is_host), 0, "it is a host there still");
+        assert_ne!(host_reads(&host.space, heeds), 0);
+        // By one who does not know what was there.
+        host.restart().await;
+        host.converge().await;
+    }
+    // The operator makes a router of it, for everybody.
+    host.space.output("sysctl", &["-qw", "net.ipv6.conf.all.forwarding=1"]);
+    host.converge().await;
+    assert!(pings(&office, "2001:db8:9::9") && pings(&world.client, "2001:db8:5::9"));
+    assert!(guest.pings("2001:db8:9::9"));
+    host.space.output("sysctl", &["-qw", "net.ipv6.conf.all.forwarding=0"]);
+    host.converge().await;
+    assert!(guest.pings("2001:db8:9::9") && !pings(&office, "2001:db8:9::9"));
+    // Without a router nothing is left of it.
+    host.wanted.routers.clear();
+    host.converge().await;
+    assert!(!pings(&office, "2001:db8:9::9") && !pings(&world.client, "2001:db8:5::9"));
+    assert_eq!(host_reads(&host.space, "/proc/sys/net/ipv6/conf/all/forwarding"), 0);
+}
+
+fn host_reads(space: &Namespace, path: &'static str) -> u8 {
+    space.run(move || std::fs::read_to_string(path)).unwrap().trim().parse().unwrap()
+}
+
 #[tokio::test]
 #[ignore = "needs NOVA_TEST_NETNS"]
 async fn what_was_tampered_with_comes_back_and_what_is_unwanted_goes() {

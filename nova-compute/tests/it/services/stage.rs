@@ -145,6 +145,12 @@ impl Host {
         self.plumbing.converge(&self.wanted).await.unwrap().problems
     }
 
+    /// Tells guests of these networks where their gateways are, as if they had come while they ran.
+    pub async fn announce_gateways(&self, networks: &[u8]) {
+        let networks = networks.iter().map(|number| network(*number)).collect();
+        self.plumbing.announce_gateways(&self.wanted, &networks).await.unwrap();
+    }
+
     pub async fn doors(&self) -> Vec<MetadataDoor> {
         self.plumbing.metadata_doors().await
     }

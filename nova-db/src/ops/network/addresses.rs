@@ -5,10 +5,11 @@
 //! large the subnet is and however many addresses are taken. Whoever removes a subnet takes the ranges away first, and so
 //! meets everybody who is about to take an address.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use nova_core::ids::SubnetId;
-use nova_core::network::{AddressPool, FloatingIp, NetworkProblem, Port, Subnet, address_number, address_of, usable};
+use nova_core::network::{AddressPool, NetworkProblem, Subnet, address_number, address_of, usable};
 
 use super::super::{add, add_all, find, first, list, replace_or_race};
 use crate::Kind;
@@ -31,26 +32,44 @@ fn raced(subnet: SubnetId, address: impl std::fmt::Display) -> Fail {
     Fail::Raced { kind: Kind::Address, id: format!("{subnet}/{address}") }
 }
 
-fn of_subnet(subnet: SubnetId) -> Condition {
+pub(super) fn of_subnet(subnet: SubnetId) -> Condition {
     Condition::Is("subnet_id", Value::text(subnet))
 }
 
-/// The ranges of a new subnet: its blocks, without what no interface can have.
+/// The ranges of a new subnet.
 pub(super) async fn lay_out(tx: &mut dyn Transaction, subnet: &Subnet) -> Result<(), Fail> {
+    add_all(tx, &free_ranges(subnet, &BTreeSet::new())).await
+}
+
+/// The free ranges of a subnet of which these addresses are taken: its blocks, without what no interface can have.
+pub(super) fn free_ranges(subnet: &Subnet, taken: &BTreeSet<u128>) -> Vec<FreeRange> {
     let (from, to) = usable(&subnet.cidr);
     let (bits, version) = (block_bits(subnet), subnet.cidr.version());
+    let range = |first: u128, last: u128| FreeRange {
+        subnet_id: subnet.id,
+        last: address_of(version, last),
+        first: address_of(version, first),
+    };
     let mut ranges = Vec::new();
     let mut begin = from;
     loop {
         let end = last_of_block(begin, bits).min(to);
-        let (first, last) = (address_of(version, begin), address_of(version, end));
-        ranges.push(FreeRange { subnet_id: subnet.id, last, first });
+        let mut first = Some(begin);
+        for number in taken.range(begin..=end) {
+            ranges.extend(first.filter(|first| first < number).map(|first| range(first, number - 1)));
+            first = number.checked_add(1);
+        }
+        ranges.extend(first.filter(|first| *first <= end).map(|first| range(first, end)));
         if end >= to {
-            break;
+            return ranges;
         }
         begin = end + 1;
     }
-    add_all(tx, &ranges).await
+}
+
+/// The row of an address that is taken.
+pub(super) fn taken(subnet: &Subnet, address: IpAddr, owner: String) -> Address {
+    Address { subnet_id: subnet.id, address, owner, block_bits: block_bits(subnet) }
 }
 
 fn last_of_block(address: u128, bits: u8) -> u128 {
@@ -132,10 +151,7 @@ pub(super) async fn take_many(
             taken.extend((first..=last).map(at));
         }
     }
-    let row = |(address, owner): (&IpAddr, &String)| {
-        let owner = owner.clone();
-        row_of(&Address { subnet_id: subnet.id, address: *address, owner, block_bits: block_bits(subnet) }, 1)
-    };
+    let row = |(address, owner): (&IpAddr, &String)| row_of(&self::taken(subnet, *address, owner.clone()), 1);
     let rows = taken.iter().zip(owners).map(row).collect::<Result<Vec<_>, _>>()?;
     if !rows.is_empty() {
         tx.insert(Address::TABLE, rows).await?;
@@ -224,7 +240,7 @@ fn neighbour(address: IpAddr, next: bool) -> Option<IpAddr> {
 }
 
 async fn keep(tx: &mut dyn Transaction, subnet: &Subnet, address: IpAddr, owner: &str) -> Result<(), Fail> {
-    add(tx, &Address { subnet_id: subnet.id, address, owner: owner.to_owned(), block_bits: block_bits(subnet) }).await
+    add(tx, &taken(subnet, address, owner.to_owned())).await
 }
 
 /// Gives back what an owner has, or only these of it. Returns how many.
@@ -332,23 +348,4 @@ pub(super) async fn count(tx: &mut dyn Transaction, subnet: SubnetId) -> Result<
     let size = |range: &FreeRange| address_number(range.last) - address_number(range.first) + 1;
     let taken = tx.select(Address::TABLE, &Select::new(of_subnet(subnet)), Lock::None).await?.len();
     Ok((ranges.iter().map(size).sum(), taken as u64))
-}
-
-/// Frees what is taken by nothing that is there. Whoever makes a port takes its addresses in the same transaction, so that
-/// an address that is seen without its owner has none.
-pub(super) async fn free_lost(tx: &mut dyn Transaction, subnet: SubnetId) -> Result<Vec<String>, Fail> {
-    let mut freed = Vec::new();
-    for row in tx.select(Address::TABLE, &Select::new(of_subnet(subnet)), Lock::ForUpdate).await? {
-        let taken = decode::<Address>(&row)?.record;
-        let key = [Value::from(taken.owner.as_str())];
-        let is_there = find::<Port>(tx, &key, Lock::None).await?.is_some()
-            || find::<FloatingIp>(tx, &key, Lock::None).await?.is_some();
-        if is_there {
-            continue;
-        }
-        tx.delete(Address::TABLE, &Condition::key(Address::TABLE, row.key(Address::TABLE))).await?;
-        free(tx, &taken).await?;
-        freed.push(format!("{} was taken by {}, which is not there", taken.address, taken.owner));
-    }
-    Ok(freed)
 }

@@ -7,7 +7,7 @@ use nova_core::network::{FloatingIp, Network, Port, ROUTER_INTERFACE, Router, Se
 
 use super::super::list;
 use super::{groups, hosts};
-use crate::records::PortGroup;
+use crate::records::{PortArrival, PortGroup};
 use crate::rows::{Condition, Fail, Lock, Record, Select, Transaction, Value, decode};
 use crate::{HostBooks, HostScope};
 
@@ -55,7 +55,7 @@ pub(super) async fn of_host(tx: &mut dyn Transaction, scope: &HostScope) -> Resu
     books.subnets = by(having(tx, "network_id", wired, None).await?, |subnet: &Subnet| subnet.id);
     books.floating_ips = having::<FloatingIp>(tx, "router_id", &routers, None).await?;
     books.floating_ips.sort_by_key(|floating| floating.id);
-    let own = here.iter().filter(|port| port.host.as_ref() == Some(&scope.host));
+    let own = here.iter().filter(|port| port.concerns(&scope.host));
     let ids: BTreeSet<SecurityGroupId> = own.flat_map(|port| &port.security_groups).copied().collect();
     read_groups(tx, &mut books, ids).await?;
     let others: BTreeSet<&HostName> =
@@ -75,7 +75,10 @@ fn by<K: Ord, R>(records: Vec<R>, key: impl Fn(&R) -> K) -> BTreeMap<K, R> {
 async fn first_ports(tx: &mut dyn Transaction, scope: &HostScope) -> Result<Vec<Port>, Fail> {
     let host = Value::text(&scope.host);
     if !scope.is_node() {
-        return list(tx, &Select::new(Condition::Is("host", host))).await;
+        let mut here: Vec<Port> = list(tx, &Select::new(Condition::Is("host", host.clone()))).await?;
+        let coming: Vec<PortArrival> = list(tx, &Select::new(Condition::Is("host", host))).await?;
+        here.extend(having::<Port>(tx, "id", coming.iter().map(|arrival| arrival.port_id), None).await?);
+        return Ok(here);
     }
     let which = Condition::Any(vec![Condition::Above("host", "".into()), is_interface()]);
     list(tx, &Select::new(which)).await

@@ -8,7 +8,7 @@ use nova_core::network::{NetworkAgent, NetworkState, Port, PortStatus};
 use nova_core::rpc::network::BooksChangedRequest;
 
 use super::super::{RowStore, add, find, first, list, not_found, put, remove, remove_existing, replace_or_race};
-use super::{books, concerned};
+use super::{books, concerned, version};
 use crate::rows::{Backend, Condition, Fail, Lock, Record, Select, Transaction, Value, decode, micros};
 use crate::{GroupBooks, HostBooks, HostScope, NetworkHostStore, StoreError};
 
@@ -53,7 +53,7 @@ impl<B: Backend> NetworkHostStore for RowStore<B> {
     }
 
     async fn delete_network_agent(&self, id: NetworkAgentId) -> Answer<()> {
-        self.write(id, |tx, id| {
+        self.change(version::part_of(id), id, |tx, id| {
             Box::pin(async move {
                 let agent = by_id(tx, *id).await?;
                 remove_existing::<NetworkAgent>(tx, &[Value::text(&agent.host)]).await?;
@@ -62,12 +62,18 @@ impl<B: Backend> NetworkHostStore for RowStore<B> {
         })
         .await
     }
+
+    async fn books_version(&self) -> Answer<u64> {
+        self.read(&(), |tx, ()| Box::pin(version::current(tx))).await
+    }
 }
 
 /// A host that is no more has no network.
 pub(in crate::ops) async fn forget(tx: &mut dyn Transaction, host: &HostName) -> Result<(), Fail> {
     let key = [Value::text(host)];
-    remove::<NetworkAgent>(tx, &key).await?;
+    if remove::<NetworkAgent>(tx, &key).await? {
+        version::raise(tx, 0).await?;
+    }
     remove::<NetworkState>(tx, &key).await.map(drop)
 }
 
@@ -82,6 +88,7 @@ async fn hear(tx: &mut dyn Transaction, agent: &NetworkAgent) -> Result<(Network
     let key = [Value::text(&agent.host)];
     let Some(known) = find::<NetworkAgent>(tx, &key, Lock::ForUpdate).await? else {
         add(tx, agent).await?;
+        version::raise(tx, version::part_of(agent.id)).await?;
         return Ok((agent.clone(), true));
     };
     let heard_at = known.record.heard_at.max(agent.heard_at);
@@ -92,6 +99,8 @@ async fn hear(tx: &mut dyn Transaction, agent: &NetworkAgent) -> Result<(Network
         return Ok((next, false));
     }
     replace_or_race(tx, &next, known.generation).await?;
+    // Where tunnels to it end is in the books of others.
+    version::raise(tx, version::part_of(next.id)).await?;
     Ok((next, true))
 }
 

@@ -14,7 +14,7 @@ use nova_core::network::Port;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use super::{Answer, ports};
+use super::{Answer, ports, version};
 use crate::ops::{operation, output_of};
 use crate::rows::{Backend, Fail, Output, Transaction};
 use crate::{NewPort, StoreError};
@@ -128,7 +128,17 @@ impl Together {
     async fn run(&self, tx: &mut dyn Transaction) -> Result<(Vec<Port>, Vec<Port>), Fail> {
         let made = if self.new.is_empty() { Vec::new() } else { ports::create_all(tx, &self.new).await? };
         let gone = if self.gone.is_empty() { Vec::new() } else { ports::delete_all(tx, &self.gone).await? };
+        let ids = self.new.iter().map(|new| new.port.id).chain(self.gone.iter().copied());
+        raise_for(tx, ids.into_iter().next()).await?;
         Ok((made, gone))
+    }
+}
+
+/// The books are changed, beginning with that port.
+async fn raise_for(tx: &mut dyn Transaction, first: Option<PortId>) -> Result<(), Fail> {
+    match first {
+        Some(id) => version::raise(tx, version::part_of(id)).await,
+        None => Ok(()),
     }
 }
 
@@ -191,14 +201,23 @@ async fn alone<B: Backend>(backend: &Arc<B>, job: Job) {
         Job::Create(new, tell) => {
             let run = operation(move |tx| {
                 let new = Arc::clone(&new);
-                Box::pin(async move { Ok(Box::new(ports::create_all(tx, &new).await?) as Output) })
+                Box::pin(async move {
+                    let made = ports::create_all(tx, &new).await?;
+                    raise_for(tx, new.first().map(|new| new.port.id)).await?;
+                    Ok(Box::new(made) as Output)
+                })
             });
             let output = backend.write(run).await;
             drop(tell.send(output.and_then(|output| output_of(backend.name(), output))));
         }
         Job::Delete(id, tell) => {
-            let run =
-                operation(move |tx| Box::pin(async move { Ok(Box::new(ports::delete(tx, id).await?) as Output) }));
+            let run = operation(move |tx| {
+                Box::pin(async move {
+                    let gone = ports::delete(tx, id).await?;
+                    raise_for(tx, Some(id)).await?;
+                    Ok(Box::new(gone) as Output)
+                })
+            });
             let output = backend.write(run).await;
             drop(tell.send(output.and_then(|output| output_of(backend.name(), output))));
         }

@@ -7,17 +7,21 @@ mod floating;
 mod groups;
 pub(in crate::ops) mod hosts;
 mod join;
+mod mend;
 mod networks;
 mod ports;
-mod query;
+pub(in crate::ops) mod query;
 mod routers;
 mod segments;
 mod subnets;
 mod usage;
+mod version;
 
 pub(super) use join::Joiner;
+use version::part_of;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use nova_core::ids::{
@@ -28,8 +32,8 @@ use nova_core::network::{
     Subnet,
 };
 
-use super::{RowStore, conflict, need, replace};
-use crate::rows::{Backend, Fail, Lock, Record, Transaction, Value};
+use super::{RowStore, Run, conflict, need, operation, output_of, replace};
+use crate::rows::{Backend, Fail, Lock, Output, Record, Transaction, Value};
 use crate::{
     FloatingIpField, FloatingTarget, GatewayChange, InterfaceRef, ListQuery, NetworkAccount, NetworkField,
     NetworkStore, NewFloatingIp, NewInterface, NewPort, PortChange, PortQuery, RouterField, RuleField,
@@ -54,10 +58,33 @@ async fn write_over<R: Record>(tx: &mut dyn Transaction, record: &R, read: u64, 
     if replace(tx, record, read).await? { Ok(()) } else { Err(conflict::<R>(&key)) }
 }
 
+#[allow(private_bounds, reason = "which backends there are is this crate's business; builders implement the traits")]
+impl<B: Backend> RowStore<B> {
+    /// A write that changes the books: who asks whether they were changed hears of it.
+    async fn change<I, T>(&self, part: u8, input: I, run: Run<I, T>) -> Answer<T>
+    where
+        I: Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        let input = Arc::new(input);
+        let operation = operation(move |tx| {
+            let input = Arc::clone(&input);
+            Box::pin(async move {
+                let output = run(tx, &input).await?;
+                version::raise(tx, part).await?;
+                Ok(Box::new(output) as Output)
+            })
+        });
+        output_of(self.backend.name(), self.backend.write(operation).await?)
+    }
+}
+
 #[async_trait]
 impl<B: Backend> NetworkStore for RowStore<B> {
     async fn create_network(&self, network: Network, limit: Option<u64>) -> Answer<Network> {
-        self.write((network, limit), |tx, (network, limit)| Box::pin(networks::create(tx, network, *limit))).await
+        let part = part_of(network.id);
+        self.change(part, (network, limit), |tx, (network, limit)| Box::pin(networks::create(tx, network, *limit)))
+            .await
     }
     async fn create_network_in(
         &self,
@@ -66,8 +93,9 @@ impl<B: Backend> NetworkStore for RowStore<B> {
         draw: u64,
         limit: Option<u64>,
     ) -> Answer<Network> {
+        let part = part_of(network.id);
         let input = (network, ranges, draw, limit);
-        self.write(input, |tx, (network, ranges, draw, limit)| {
+        self.change(part, input, |tx, (network, ranges, draw, limit)| {
             Box::pin(networks::create_in(tx, network, ranges, *draw, *limit))
         })
         .await
@@ -79,15 +107,19 @@ impl<B: Backend> NetworkStore for RowStore<B> {
         self.read(query, |tx, query| Box::pin(query::networks(tx, query))).await
     }
     async fn update_network(&self, network: Network) -> Answer<Network> {
-        self.write(network, |tx, network| Box::pin(networks::update(tx, network))).await
+        let part = part_of(network.id);
+        self.change(part, network, |tx, network| Box::pin(networks::update(tx, network))).await
     }
     async fn delete_network(&self, id: NetworkId) -> Answer<Network> {
-        self.write(id, |tx, id| Box::pin(networks::delete(tx, *id))).await
+        let part = part_of(id);
+        self.change(part, id, |tx, id| Box::pin(networks::delete(tx, *id))).await
     }
 
     async fn create_subnet(&self, subnet: Subnet, asked_by: Option<ProjectId>, limit: Option<u64>) -> Answer<Subnet> {
+        let part = part_of(subnet.id);
         let input = (subnet, asked_by, limit);
-        self.write(input, |tx, (subnet, by, limit)| Box::pin(subnets::create(tx, subnet, by.as_ref(), *limit))).await
+        self.change(part, input, |tx, (subnet, by, limit)| Box::pin(subnets::create(tx, subnet, by.as_ref(), *limit)))
+            .await
     }
     async fn get_subnet(&self, id: SubnetId) -> Answer<Subnet> {
         self.read(&id, |tx, id| Box::pin(get(tx, *id))).await
@@ -96,17 +128,20 @@ impl<B: Backend> NetworkStore for RowStore<B> {
         self.read(query, |tx, query| Box::pin(query::subnets(tx, query))).await
     }
     async fn update_subnet(&self, subnet: Subnet) -> Answer<Subnet> {
-        self.write(subnet, |tx, subnet| Box::pin(subnets::update(tx, subnet))).await
+        let part = part_of(subnet.id);
+        self.change(part, subnet, |tx, subnet| Box::pin(subnets::update(tx, subnet))).await
     }
     async fn delete_subnet(&self, id: SubnetId) -> Answer<Subnet> {
-        self.write(id, |tx, id| Box::pin(subnets::delete(tx, *id))).await
+        let part = part_of(id);
+        self.change(part, id, |tx, id| Box::pin(subnets::delete(tx, *id))).await
     }
 
     async fn create_ports(&self, new: Vec<NewPort>) -> Answer<Vec<Port>> {
         if self.backend.joins() {
             return self.joiner.create(&self.backend, new).await;
         }
-        self.write(new, |tx, new| Box::pin(ports::create_all(tx, new))).await
+        let part = new.first().map_or(0, |new| part_of(new.port.id));
+        self.change(part, new, |tx, new| Box::pin(ports::create_all(tx, new))).await
     }
     async fn get_port(&self, id: PortId) -> Answer<Port> {
         self.read(&id, |tx, id| Box::pin(get(tx, *id))).await
@@ -115,13 +150,14 @@ impl<B: Backend> NetworkStore for RowStore<B> {
         self.read(query, |tx, query| Box::pin(query::ports(tx, query))).await
     }
     async fn update_port(&self, change: PortChange) -> Answer<Port> {
-        self.write(change, |tx, change| Box::pin(ports::update(tx, change))).await
+        let part = part_of(change.port.id);
+        self.change(part, change, |tx, change| Box::pin(ports::update(tx, change))).await
     }
     async fn delete_port(&self, id: PortId) -> Answer<Port> {
         if self.backend.joins() {
             return self.joiner.delete(&self.backend, id).await;
         }
-        self.write(id, |tx, id| Box::pin(ports::delete(tx, *id))).await
+        self.change(part_of(id), id, |tx, id| Box::pin(ports::delete(tx, *id))).await
     }
     async fn set_port_statuses(&self, host: &HostName, statuses: &BTreeMap<PortId, PortStatus>) -> Answer<Vec<Port>> {
         if statuses.is_empty() {
@@ -132,7 +168,8 @@ impl<B: Backend> NetworkStore for RowStore<B> {
     }
 
     async fn create_floating_ip(&self, new: NewFloatingIp) -> Answer<FloatingIp> {
-        self.write(new, |tx, new| Box::pin(floating::create(tx, new))).await
+        let part = part_of(new.id);
+        self.change(part, new, |tx, new| Box::pin(floating::create(tx, new))).await
     }
     async fn get_floating_ip(&self, id: FloatingIpId) -> Answer<FloatingIp> {
         self.read(&id, |tx, id| Box::pin(get(tx, *id))).await
@@ -141,16 +178,20 @@ impl<B: Backend> NetworkStore for RowStore<B> {
         self.read(query, |tx, query| Box::pin(query::own(tx, query))).await
     }
     async fn associate_floating_ip(&self, floating: FloatingIp, target: Option<FloatingTarget>) -> Answer<FloatingIp> {
+        let part = part_of(floating.id);
         let input = (floating, target);
-        self.write(input, |tx, (floating, target)| Box::pin(floating::associate(tx, floating, *target))).await
+        self.change(part, input, |tx, (floating, target)| Box::pin(floating::associate(tx, floating, *target))).await
     }
     async fn delete_floating_ip(&self, id: FloatingIpId) -> Answer<FloatingIp> {
-        self.write(id, |tx, id| Box::pin(floating::delete(tx, *id))).await
+        let part = part_of(id);
+        self.change(part, id, |tx, id| Box::pin(floating::delete(tx, *id))).await
     }
 
     async fn create_router(&self, router: Router, gateway: GatewayChange, limit: Option<u64>) -> Answer<Router> {
+        let part = part_of(router.id);
         let input = (router, gateway, limit);
-        self.write(input, |tx, (router, gateway, limit)| Box::pin(routers::create(tx, router, gateway, *limit))).await
+        self.change(part, input, |tx, (router, gateway, limit)| Box::pin(routers::create(tx, router, gateway, *limit)))
+            .await
     }
     async fn get_router(&self, id: RouterId) -> Answer<Router> {
         self.read(&id, |tx, id| Box::pin(get(tx, *id))).await
@@ -159,16 +200,22 @@ impl<B: Backend> NetworkStore for RowStore<B> {
         self.read(query, |tx, query| Box::pin(query::own(tx, query))).await
     }
     async fn update_router(&self, router: Router, gateway: GatewayChange) -> Answer<Router> {
-        self.write((router, gateway), |tx, (router, gateway)| Box::pin(routers::update(tx, router, gateway))).await
+        let part = part_of(router.id);
+        self.change(part, (router, gateway), |tx, (router, gateway)| Box::pin(routers::update(tx, router, gateway)))
+            .await
     }
     async fn delete_router(&self, id: RouterId) -> Answer<Router> {
-        self.write(id, |tx, id| Box::pin(routers::delete(tx, *id))).await
+        let part = part_of(id);
+        self.change(part, id, |tx, id| Box::pin(routers::delete(tx, *id))).await
     }
     async fn add_router_interface(&self, id: RouterId, interface: NewInterface) -> Answer<Port> {
-        self.write((id, interface), |tx, (id, interface)| Box::pin(routers::add_interface(tx, *id, interface))).await
+        let part = part_of(id);
+        self.change(part, (id, interface), |tx, (id, interface)| Box::pin(routers::add_interface(tx, *id, interface)))
+            .await
     }
     async fn remove_router_interface(&self, id: RouterId, which: InterfaceRef) -> Answer<Port> {
-        self.write((id, which), |tx, (id, which)| Box::pin(routers::remove_interface(tx, *id, *which))).await
+        let part = part_of(id);
+        self.change(part, (id, which), |tx, (id, which)| Box::pin(routers::remove_interface(tx, *id, *which))).await
     }
 
     async fn default_security_group(&self, group: SecurityGroup) -> Answer<SecurityGroup> {
@@ -176,7 +223,8 @@ impl<B: Backend> NetworkStore for RowStore<B> {
         if let Some(known) = self.read(&group, |tx, group| Box::pin(groups::default_of(tx, &group.project_id))).await? {
             return Ok(known);
         }
-        self.write(group, |tx, group| Box::pin(groups::make_default(tx, group))).await
+        let part = part_of(group.id);
+        self.change(part, group, |tx, group| Box::pin(groups::make_default(tx, group))).await
     }
     async fn create_security_group(
         &self,
@@ -184,8 +232,9 @@ impl<B: Backend> NetworkStore for RowStore<B> {
         limit: Option<u64>,
         rule_limit: Option<u64>,
     ) -> Answer<SecurityGroup> {
+        let part = part_of(group.id);
         let input = (group, limit, rule_limit);
-        self.write(input, |tx, (group, limit, rules)| Box::pin(groups::create(tx, group, *limit, *rules))).await
+        self.change(part, input, |tx, (group, limit, rules)| Box::pin(groups::create(tx, group, *limit, *rules))).await
     }
     async fn get_security_group(&self, id: SecurityGroupId) -> Answer<SecurityGroup> {
         self.read(&id, |tx, id| Box::pin(groups::get(tx, *id))).await
@@ -197,17 +246,21 @@ impl<B: Backend> NetworkStore for RowStore<B> {
         self.read(query, |tx, query| Box::pin(query::own(tx, query))).await
     }
     async fn update_security_group(&self, group: SecurityGroup) -> Answer<SecurityGroup> {
-        self.write(group, |tx, group| Box::pin(groups::update(tx, group))).await
+        let part = part_of(group.id);
+        self.change(part, group, |tx, group| Box::pin(groups::update(tx, group))).await
     }
     async fn delete_security_group(&self, id: SecurityGroupId, with_default: bool) -> Answer<SecurityGroup> {
-        self.write((id, with_default), |tx, (id, with_default)| Box::pin(groups::delete(tx, *id, *with_default))).await
+        let part = part_of(id);
+        self.change(part, (id, with_default), |tx, (id, with_default)| Box::pin(groups::delete(tx, *id, *with_default)))
+            .await
     }
     async fn create_security_group_rules(
         &self,
         rules: Vec<SecurityGroupRule>,
         limit: Option<u64>,
     ) -> Answer<Vec<SecurityGroupRule>> {
-        self.write((rules, limit), |tx, (rules, limit)| Box::pin(groups::add_rules(tx, rules, *limit))).await
+        let part = rules.first().map_or(0, |rule| part_of(rule.id));
+        self.change(part, (rules, limit), |tx, (rules, limit)| Box::pin(groups::add_rules(tx, rules, *limit))).await
     }
     async fn get_security_group_rule(&self, id: SecurityGroupRuleId) -> Answer<SecurityGroupRule> {
         self.read(&id, |tx, id| Box::pin(get(tx, *id))).await
@@ -216,7 +269,8 @@ impl<B: Backend> NetworkStore for RowStore<B> {
         self.read(query, |tx, query| Box::pin(query::own(tx, query))).await
     }
     async fn delete_security_group_rule(&self, id: SecurityGroupRuleId) -> Answer<()> {
-        self.write(id, |tx, id| Box::pin(groups::remove_rule(tx, *id))).await
+        let part = part_of(id);
+        self.change(part, id, |tx, id| Box::pin(groups::remove_rule(tx, *id))).await
     }
 
     async fn network_accounts(&self, project: &ProjectId) -> Answer<BTreeMap<NetworkResource, NetworkAccount>> {
@@ -233,7 +287,7 @@ impl<B: Backend> NetworkStore for RowStore<B> {
     async fn count_addresses(&self, subnet: SubnetId) -> Answer<(u128, u64)> {
         self.read(&subnet, |tx, subnet| Box::pin(addresses::count(tx, *subnet))).await
     }
-    async fn free_lost_addresses(&self, subnet: SubnetId) -> Answer<Vec<String>> {
-        self.write(subnet, |tx, subnet| Box::pin(addresses::free_lost(tx, *subnet))).await
+    async fn mend_addresses(&self, subnet: SubnetId) -> Answer<Vec<String>> {
+        self.write(subnet, |tx, subnet| Box::pin(mend::addresses(tx, *subnet))).await
     }
 }

@@ -12,9 +12,9 @@ use nova_core::network::{
     FixedIp, IpVersion, Network, NetworkProblem, NetworkResource, Port, PortStatus, SecurityGroup, Subnet,
 };
 
-use super::super::{add, add_all, conflict, find, list, need, remove_existing};
+use super::super::{add, add_all, conflict, find, list, need, put, remove_existing};
 use super::{addresses, floating, networks, usage, write_over};
-use crate::records::{PortGroup, of_network};
+use crate::records::{PortArrival, PortGroup, of_network};
 use crate::rows::{Condition, Fail, Lock, Record, Select, Transaction, Value};
 use crate::{FixedIpRequest, Kind, NewPort, PortChange};
 
@@ -41,6 +41,7 @@ pub(super) async fn create(tx: &mut dyn Transaction, new: &NewPort) -> Result<Po
     check_groups(tx, &port).await?;
     insert(tx, &port).await?;
     link(tx, port.id, &port.security_groups).await?;
+    note_arrival(tx, None, &port).await?;
     Ok(port)
 }
 
@@ -204,6 +205,23 @@ async fn unlink(tx: &mut dyn Transaction, port: PortId) -> Result<(), Fail> {
     Ok(())
 }
 
+/// Which host it comes to is looked up by the host.
+async fn note_arrival(tx: &mut dyn Transaction, old: Option<&Port>, port: &Port) -> Result<(), Fail> {
+    let arrives = port.migrating_to();
+    if old.and_then(Port::migrating_to) == arrives {
+        return Ok(());
+    }
+    match arrives {
+        Some(host) => put(tx, &PortArrival { port_id: port.id, host }).await,
+        None => forget_arrival(tx, port.id).await,
+    }
+}
+
+async fn forget_arrival(tx: &mut dyn Transaction, port: PortId) -> Result<(), Fail> {
+    tx.delete(PortArrival::TABLE, &Condition::Is("port_id", Value::text(port))).await?;
+    Ok(())
+}
+
 pub(super) async fn update(tx: &mut dyn Transaction, change: &PortChange) -> Result<Port, Fail> {
     let key = [Value::text(change.port.id)];
     let old = need::<Port>(tx, &key, Lock::ForUpdate).await?;
@@ -230,6 +248,7 @@ pub(super) async fn update(tx: &mut dyn Transaction, change: &PortChange) -> Res
         Fail::Taken { kind: Kind::Port, .. } => mac_in_use(&next),
         other => other,
     })?;
+    note_arrival(tx, Some(&old.record), &next).await?;
     Ok(next)
 }
 
@@ -311,6 +330,9 @@ pub(super) async fn remove(tx: &mut dyn Transaction, port: &Port) -> Result<(), 
     floating::forget_port(tx, port.id, None).await?;
     if !port.security_groups.is_empty() {
         unlink(tx, port.id).await?;
+    }
+    if port.migrating_to().is_some() {
+        forget_arrival(tx, port.id).await?;
     }
     usage::refund(tx, &port.project_id, NetworkResource::Port, 1).await
 }

@@ -11,7 +11,10 @@ use crate::rows::{Column, Condition, Fail, Lock, Record, Select, Transaction, Va
 use crate::{Direction, ListQuery, NetworkField, PortQuery, SubnetField};
 
 /// What is its project's own.
-pub(super) async fn own<R: Record, F: Field>(tx: &mut dyn Transaction, query: &ListQuery<F>) -> Result<Vec<R>, Fail> {
+pub(in crate::ops) async fn own<R: Record, F: Field>(
+    tx: &mut dyn Transaction,
+    query: &ListQuery<F>,
+) -> Result<Vec<R>, Fail> {
     page(tx, query, &[], Vec::new()).await
 }
 

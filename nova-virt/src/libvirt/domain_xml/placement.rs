@@ -5,12 +5,14 @@ use std::io;
 
 use nova_core::topology::{PlacedCell, Placement, format_cpu_set};
 
-use super::{W, empty};
+use super::hardware::Tuning;
+use super::{W, empty, tuning};
 
-/// Pins, memory nodes and huge pages.
-pub(super) fn tune(w: &mut W, placement: &Placement) -> io::Result<()> {
+/// Pins, memory nodes and huge pages, and the guest's share of the processors.
+pub(super) fn tune(w: &mut W, placement: Option<&Placement>, shares: &Tuning) -> io::Result<()> {
+    let Some(placement) = placement else { return tuning::numbers(w, "cputune", shares) };
     memory_backing(w, placement)?;
-    cpu_tune(w, placement)?;
+    cpu_tune(w, placement, shares)?;
     numa_tune(w, placement)
 }
 
@@ -46,8 +48,9 @@ fn memory_backing(w: &mut W, placement: &Placement) -> io::Result<()> {
     Ok(())
 }
 
-fn cpu_tune(w: &mut W, placement: &Placement) -> io::Result<()> {
+fn cpu_tune(w: &mut W, placement: &Placement, shares: &Tuning) -> io::Result<()> {
     w.create_element("cputune").write_inner_content(|w| {
+        tuning::each_number(w, shares)?;
         for cell in &placement.cells {
             for cpu in &cell.cpus {
                 let pin = |host: &u32| BTreeSet::from([*host]);

@@ -7,10 +7,16 @@ use crate::testing::guest_spec;
 fn files() -> GuestFiles {
     let folder = Path::new("/var/lib/nova/instances/00000000-0000-4000-8000-000000000001");
     GuestFiles {
-        disks: vec![folder.join("disk")],
+        disks: vec![DiskFile { path: folder.join("disk"), format: DiskFormat::Qcow2 }],
         config_drive: Some(folder.join("disk.config")),
         console_log: folder.join("console.log"),
+        nvram: folder.join("nvram.fd"),
     }
+}
+
+fn domain(guest: &GuestSpec, files: &GuestFiles, options: &LibvirtOptions) -> io::Result<String> {
+    let shape = Shape::of(&guest.hardware, options).unwrap();
+    super::domain(guest, &shape, files, options)
 }
 
 fn options() -> LibvirtOptions {
@@ -63,7 +69,8 @@ fn hostile_names_stay_text() {
     let xml = domain(&guest, &files(), &options()).unwrap();
     assert_eq!(xml.matches("<os>").count(), 1, "{xml}");
     assert!(!xml.contains("<!--") && !xml.contains('\0') && !xml.contains('\u{1b}'), "{xml}");
-    let read = read_xml::metadata(&metadata(&guest).unwrap()).unwrap();
+    let read =
+        read_xml::metadata(&metadata(&guest, &Shape::of(&guest.hardware, &options()).unwrap()).unwrap()).unwrap();
     let clean = hostile.replace(['\0', '\u{1b}', '\u{ffff}'], "\u{fffd}");
     assert_eq!(read.display_name, clean);
 }
@@ -78,7 +85,7 @@ fn options_show_in_the_machine() {
 
 #[test]
 fn a_path_that_xml_cant_carry_is_refused() {
-    let files = GuestFiles { disks: vec!["/a\u{1}".into()], ..files() };
+    let files = GuestFiles { disks: vec![DiskFile { path: "/a\u{1}".into(), format: DiskFormat::Raw }], ..files() };
     assert!(domain(&guest_spec(1), &files, &options()).is_err());
 }
 
@@ -114,4 +121,82 @@ fn a_placed_guest_is_pinned_to_its_cpus_cells_and_pages() {
     let plain = GuestSpec { placement: None, ..placed() };
     let plain = domain(&plain, &files(), &options()).unwrap();
     assert!(!plain.contains("cputune") && !plain.contains("numa") && !plain.contains("hugepages"), "{plain}");
+}
+
+/// The XML of a guest that is asked for with those extra specs (with a colon) and image properties.
+fn asked(specs: &[(&str, &str)]) -> String {
+    let nic =
+        InterfaceSpec { mac_address: "fa:16:3e:00:00:01".into(), bridge: None, tap_name: "tap1".into(), mtu: None };
+    let mut guest = GuestSpec { interfaces: vec![nic], ..guest_spec(1) };
+    for (name, value) in specs {
+        let hardware = &mut guest.hardware;
+        let into = if name.contains(':') { &mut hardware.extra_specs } else { &mut hardware.image_properties };
+        into.insert((*name).to_owned(), (*value).to_owned());
+    }
+    let xml = domain(&guest, &files(), &options()).unwrap();
+    xml.lines().map(str::trim).collect()
+}
+
+#[test]
+fn what_is_asked_for_is_in_the_machine() {
+    let cases: &[(&[(&str, &str)], &str)] = &[
+        (
+            &[("quota:cpu_shares", "2048"), ("quota:cpu_period", "20000"), ("quota:cpu_quota", "10000")],
+            "<cputune><shares>2048</shares><period>20000</period><quota>10000</quota></cputune>",
+        ),
+        (
+            &[("quota:disk_read_iops_sec", "100"), ("quota:disk_write_bytes_sec", "1048576")],
+            "<iotune><write_bytes_sec>1048576</write_bytes_sec><read_iops_sec>100</read_iops_sec></iotune>",
+        ),
+        (&[("quota:disk_total_iops_sec_max", "9")], "<iotune><total_iops_sec_max>9</total_iops_sec_max></iotune>"),
+        (
+            &[
+                ("quota:vif_inbound_average", "10"),
+                ("quota:vif_inbound_peak", "20"),
+                ("quota:vif_outbound_average", "5"),
+            ],
+            "<bandwidth><inbound average=\"10\" peak=\"20\"/><outbound average=\"5\"/></bandwidth>",
+        ),
+        (&[("hw:watchdog_action", "reset")], "<watchdog model=\"i6300esb\" action=\"reset\"/>"),
+        (
+            &[("hw_rng_model", "virtio"), ("hw_rng:rate_bytes", "64")],
+            "<rng model=\"virtio\"><rate bytes=\"64\" period=\"1000\"/>",
+        ),
+        (&[("hw_disk_bus", "sata")], "<target dev=\"sda\" bus=\"sata\"/>"),
+        (&[("hw_disk_bus", "scsi")], "<controller type=\"scsi\" index=\"0\" model=\"virtio-scsi\"/>"),
+        (
+            &[("hw_disk_bus", "scsi"), ("hw_scsi_model", "lsilogic")],
+            "<controller type=\"scsi\" index=\"0\" model=\"lsilogic\"/>",
+        ),
+        (&[("hw_cdrom_bus", "sata")], "<target dev=\"sda\" bus=\"sata\"/><readonly/>"),
+        (&[("hw_vif_model", "e1000")], "<model type=\"e1000\"/>"),
+        (&[("hw_machine_type", "q35")], "<type arch=\"x86_64\" machine=\"q35\">hvm</type>"),
+        (
+            &[("hw_firmware_type", "uefi")],
+            "<loader readonly=\"yes\" type=\"pflash\">/usr/share/OVMF/OVMF_CODE_4M.fd</loader>\
+             <nvram template=\"/usr/share/OVMF/OVMF_VARS_4M.fd\">\
+             /var/lib/nova/instances/00000000-0000-4000-8000-000000000001/nvram.fd</nvram>",
+        ),
+        (
+            &[("hw_firmware_type", "uefi"), ("os_secure_boot", "required"), ("hw_machine_type", "q35")],
+            "<apic/><smm state=\"on\"/>",
+        ),
+        (
+            &[("hw_firmware_type", "uefi"), ("os_secure_boot", "required"), ("hw_machine_type", "q35")],
+            "<loader readonly=\"yes\" type=\"pflash\" secure=\"yes\">/usr/share/OVMF/OVMF_CODE_4M.secboot.fd</loader>",
+        ),
+        (&[("hw_boot_menu", "true")], "<boot dev=\"hd\"/><bootmenu enable=\"yes\"/>"),
+        (&[("hw_pointer_model", "usbtablet")], "<input type=\"tablet\" bus=\"usb\"/>"),
+        (&[("hw_video_model", "virtio")], "<video><model type=\"virtio\"/></video>"),
+        (&[("hw_video_ram", "8"), ("hw_video:ram_max_mb", "16")], "<video><model type=\"vga\" vram=\"8192\"/></video>"),
+        (&[("hw_qemu_guest_agent", "yes")], "<target type=\"virtio\" name=\"org.qemu.guest_agent.0\"/>"),
+        (&[("os_type", "windows")], "<nova:administrator>Administrator</nova:administrator>"),
+    ];
+    let plain = asked(&[]);
+    for (specs, expected) in cases {
+        let xml = asked(specs);
+        assert!(xml.contains(expected), "{specs:?}: {xml}");
+        assert!(!plain.contains(expected), "it is there unasked: {expected}");
+    }
+    assert!(plain.contains("<rng") && !asked(&[("hw_rng:allowed", "false")]).contains("<rng"));
 }

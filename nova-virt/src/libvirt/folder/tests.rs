@@ -1,5 +1,6 @@
 use super::*;
 use crate::testing::{guest_spec, instance_id};
+use crate::{DiskSource, DiskSpec};
 
 fn options(folder: &Path) -> LibvirtOptions {
     LibvirtOptions::new("qemu:///system", folder)
@@ -10,10 +11,18 @@ fn disks_have_novas_names() {
     let blank = |role| DiskSpec { role, source: DiskSource::Blank, size_gb: 1 };
     let roles = [DiskRole::Root, DiskRole::Ephemeral, DiskRole::Ephemeral, DiskRole::Swap];
     let guest = GuestSpec { disks: roles.map(blank).into(), ..guest_spec(1) };
-    let files = files_of(&options(Path::new("/instances")), &guest);
-    let names: Vec<_> = files.disks.iter().filter_map(|path| path.file_name()?.to_str()).collect();
+    let folder = folder_of(&options(Path::new("/instances")), guest.instance);
+    let record = DiskRecord { format: DiskFormat::Raw, base: None };
+    let files = files_of(&folder, &guest, &Records::from([("disk.eph1".to_owned(), record)]));
+    let names: Vec<_> = files.disks.iter().filter_map(|disk| disk.path.file_name()?.to_str()).collect();
     assert_eq!(names, ["disk", "disk.eph0", "disk.eph1", "disk.swap"]);
-    assert_eq!(files.disks[0], Path::new("/instances/00000000-0000-4000-8000-000000000001/disk"));
+    let raw: Vec<_> = files.disks.iter().map(|disk| disk.format == DiskFormat::Raw).collect();
+    assert_eq!(raw, [false, false, true, false], "the record counts, not the disk");
+    assert_eq!(files.disks[0].path, Path::new("/instances/00000000-0000-4000-8000-000000000001/disk"));
+    for (index, name) in names.iter().enumerate() {
+        let (role, place) = (roles[index], u32::from(index == 2));
+        assert_eq!(disk_name(role, place).as_deref(), Some(*name));
+    }
 }
 
 #[tokio::test]
@@ -56,4 +65,25 @@ async fn the_console_is_bounded_and_goes_on_across_files() {
     let log = console(&options, instance_id(1)).await.unwrap();
     assert_eq!(log.len(), 1 << 20);
     assert!(log.starts_with(b"aaa") && log.ends_with(b"aalogin: "));
+}
+
+#[tokio::test]
+async fn images_of_guests_and_stashes_are_in_use() {
+    let temp = tempfile::tempdir().unwrap();
+    let record = |base: &str| DiskRecord { format: DiskFormat::Qcow2, base: Some(base.into()) };
+    for (name, base) in
+        [("00000000-0000-4000-8000-000000000001", "/a"), ("00000000-0000-4000-8000-000000000002_resize", "/b")]
+    {
+        let folder = temp.path().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        record::write(&folder, &Records::from([("disk".to_owned(), record(base))])).await.unwrap();
+    }
+    std::fs::create_dir(temp.path().join("_base")).unwrap();
+    std::fs::write(temp.path().join("file"), b"").unwrap();
+    let expected: BTreeSet<PathBuf> = ["/a", "/b"].map(PathBuf::from).into();
+    assert_eq!(record::bases(temp.path()).await.unwrap(), expected);
+    // Nobody knows what this one stands on: then nothing is known at all.
+    std::fs::create_dir(temp.path().join("old")).unwrap();
+    std::fs::write(temp.path().join("old/disk"), b"").unwrap();
+    record::bases(temp.path()).await.unwrap_err();
 }

@@ -12,7 +12,7 @@ use nova_virt::{
 use super::{PATIENCE, ROOM, folder, options, uri};
 
 /// Waits until the guest has written `text` so many times, and returns all that it wrote.
-async fn console(hypervisor: &LibvirtHypervisor, id: InstanceId, text: &str, times: usize) -> String {
+pub(super) async fn console(hypervisor: &LibvirtHypervisor, id: InstanceId, text: &str, times: usize) -> String {
     let mut look = tokio::time::interval(Duration::from_millis(200));
     let mut log = String::new();
     let written = async {

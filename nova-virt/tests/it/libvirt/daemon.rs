@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::{PATIENCE, ROOM, folder, options, qemu_pid, run, wait_for};
 
 /// A private libvirt, stopped with its guests at the end.
-struct Daemon {
+pub(super) struct Daemon {
     folder: TempDir,
 }
 
@@ -22,13 +22,22 @@ impl Daemon {
         daemon
     }
 
+    /// With a name and an address of its own, so that guests can be sent to it.
+    pub(super) fn start_at(name: &str, address: &str) -> Self {
+        let daemon = Self { folder: folder() };
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dev/libvirt");
+        let state = daemon.folder.path().join("libvirt");
+        run(script.to_str().unwrap(), &["start", state.to_str().unwrap(), name, address]);
+        daemon
+    }
+
     fn control(&self, command: &[&str]) -> String {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dev/libvirt");
         let state = self.folder.path().join("libvirt");
         run(script.to_str().unwrap(), &[command, &[state.to_str().unwrap()]].concat())
     }
 
-    fn options(&self) -> LibvirtOptions {
+    pub(super) fn options(&self) -> LibvirtOptions {
         options(self.control(&["uri"]).trim().to_owned(), self.instances())
     }
 

@@ -14,7 +14,13 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 mod boot;
 mod daemon;
+mod disks;
 mod guests;
+mod hardware;
+mod life;
+mod migration;
+mod serial;
+mod volumes;
 
 /// How many guests may be made at once; each takes a good part of a processor.
 static ROOM: Semaphore = Semaphore::const_new(2);

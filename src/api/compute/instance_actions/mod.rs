@@ -165,7 +165,7 @@ impl ListQuery {
 }
 
 /// ISO 8601 with or without an offset; without one it is UTC (oslo_utils.timeutils.parse_isotime).
-fn parse_time(key: &str, text: &str) -> Result<Timestamp, ApiError> {
+pub(super) fn parse_time(key: &str, text: &str) -> Result<Timestamp, ApiError> {
     let with_offset = text.parse::<Timestamp>().ok();
     let without = || Some(text.parse::<DateTime>().ok()?.to_zoned(TimeZone::UTC).ok()?.timestamp());
     with_offset.or_else(without).ok_or_else(|| invalid_query(key, text, &format!("'{text}' is not a 'date-time'")))

@@ -22,7 +22,7 @@ async fn bench() -> (Bench, Instance) {
     action.begin_event("compute_wait", None, bench.now());
     task.id = nova_core::ids::TaskId::generate(&*bench.api.entropy);
     task.context.request_id = action.request_id.clone();
-    let start = TaskStart { instance, action, task, supersede: false };
+    let start = TaskStart::of(instance, action, task);
     let instance = bench.api.store.start_task(start).await.unwrap();
     (bench, instance)
 }

@@ -82,14 +82,11 @@ impl Keypairs {
         let user = wanted.user_id.as_ref().map_or_else(|| context.user_id.clone(), UserId::new);
         let target = Target { project_id: None, user_id: Some(&user) };
         enforce_on("os_compute_api:os-keypairs:create", context, target)?;
+        let project = context.project_id.clone();
+        let limit = self.api.quotas_in_force(&project, Some(&user)).await?.get("key_pairs");
         let (keypair, private_key) = self.make(wanted, user)?;
         let name = keypair.name.clone();
-        let keypair = self
-            .api
-            .store
-            .create_keypair(keypair, self.api.options.get().key_pairs)
-            .await
-            .map_err(|e| refused(e, &name))?;
+        let keypair = self.api.store.create_keypair(keypair, limit).await.map_err(|e| refused(e, &name))?;
         let view = view::created(request.version, &keypair, private_key.as_deref());
         let status = if request.version.at_least(2) { StatusCode::CREATED } else { StatusCode::OK };
         Ok(Response::json(status, &json!({ "keypair": view })))

@@ -45,6 +45,11 @@ impl Resource for FloatingIps {
     }
 }
 
+fn missing(id: &str) -> ApiError {
+    let shown: String = id.chars().take(64).collect();
+    ApiError::NotFound(format!("Floating IP not found for ID {shown}"))
+}
+
 impl FloatingIps {
     /// Outer networks.
     async fn outer(&self) -> Result<Vec<Network>, ApiError> {
@@ -53,6 +58,10 @@ impl FloatingIps {
 
     async fn pools(self: Arc<Self>, request: Request) -> HandlerResult {
         policy::enforce("os_compute_api:os-floating-ip-pools", request.context()?)?;
+        if let Some(passed) = self.api.passed_on(request.context()?) {
+            let pools = passed.pools().await?;
+            return Ok(Response::json(StatusCode::OK, &json!({ "floating_ip_pools": pools })));
+        }
         let name = |network: Network| if network.name.is_empty() { network.id.to_string() } else { network.name };
         let pools: Vec<Value> = self.outer().await?.into_iter().map(|one| json!({"name": name(one)})).collect();
         Ok(Response::json(StatusCode::OK, &json!({ "floating_ip_pools": pools })))
@@ -92,14 +101,16 @@ impl FloatingIps {
     async fn index(self: Arc<Self>, request: Request) -> HandlerResult {
         let context = request.context()?;
         policy::enforce("os_compute_api:os-floating-ips:list", context)?;
+        if let Some(passed) = self.api.passed_on(context) {
+            return Ok(Response::json(StatusCode::OK, &json!({ "floating_ips": passed.floating_ips().await? })));
+        }
         let query = ListQuery::of(FloatingIpField::ProjectId, &context.project_id);
         let own = self.api.books()?.store.list_floating_ips(&query).await?;
         Ok(Response::json(StatusCode::OK, &json!({ "floating_ips": self.views(&own).await? })))
     }
 
     async fn one(&self, context: &RequestContext, id: &str) -> Result<FloatingIp, ApiError> {
-        let shown: String = id.chars().take(64).collect();
-        let missing = || ApiError::NotFound(format!("Floating IP not found for ID {shown}"));
+        let missing = || missing(id);
         let id: FloatingIpId = id.parse().map_err(|_| missing())?;
         match self.api.books()?.store.get_floating_ip(id).await {
             Ok(found) if context.is_admin() || found.project_id == context.project_id => Ok(found),
@@ -111,6 +122,12 @@ impl FloatingIps {
     async fn show(self: Arc<Self>, request: Request) -> HandlerResult {
         let context = request.context()?;
         policy::enforce("os_compute_api:os-floating-ips:show", context)?;
+        if let Some(passed) = self.api.passed_on(context) {
+            let text = request.param("id");
+            let id = text.parse().map_err(|_| missing(text))?;
+            let view = passed.floating_ip(id).await?.ok_or_else(|| missing(text))?;
+            return Ok(Response::json(StatusCode::OK, &json!({ "floating_ip": view })));
+        }
         self.answer(&self.one(context, request.param("id")).await?).await
     }
 
@@ -127,6 +144,10 @@ impl FloatingIps {
             }
             None => None,
         };
+        if let Some(passed) = self.api.passed_on(context) {
+            let view = passed.create_floating_ip(pool).await?;
+            return Ok(Response::json(StatusCode::OK, &json!({ "floating_ip": view })));
+        }
         let network = self.pool(pool).await?;
         let books = self.api.books()?;
         let new = NewFloatingIp {
@@ -169,6 +190,14 @@ impl FloatingIps {
     async fn delete(self: Arc<Self>, request: Request) -> HandlerResult {
         let context = request.context()?;
         policy::enforce("os_compute_api:os-floating-ips:delete", context)?;
+        if let Some(passed) = self.api.passed_on(context) {
+            let text = request.param("id");
+            let id = text.parse().map_err(|_| missing(text))?;
+            return match passed.delete_floating_ip(id).await? {
+                true => Ok(Response::empty(StatusCode::ACCEPTED)),
+                false => Err(missing(text)),
+            };
+        }
         let floating = self.one(context, request.param("id")).await?;
         let books = self.api.books()?;
         match books.store.delete_floating_ip(floating.id).await {

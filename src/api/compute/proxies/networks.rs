@@ -45,32 +45,56 @@ impl Resource for Networks {
     }
 }
 
-fn view(network: &Network) -> Value {
-    let mut view = json!({"id": network.id, "label": network.name});
+/// What is shown of a network, of either kind.
+struct Shown {
+    id: Value,
+    label: Value,
+}
+
+impl From<&Network> for Shown {
+    fn from(network: &Network) -> Self {
+        Self { id: json!(network.id), label: json!(network.name) }
+    }
+}
+
+impl From<Value> for Shown {
+    fn from(mut passed: Value) -> Self {
+        Self { id: passed["id"].take(), label: passed["label"].take() }
+    }
+}
+
+fn view(network: &Shown) -> Value {
+    let mut view = json!({"id": network.id, "label": network.label});
     for key in EMPTY {
         view[key] = Value::Null;
     }
     view
 }
 
-fn brief(network: &Network) -> Value {
-    json!({"id": network.id, "label": network.name, "cidr": null})
+fn brief(network: &Shown) -> Value {
+    json!({"id": network.id, "label": network.label, "cidr": null})
 }
 
 impl Networks {
     /// Those that servers of the caller's project may be plugged into.
-    async fn all(&self, context: &RequestContext) -> Result<Vec<Network>, ApiError> {
+    async fn all(&self, context: &RequestContext) -> Result<Vec<Shown>, ApiError> {
+        if let Some(passed) = self.api.passed_on(context) {
+            return Ok(passed.networks().await?.into_iter().map(Shown::from).collect());
+        }
         let query = ListQuery { visible_to: Some(context.project_id.clone()), ..ListQuery::default() };
         let mut all = self.api.books()?.store.list_networks(&query).await?;
         all.retain(|network| network.project_id == context.project_id || network.shared);
-        Ok(all)
+        Ok(all.iter().map(Shown::from).collect())
     }
 
-    async fn one(&self, request: &Request) -> Result<Network, ApiError> {
+    async fn one(&self, request: &Request) -> Result<Shown, ApiError> {
         let missing = || ApiError::not_found("Network not found");
         let id: NetworkId = request.param("id").parse().map_err(|_| missing())?;
+        if let Some(passed) = self.api.passed_on(request.context()?) {
+            return passed.network(id).await?.map(Shown::from).ok_or_else(missing);
+        }
         match self.api.books()?.store.get_network(id).await {
-            Ok(network) if may_see(request.context()?, &network) => Ok(network),
+            Ok(network) if may_see(request.context()?, &network) => Ok(Shown::from(&network)),
             Ok(_) | Err(StoreError::NotFound { .. }) => Err(missing()),
             Err(error) => Err(error.into()),
         }

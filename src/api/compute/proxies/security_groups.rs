@@ -11,7 +11,7 @@ use nova_core::network::{
 use nova_db::{ListQuery, SecurityGroupField, StoreError};
 use serde_json::{Value, json};
 
-use super::PROXIED;
+use super::{PROXIED, Passed};
 use crate::api::compute::ComputeApi;
 use crate::api::validate::{Fields, Text, invalid};
 use crate::api::{ApiError, HandlerResult, Request, Resource, Response, Route, parse_bool, policy, route};
@@ -129,13 +129,33 @@ fn refused(error: StoreError) -> ApiError {
     }
 }
 
+fn group_id(text: &str) -> Result<SecurityGroupId, ApiError> {
+    text.parse().map_err(|_| ApiError::bad_request("Security group id should be uuid"))
+}
+
+fn missing(context: &RequestContext, id: SecurityGroupId) -> ApiError {
+    ApiError::NotFound(format!("Security group {id} not found for project {}.", context.project_id))
+}
+
+fn no_rule(id: SecurityGroupRuleId) -> ApiError {
+    ApiError::NotFound(format!("Security group rule {id} not found."))
+}
+
+fn told(group: &Value) -> HandlerResult {
+    Ok(Response::json(StatusCode::OK, &json!({ "security_group": group })))
+}
+
+/// The caller's group of that id, in an outside Neutron.
+async fn passed_group(passed: Passed<'_>, context: &RequestContext, id: &str) -> Result<Value, ApiError> {
+    let id = group_id(id)?;
+    passed.own_group(id).await?.ok_or_else(|| missing(context, id))
+}
+
 impl SecurityGroups {
     /// The caller's group of that id.
     async fn one(&self, context: &RequestContext, id: &str) -> Result<SecurityGroup, ApiError> {
-        let parsed: SecurityGroupId =
-            id.parse().map_err(|_| ApiError::bad_request("Security group id should be uuid"))?;
-        let missing =
-            || ApiError::NotFound(format!("Security group {parsed} not found for project {}.", context.project_id));
+        let parsed = group_id(id)?;
+        let missing = || missing(context, parsed);
         match self.api.books()?.store.get_security_group(parsed).await {
             Ok(group) if context.is_admin() || group.project_id == context.project_id => Ok(group),
             Ok(_) | Err(StoreError::NotFound { .. }) => Err(missing()),
@@ -151,14 +171,18 @@ impl SecurityGroups {
     async fn index(self: Arc<Self>, request: Request) -> HandlerResult {
         let context = request.context()?;
         policy::enforce("os_compute_api:os-security-groups:get", context)?;
+        let all = request.query.get("all_tenants").is_some_and(|text| parse_bool(text).unwrap_or(text.is_empty()));
+        let (all, limit) = (all && context.is_admin(), request.query.paging(self.api.options.get().max_limit)?.limit);
+        if let Some(passed) = self.api.passed_on(context) {
+            let views = passed.groups(all, limit).await?;
+            return Ok(Response::json(StatusCode::OK, &json!({ "security_groups": views })));
+        }
         let books = self.api.books()?;
         books.default_group(&context.project_id).await?;
-        let all = request.query.get("all_tenants").is_some_and(|text| parse_bool(text).unwrap_or(text.is_empty()));
         let mut query = ListQuery::of(SecurityGroupField::ProjectId, &context.project_id);
-        if all && context.is_admin() {
+        if all {
             query = ListQuery::default();
         }
-        let limit = request.query.paging(self.api.options.get().max_limit)?.limit;
         let mut views = Vec::new();
         for group in books.store.list_security_groups(&query).await?.iter().take(limit) {
             views.push(view(books, group).await?);
@@ -169,6 +193,10 @@ impl SecurityGroups {
     async fn show(self: Arc<Self>, request: Request) -> HandlerResult {
         let context = request.context()?;
         policy::enforce("os_compute_api:os-security-groups:show", context)?;
+        if let Some(passed) = self.api.passed_on(context) {
+            let id = group_id(request.param("id"))?;
+            return told(&passed.group(id).await?.ok_or_else(|| missing(context, id))?);
+        }
         self.answer(&self.one(context, request.param("id")).await?).await
     }
 
@@ -183,6 +211,9 @@ impl SecurityGroups {
                 context.project_id
             )));
         }
+        if let Some(passed) = self.api.passed_on(context) {
+            return told(&passed.create_group(&name, &description).await?);
+        }
         let books = self.api.books()?;
         books.default_group(&context.project_id).await?;
         let group = books.new_group(&context.project_id, &name, &description, false);
@@ -196,6 +227,14 @@ impl SecurityGroups {
         let body = request.json().await?;
         let context = request.context()?;
         policy::enforce("os_compute_api:os-security-groups:update", context)?;
+        if let Some(passed) = self.api.passed_on(context) {
+            let group = passed_group(passed, context, request.param("id")).await?;
+            let (name, description) = parse(&body, request.lenient)?;
+            if group["name"] == "default" && name != "default" {
+                return Err(ApiError::bad_request("Unable to update system group 'default'"));
+            }
+            return told(&passed.update_group(group_id(request.param("id"))?, &name, &description).await?);
+        }
         let books = self.api.books()?;
         let mut tries = 1;
         loop {
@@ -219,6 +258,11 @@ impl SecurityGroups {
     async fn delete(self: Arc<Self>, request: Request) -> HandlerResult {
         let context = request.context()?;
         policy::enforce("os_compute_api:os-security-groups:delete", context)?;
+        if let Some(passed) = self.api.passed_on(context) {
+            passed_group(passed, context, request.param("id")).await?;
+            passed.delete_group(group_id(request.param("id"))?).await?;
+            return Ok(Response::empty(StatusCode::ACCEPTED));
+        }
         let group = self.one(context, request.param("id")).await?;
         let books = self.api.books()?;
         match books.store.delete_security_group(group.id, false).await {
@@ -234,6 +278,15 @@ impl SecurityGroups {
         let context = request.context()?;
         policy::enforce("os_compute_api:os-security-groups:rule:create", context)?;
         let asked = Asked::read(&body, request.lenient)?;
+        if let Some(passed) = self.api.passed_on(context) {
+            let parent = passed_group(passed, context, &asked.parent).await?;
+            let remote = match &asked.remote {
+                Some(id) => Some(passed_group(passed, context, id).await?),
+                None => None,
+            };
+            let view = passed.create_rule(&parent, remote.as_ref(), &asked.rule).await?;
+            return Ok(Response::json(StatusCode::OK, &json!({ "security_group_rule": view })));
+        }
         let parent = self.one(context, &asked.parent).await?;
         let remote = match &asked.remote {
             Some(id) => Some(self.one(context, id).await?),
@@ -254,11 +307,16 @@ impl SecurityGroups {
     async fn delete_rule(self: Arc<Self>, request: Request) -> HandlerResult {
         let context = request.context()?;
         policy::enforce("os_compute_api:os-security-groups:rule:delete", context)?;
-        let books = self.api.books()?;
         let text = request.param("id");
         let id: SecurityGroupRuleId =
             text.parse().map_err(|_| ApiError::bad_request("Security group id should be uuid"))?;
-        let missing = || ApiError::NotFound(format!("Security group rule {id} not found."));
+        if let Some(passed) = self.api.passed_on(context) {
+            return match passed.delete_rule(id).await? {
+                true => Ok(Response::empty(StatusCode::ACCEPTED)),
+                false => Err(no_rule(id)),
+            };
+        }
+        let (books, missing) = (self.api.books()?, || no_rule(id));
         let rule = match books.store.get_security_group_rule(id).await {
             Ok(rule) if context.is_admin() || rule.project_id == context.project_id => rule,
             Ok(_) | Err(StoreError::NotFound { .. }) => return Err(missing()),

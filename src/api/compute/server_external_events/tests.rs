@@ -3,7 +3,8 @@ use std::sync::Arc;
 use nova_core::context::RequestContext;
 use nova_core::ids::{HostName, NetworkId, RequestId};
 use nova_core::network::{InstanceNetworks, Port, RequestedNetworks, Vif};
-use nova_db::{PortQuery, Store};
+use nova_core::task::AwaitedVifs;
+use nova_db::{PortQuery, Store, TaskCommit};
 
 use super::*;
 use crate::api::compute::test_support::{ADMIN, Bench, Caller, DEMO};
@@ -155,4 +156,25 @@ async fn a_port_that_goes_is_unplugged() {
     let gone = json!({"name": "network-vif-deleted", "server_uuid": server.id, "tag": server.id});
     assert_eq!(told(&bench, ADMIN, vec![gone]).await.0, 200);
     assert_eq!(bench.api.store.list_tasks(Some(server.id)).await.unwrap().len(), before + 1);
+}
+
+/// A build that waits for an interface hears of it; nobody else is told.
+#[tokio::test]
+async fn who_waits_for_an_interface_hears_of_it() {
+    let bench = bench();
+    let server = bench.instance(DEMO, Some("host1")).await;
+    let vif = plug(&bench, &server).await;
+    let tell = async |name: &str, status: &str| {
+        let event = json!({"name": name, "server_uuid": server.id, "tag": vif.port_id, "status": status});
+        assert_eq!(told(&bench, ADMIN, vec![event]).await.0, 200);
+        std::mem::take(&mut *bench.told.plugged.lock().unwrap())
+    };
+    assert_eq!(tell("network-vif-plugged", "completed").await, []);
+    let task = bench.api.store.list_tasks(Some(server.id)).await.unwrap().remove(0);
+    let awaited = Some(AwaitedVifs { ports: [vif.port_id].into(), since: None });
+    bench.api.store.commit_task(TaskCommit::of(Task { awaited, ..task.clone() })).await.unwrap();
+    assert_eq!(tell("network-vif-plugged", "completed").await, [(vec![task.id], vif.port_id, true)]);
+    assert_eq!(tell("network-vif-plugged", "failed").await, [(vec![task.id], vif.port_id, false)]);
+    assert_eq!(tell("network-changed", "completed").await, []);
+    assert_eq!(tell("network-vif-unplugged", "completed").await, []);
 }

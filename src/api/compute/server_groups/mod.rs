@@ -11,7 +11,7 @@ use std::sync::Arc;
 use http::{Method, StatusCode};
 use nova_core::ids::ServerGroupId;
 use nova_core::server_group::ServerGroup;
-use nova_db::{Page, StoreError};
+use nova_db::{GroupLimits, Page, StoreError};
 use serde_json::{Value, json};
 
 use crate::api::compute::ComputeApi;
@@ -69,8 +69,10 @@ impl ServerGroups {
             members: Vec::new(),
             created_at: self.api.clock.now(),
         };
-        let limit = self.api.options.get().server_groups;
-        let made = self.api.store.create_server_group(new, limit).await.map_err(|error| match error {
+        let quotas = self.api.quotas_in_force(&context.project_id, Some(&context.user_id)).await?;
+        let (project, user) = (quotas.of_project("server_groups"), quotas.of_user("server_groups"));
+        let limits = GroupLimits { project, user };
+        let made = self.api.store.create_server_group(new, limits).await.map_err(|error| match error {
             StoreError::Quota(_) => ApiError::OverQuota("Quota exceeded, too many server groups.".to_owned()),
             other => other.into(),
         })?;

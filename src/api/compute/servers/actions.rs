@@ -6,7 +6,8 @@ use http::StatusCode;
 use nova_core::context::RequestContext;
 use nova_core::ids::{InstanceId, RequestId};
 use nova_core::instance::Instance;
-use nova_core::state::{Action, HostRule, Refusal, decide, rule};
+use nova_core::quota::Limits;
+use nova_core::state::{Action, HostRule, Refusal, TaskState, decide, rule};
 use nova_core::task::{Task, Work};
 use nova_db::{ServiceQuery, StoreError, TaskStart};
 use serde_json::Value;
@@ -59,7 +60,12 @@ impl Servers {
 
     pub(super) async fn delete(self: Arc<Self>, request: Request) -> HandlerResult {
         let rule = "os_compute_api:servers:delete";
-        let start = Start { rule, action: Action::Delete, work: Work::Delete, supersede: true };
+        let deferred = !self.api.options.get().reclaim_instance_interval.is_zero();
+        let start = if deferred {
+            Start { rule, action: Action::SoftDelete, work: Work::SoftDelete, supersede: true }
+        } else {
+            Start { rule, action: Action::Delete, work: Work::Delete, supersede: true }
+        };
         self.api.begin(&request, start).await?;
         Ok(Response::empty(StatusCode::NO_CONTENT))
     }
@@ -81,6 +87,18 @@ fn reboot_type(body: &Value, lenient: bool) -> Result<bool, ApiError> {
     Ok(hard)
 }
 
+/// What an action's begin has besides.
+#[derive(Default)]
+pub(crate) struct Besides<'a> {
+    /// What the server counts for more than before must fit into these.
+    pub(crate) limits: Option<Limits>,
+    /// What else changes in its row. It may refuse, and it may be made again on what others left.
+    pub(crate) change: Option<Change<'a>>,
+}
+
+/// A change of a row that goes with the begin of an action.
+pub(crate) type Change<'a> = &'a (dyn Fn(&mut Instance, &mut Work) -> Result<(), ApiError> + Send + Sync);
+
 impl ComputeApi {
     /// Begins an action on the request's server: looked up, allowed, decided, written, announced. What is accepted
     /// already (a second delete) counts as success, and begins no task.
@@ -88,6 +106,19 @@ impl ComputeApi {
     /// # Errors
     /// 404 for what the caller may not know of, 403, and 409 in a state that forbids it.
     pub(crate) async fn begin(&self, request: &Request, start: Start) -> Result<Option<Task>, ApiError> {
+        self.begin_with(request, start, Besides::default()).await
+    }
+
+    /// The same, with what else is written and checked in the same transaction.
+    ///
+    /// # Errors
+    /// As of [`Self::begin`], those of the change, and 403 over quota.
+    pub(crate) async fn begin_with(
+        &self,
+        request: &Request,
+        start: Start,
+        besides: Besides<'_>,
+    ) -> Result<Option<Task>, ApiError> {
         let context = request.context()?;
         let id = request.param("id");
         for _ in 0..ATTEMPTS {
@@ -95,20 +126,31 @@ impl ComputeApi {
             policy::enforce_on(start.rule, context, owner(&instance))?;
             let host_up = self.host_is_up(start.action, &instance).await?;
             let situation = instance.situation(context.is_admin(), host_up, request.version.0);
-            let transition = match decide(start.action, &situation) {
+            // What is on no host has nothing to be kept.
+            let deferred = start.action == Action::SoftDelete && instance.host.is_some();
+            let action = if start.action == Action::SoftDelete && !deferred { Action::Delete } else { start.action };
+            let transition = match decide(action, &situation) {
                 Ok(transition) => transition,
                 Err(Refusal::AlreadyDeleting) => return Ok(None),
                 Err(refusal) => return Err(refused(&refusal, id)),
             };
+            let mut work = start.work.clone();
+            if transition.first_task_state() == Some(TaskState::Deleting) {
+                work = Work::Delete;
+            }
             let context = &self.own_request(request, context, instance.id).await?;
             let now = self.clock.now();
+            if let Some(change) = besides.change {
+                change(&mut instance, &mut work)?;
+            }
             instance.set_states(transition.apply(&instance.states()));
             instance.updated_at = now;
-            let task =
-                self.new_task(context, instance.id, start.work.clone(), self.options.get().operation_timeout, now);
+            let task = self.new_task(context, instance.id, work, self.options.get().operation_timeout, now);
             let begun = task.clone();
             let action = action_record(context, instance.id, start.action, now);
-            match self.store.start_task(TaskStart { instance, action, task, supersede: start.supersede }).await {
+            let (supersede, limits) = (start.supersede, besides.limits);
+            let begin = TaskStart { supersede, limits, ..TaskStart::of(instance, action, task) };
+            match self.store.start_task(begin).await {
                 Ok(_) => {
                     self.start_tasks(context, &[begun.id]).await;
                     return Ok(Some(begun));
@@ -116,6 +158,7 @@ impl ComputeApi {
                 // Someone else was faster: look again.
                 Err(StoreError::Conflict { .. }) => {}
                 Err(StoreError::NotFound { .. }) => return Err(instance_not_found(id)),
+                Err(StoreError::Quota(exceeded)) => return Err(ApiError::OverQuota(exceeded.to_string())),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -124,25 +167,29 @@ impl ComputeApi {
 
     /// The caller, under a new request id if the one that they sent was used on this server before: some clients send one
     /// id with all that they do, and an action's record must not take the place of another's.
-    async fn own_request(
+    pub(in crate::api::compute) async fn own_request(
         &self,
         request: &Request,
         context: &RequestContext,
         instance: InstanceId,
-    ) -> Result<RequestContext, ApiError> {
+    ) -> Result<RequestContext, StoreError> {
         let mut context = context.clone();
         if request.header("x-openstack-request-id").is_some() {
             match self.store.get_action(instance, &context.request_id).await {
                 Ok(_) => context.request_id = RequestId::generate(&*self.entropy),
                 Err(StoreError::NotFound { .. }) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
         Ok(context)
     }
 
     /// Is the compute service of the server's host up? Looked up only for actions that ask for it.
-    async fn host_is_up(&self, action: Action, instance: &Instance) -> Result<bool, ApiError> {
+    pub(in crate::api::compute) async fn host_is_up(
+        &self,
+        action: Action,
+        instance: &Instance,
+    ) -> Result<bool, ApiError> {
         let asked = match rule(action).host {
             HostRule::None | HostRule::Assigned => false,
             HostRule::Up | HostRule::UpUnlessOffloaded | HostRule::Down => true,

@@ -60,8 +60,8 @@ pub struct CreateBody {
     pub hypervisor_hostname: Option<String>,
     /// The guest's own name (2.90).
     pub hostname: Option<String>,
-    /// Certificates for signed images were named (2.63).
-    pub trusted_certificates: bool,
+    /// Certificates that a signed image is to be held against (2.63).
+    pub trusted_certificates: Option<Vec<String>>,
     /// `os:scheduler_hints`.
     pub hints: BTreeMap<String, Value>,
 }
@@ -152,11 +152,15 @@ fn disks(server: &mut Fields<'_>, out: &mut CreateBody, version: Microversion) -
             "Using different block_device_mapping syntaxes is not allowed in the same request.",
         ));
     }
-    out.mappings = match (legacy, current) {
+    let has_image = out.image_ref.as_deref().is_some_and(|image| !image.is_empty());
+    let read: Vec<Option<Mapping>> = match (legacy, current) {
         (Some(list), _) => list.iter().map(mapping::legacy).collect::<Result<_, _>>()?,
-        (None, Some(list)) => list.iter().map(|item| mapping::current(item, version)).collect::<Result<_, _>>()?,
+        (None, Some(list)) => {
+            list.iter().map(|item| mapping::current(item, version, has_image)).collect::<Result<_, _>>()?
+        }
         (None, None) => Vec::new(),
     };
+    out.mappings = read.into_iter().flatten().collect();
     if version.before(57) {
         out.personality = fields::personality(server)?;
     }

@@ -56,6 +56,7 @@ fn last_lines(text: &str, length: Option<u32>) -> String {
 fn order_failed(error: OrderError, id: &str) -> ApiError {
     match error {
         OrderError::NotFound => instance_not_found(id),
+        OrderError::NotReady => ApiError::Conflict(format!("Instance {id} is not ready")),
         OrderError::Unsupported => {
             ApiError::NotImplemented("Unable to get console log, functionality not implemented".to_owned())
         }

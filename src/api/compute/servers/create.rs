@@ -1,5 +1,6 @@
 //! `POST /servers`: one transaction, then 202. Whatever dies after it, the servers are built or fail in bounded time.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use nova_core::action::ActionRecord;
 use nova_core::context::RequestContext;
 use nova_core::entropy::Entropy;
+use nova_core::flavor::Resources;
 use nova_core::ids::{InstanceId, RequestId, ReservationId, TaskId};
 use nova_core::instance::{Instance, sanitize_hostname};
 use nova_core::quota::QuotaExceeded;
@@ -20,6 +22,7 @@ use serde_json::json;
 use super::body::{self, CreateBody};
 use super::resolve::{Resolved, no_group, resolve};
 use super::{Servers, view};
+use crate::api::compute::volume_attachments::device_for;
 use crate::api::compute::{ComputeApi, links};
 use crate::api::{ApiError, HandlerResult, Request, Response, policy};
 
@@ -137,7 +140,7 @@ impl Intent<'_> {
                 server.display_name == self.name(index, made.len())
                     && server.user_id == self.context.user_id
                     && server.flavor.id == self.resolved.flavor.id
-                    && server.image.as_ref().map(|image| image.id) == Some(self.resolved.image.id)
+                    && server.image.as_ref().map(|image| image.id) == self.resolved.image.as_ref().map(|image| image.id)
                     && server.user_data == self.body.user_data
                     && server.metadata == self.body.metadata
             })
@@ -171,30 +174,42 @@ impl Intent<'_> {
                 NewInstance { action, task: self.task(context, &instance, &spec, now), instance }
             })
             .collect();
-        let options = self.api.options.get();
-        let join = |id| JoinGroup { id, member_limit: options.server_group_members };
-        NewInstances { instances, limits: options.limits, group: self.resolved.group.map(join) }
+        let quotas = &self.resolved.quotas;
+        let join = |id| JoinGroup { id, member_limit: quotas.get("server_group_members") };
+        NewInstances {
+            instances,
+            limits: quotas.limits(),
+            user_limits: quotas.user_limits(),
+            group: self.resolved.group.map(join),
+        }
     }
 
     fn spec(&self, ids: &[InstanceId]) -> RequestSpec {
         let Resolved { flavor, image, placement, .. } = self.resolved;
-        let property = |name: &str| image.properties.get(name).cloned();
+        let none = BTreeMap::new();
+        let properties = image.as_ref().map_or(&none, |image| &image.properties);
+        let property = |name: &str| properties.get(name).cloned();
+        let booked = flavor.booked_resources(properties);
+        // A root disk that is a volume is none of the host's.
+        let volume = if self.resolved.disks.boots_from_volume() { flavor.root_gb } else { 0 };
+        let resources = Resources { disk_gb: booked.disk_gb.saturating_sub(volume), ..booked };
         RequestSpec {
             instances: ids.to_vec(),
             purpose: Purpose::Create,
             project_id: self.context.project_id.to_string(),
-            resources: flavor.booked_resources(&image.properties),
+            resources,
             availability_zone: placement.zone.clone(),
             force_host: placement.force_host.clone(),
             force_node: placement.force_node.clone(),
             requested_host: placement.requested_host.clone(),
             ignore_hosts: Vec::new(),
+            may_stay: false,
             architecture: property("hw_architecture").or_else(|| property("architecture")),
             alternates: self.api.options.get().max_attempts.saturating_sub(1),
             hints: self.body.hints.clone(),
             fresh: false,
             flavor: FlavorWish { name: flavor.name.clone(), extra_specs: flavor.extra_specs.clone() },
-            image: Some(ImageWish { id: image.id, properties: image.properties.clone() }),
+            image: image.as_ref().map(|image| ImageWish { id: image.id, properties: image.properties.clone() }),
             group: None,
             topology: self.resolved.topology.clone(),
         }
@@ -235,7 +250,7 @@ impl Intent<'_> {
             Some(hostname) => hostname.clone(),
             None => sanitize_hostname(&display_name, &format!("server-{id}")),
         };
-        Instance {
+        let mut instance = Instance {
             id,
             number: 0,
             project_id: context.project_id.clone(),
@@ -246,8 +261,9 @@ impl Intent<'_> {
             display_name,
             display_description: body.description.clone(),
             hostname,
-            image: Some(resolved.image.clone()),
+            image: resolved.image.clone(),
             flavor: resolved.flavor.clone(),
+            volumes: resolved.disks.of_server(&*self.api.entropy),
             key_name: resolved.keypair.as_ref().map(|key| key.name.clone()),
             key_data: resolved.keypair.as_ref().map(|key| key.public_key.clone()),
             user_data: body.user_data.clone(),
@@ -261,6 +277,9 @@ impl Intent<'_> {
             node: None,
             vm_state,
             task_state,
+            previous_vm_state: None,
+            soft_deleted_at: None,
+            system_metadata: BTreeMap::new(),
             power_state: PowerState::NoState,
             progress: 0,
             locked: None,
@@ -277,12 +296,23 @@ impl Intent<'_> {
             deleted_at: None,
             epoch: 0,
             generation: 0,
+        };
+        for place in 0..instance.volumes.len() {
+            let device = if instance.volumes[place].is_root() { "/dev/vda".to_owned() } else { device_for(&instance) };
+            instance.volumes[place].device = Some(device);
         }
+        instance.set_trusted_certs(body.trusted_certificates.as_deref());
+        instance
     }
 }
 
+/// A password for a guest's administrator.
+pub(in crate::api::compute) fn new_password(api: &ComputeApi) -> String {
+    generate_password(&*api.entropy, api.options.get().password_length)
+}
+
 /// The record of an action that begins now.
-pub(super) fn action_record(
+pub(in crate::api::compute) fn action_record(
     context: &RequestContext,
     instance_id: InstanceId,
     action: Action,
@@ -322,6 +352,7 @@ impl ComputeApi {
             log: Vec::new(),
             destination: None,
             alternates: Vec::new(),
+            awaited: None,
             owner: None,
             lease_until: now,
             deadline: now.saturating_add(allowed).unwrap_or(Timestamp::MAX),
@@ -340,7 +371,7 @@ impl ComputeApi {
 }
 
 /// Characters of all three kinds, evenly drawn (nova/utils.py, `generate_password`).
-fn generate_password(entropy: &dyn Entropy, length: usize) -> String {
+pub(super) fn generate_password(entropy: &dyn Entropy, length: usize) -> String {
     let draw = |symbols: &[u8]| symbols[entropy.below(symbols.len() as u64) as usize] as char;
     let all: Vec<u8> = PASSWORD_SYMBOLS.concat();
     let mut password: Vec<char> = PASSWORD_SYMBOLS.iter().take(length).map(|symbols| draw(symbols)).collect();

@@ -50,6 +50,16 @@ pub fn image_ref(path: &str, value: &Value) -> Result<String, ApiError> {
     Err(invalid(path, value, format_args!("'{text}' is not a 'uuid'")))
 }
 
+/// The id of an image: a UUID.
+pub fn image_id(path: &str, value: &Value) -> Result<String, ApiError> {
+    let text = value.as_str().ok_or_else(|| wrong_type(path, value, "string"))?;
+    if is_uuid(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(invalid(path, value, format_args!("'{text}' is not a 'uuid'")))
+    }
+}
+
 /// Both forms that clients use.
 pub fn is_uuid(text: &str) -> bool {
     matches!(text.len(), 32 | 36) && Uuid::try_parse(text).is_ok()
@@ -159,20 +169,21 @@ pub fn tag(path: &str, value: &Value) -> Result<String, ApiError> {
     Ok(text.to_owned())
 }
 
-/// Were certificates named? Null or 1 to 50 different ids.
-pub fn trusted_certificates(fields: &mut Fields<'_>) -> Result<bool, ApiError> {
+/// Certificates for signed images: null or 1 to 50 different ids; `None` for null and for nothing.
+pub fn trusted_certificates(fields: &mut Fields<'_>) -> Result<Option<Vec<String>>, ApiError> {
     const KEY: &str = "trusted_image_certificates";
     let value = match fields.get(KEY) {
-        None | Some(Value::Null) => return Ok(false),
+        None | Some(Value::Null) => return Ok(None),
         Some(value) => value,
     };
     let list = value.as_array().ok_or_else(|| wrong_type(KEY, value, "array', 'null"))?;
-    let ids: BTreeSet<&str> =
+    let ids: Vec<&str> =
         list.iter().map(|item| validate::text(KEY, item, Text::new(1, usize::MAX))).collect::<Result<_, _>>()?;
-    if ids.is_empty() || list.len() > MAX_TAGS || ids.len() != list.len() {
+    let different: BTreeSet<&str> = ids.iter().copied().collect();
+    if ids.is_empty() || ids.len() > MAX_TAGS || different.len() != ids.len() {
         return Err(invalid(KEY, value, "it must hold 1 to 50 different ids"));
     }
-    Ok(true)
+    Ok(Some(ids.into_iter().map(str::to_owned).collect()))
 }
 
 /// The guest's own name: one label until 2.93, then also a name with dots.

@@ -116,7 +116,7 @@ fn answer(request: &Request, collection: &str, servers: &[Instance], shown: Vec<
 }
 
 /// A time in one of the forms of ISO 8601 that clients send; without a zone it is UTC.
-pub(super) fn parse_time(text: &str) -> Option<Timestamp> {
+pub(in crate::api::compute) fn parse_time(text: &str) -> Option<Timestamp> {
     let text = text.trim();
     // A `+` that was not encoded arrives as a blank.
     let fixed = text.rfind(' ').filter(|at| *at > 15).map(|at| format!("{}+{}", &text[..at], &text[at + 1..]));

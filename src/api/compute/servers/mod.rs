@@ -5,31 +5,46 @@
 //! | `body`, `fields`, `mapping` | reading of bodies, as strict as Nova's schemas |
 //! | `networks` | what a create request asks of the network; addresses and groups of servers |
 //! | `resolve` | what a create request refers to |
+//! | `disks` | its volumes: looked up, or to be made
 //! | `create` | the write of a create request |
 //! | `filters`, `list` | lists |
 //! | `view` | how a server is shown at every version |
-//! | `actions` | start, stop, reboot, delete |
-//! | `update`, `console`, `ips` | the rest |
+//! | `actions` | start, stop, reboot, delete; how any action begins |
+//! | `edit` | changes that need no task |
+//! | `rescue`, `rebuild` | from another image, or made anew; passwords |
+//! | `snapshot` | images of servers |
+//! | `power` | pause, suspend, deferred deletion, crash dumps |
+//! | `update`, `console`, `diagnostics`, `ips` | the rest |
 
 mod actions;
 mod body;
 mod console;
 mod create;
+mod diagnostics;
+mod disks;
+mod edit;
 pub(super) mod fields;
 mod filters;
 mod ips;
 mod list;
 mod mapping;
 pub(super) mod networks;
+mod power;
+mod rebuild;
+mod rescue;
 mod resolve;
 mod show;
+mod snapshot;
 mod sorting;
 mod update;
 pub mod view;
 
 use std::sync::Arc;
 
-pub(super) use actions::Start;
+pub(super) use actions::{Besides, Start, refused};
+pub(super) use create::{action_record, new_password};
+pub(super) use edit::Edit;
+pub(super) use list::parse_time;
 pub use networks::ServerNetworks;
 
 use http::Method;
@@ -39,6 +54,7 @@ use nova_core::instance::Instance;
 use nova_db::StoreError;
 
 use super::ComputeApi;
+use crate::api::microversion::until;
 use crate::api::{ApiError, Resource, Route, ServerAction, action, policy, route};
 
 /// `/servers` and below.
@@ -59,16 +75,30 @@ impl Resource for Servers {
     }
 
     fn routes(self: Arc<Self>) -> Vec<Route> {
-        vec![
+        const ALIAS: &str = "/os-volumes_boot";
+        const ONE_ALIAS: &str = "/os-volumes_boot/{id}";
+        let alias = vec![
+            route(Method::POST, ALIAS, &self, Self::create),
+            route(Method::GET, ALIAS, &self, Self::index),
+            route(Method::GET, "/os-volumes_boot/detail", &self, Self::detail),
+            route(Method::GET, ONE_ALIAS, &self, Self::show),
+            route(Method::PUT, ONE_ALIAS, &self, Self::update),
+            route(Method::DELETE, ONE_ALIAS, &self, Self::delete),
+        ];
+        // The other name of servers, until 2.102.
+        let alias = alias.into_iter().map(|route| route.versions(until(102)));
+        let routes = vec![
             route(Method::POST, "/servers", &self, Self::create),
             route(Method::GET, "/servers", &self, Self::index),
             route(Method::GET, "/servers/detail", &self, Self::detail),
             route(Method::GET, "/servers/{id}", &self, Self::show),
             route(Method::PUT, "/servers/{id}", &self, Self::update),
             route(Method::DELETE, "/servers/{id}", &self, Self::delete),
+            route(Method::GET, "/servers/{id}/diagnostics", &self, Self::diagnostics),
             route(Method::GET, "/servers/{id}/ips", &self, Self::list_addresses),
             route(Method::GET, "/servers/{id}/ips/{network}", &self, Self::show_addresses),
-        ]
+        ];
+        routes.into_iter().chain(alias).collect()
     }
 
     fn actions(self: Arc<Self>) -> Vec<ServerAction> {
@@ -77,6 +107,19 @@ impl Resource for Servers {
             action("os-start", &self, Self::start),
             action("os-stop", &self, Self::stop),
             action("os-getConsoleOutput", &self, Self::console_output),
+            action("pause", &self, Self::pause),
+            action("unpause", &self, Self::unpause),
+            action("suspend", &self, Self::suspend),
+            action("resume", &self, Self::resume),
+            action("restore", &self, Self::restore),
+            action("forceDelete", &self, Self::force_delete),
+            action("rescue", &self, Self::rescue),
+            action("unrescue", &self, Self::unrescue),
+            action("changePassword", &self, Self::change_password),
+            action("rebuild", &self, Self::rebuild),
+            action("createImage", &self, Self::create_image),
+            action("createBackup", &self, Self::create_backup),
+            action("trigger_crash_dump", &self, Self::trigger_crash_dump).versions(17..=u16::MAX),
         ]
     }
 }

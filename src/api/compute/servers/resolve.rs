@@ -13,20 +13,23 @@ use nova_core::topology::{self, GuestTopology};
 use nova_db::{ServiceQuery, StoreError};
 
 use super::body::CreateBody;
-use super::mapping::Mapping;
+use super::disks::{Disks, disks};
 use super::networks;
 use crate::api::compute::ComputeApi;
+use crate::api::compute::quotas::InForce;
 use crate::api::{ApiError, policy};
 
 const GIB: u64 = 1 << 30;
 
 /// A create request with everything that it refers to.
 #[derive(Debug, Clone)]
-pub struct Resolved {
+pub(crate) struct Resolved {
     /// The flavor as it is now.
     pub flavor: Flavor,
-    /// The image as it is now.
-    pub image: ImageMeta,
+    /// The image as it is now; `None`: it boots from a volume.
+    pub image: Option<ImageMeta>,
+    /// Its volumes.
+    pub disks: Disks,
     /// The key pair.
     pub keypair: Option<Keypair>,
     /// Where it may go.
@@ -35,6 +38,8 @@ pub struct Resolved {
     pub group: Option<ServerGroupId>,
     /// The NUMA cells, CPUs and pages that flavor and image ask for.
     pub topology: Option<GuestTopology>,
+    /// What project and user may have.
+    pub quotas: InForce,
     /// So many servers can have the interfaces that are asked for.
     pub most: u32,
 }
@@ -56,20 +61,39 @@ pub struct Placement {
 ///
 /// # Errors
 /// 400 for what is not there, not visible or does not fit; 403 for what the caller may not ask for.
-pub async fn resolve(api: &ComputeApi, context: &RequestContext, body: &CreateBody) -> Result<Resolved, ApiError> {
+pub(crate) async fn resolve(
+    api: &ComputeApi,
+    context: &RequestContext,
+    body: &CreateBody,
+) -> Result<Resolved, ApiError> {
     let placement = placement(api, context, body).await?;
-    check_disks(body)?;
+    let disks = disks(api, context, body).await?;
     let flavor = flavor(api, context, &body.flavor_ref).await?;
-    check_root_disk(context, &flavor)?;
-    check_limits(api, body)?;
-    let image = image(api, context, body).await?;
-    check_fit(&flavor, &image)?;
+    if !disks.boots_from_volume() {
+        check_root_disk(context, &flavor)?;
+    }
+    let quotas = api.quotas_in_force(&context.project_id, Some(&context.user_id)).await?;
+    check_limits(api, &quotas, body)?;
+    let image = match &disks {
+        disks if !disks.boots_from_volume() => {
+            let image = image(api, context, body).await?;
+            check_fit(&flavor, &image)?;
+            check_certificates(context, &image, body.trusted_certificates.as_deref())?;
+            Some(image)
+        }
+        disks => {
+            check_root_volume(api, context, body, disks, &flavor).await?;
+            None
+        }
+    };
     let keypair = keypair(api, context, body).await?;
     let group = group(api, context, body).await?;
-    let topology = topology::asked(&flavor.extra_specs, &image.properties, flavor.vcpus, flavor.memory_mb);
+    let none = std::collections::BTreeMap::new();
+    let properties = image.as_ref().map_or(&none, |image| &image.properties);
+    let topology = topology::asked(&flavor.extra_specs, properties, flavor.vcpus, flavor.memory_mb);
     let topology = topology.map_err(|error| ApiError::BadRequest(error.to_string()))?;
     let most = networks::check(api, context, body).await?;
-    Ok(Resolved { flavor, image, keypair, placement, group, topology, most })
+    Ok(Resolved { flavor, image, disks, keypair, placement, group, topology, quotas, most })
 }
 
 async fn flavor(api: &ComputeApi, context: &RequestContext, id: &str) -> Result<Flavor, ApiError> {
@@ -95,6 +119,31 @@ async fn image(api: &ComputeApi, context: &RequestContext, body: &CreateBody) ->
     }
 }
 
+/// A server that boots from a volume: the image that this is made of must be there and fit into the flavor's memory.
+async fn check_root_volume(
+    api: &ComputeApi,
+    context: &RequestContext,
+    body: &CreateBody,
+    disks: &Disks,
+    flavor: &Flavor,
+) -> Result<(), ApiError> {
+    if body.trusted_certificates.is_some() {
+        return Err(ApiError::bad_request("Image certificate validation is not supported when booting from volume"));
+    }
+    let Some(id) = disks.root_image else { return Ok(()) };
+    let image = match api.images.bootable_image(context, id).await {
+        Ok(image) => image,
+        Err(ImageServiceError::NotFound { .. }) => {
+            return Err(super::mapping::wrong(&format!("failed to get image {id}.")));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if flavor.memory_mb < image.min_ram {
+        return Err(ApiError::bad_request("Flavor's memory is too small for requested image."));
+    }
+    Ok(())
+}
+
 async fn keypair(api: &ComputeApi, context: &RequestContext, body: &CreateBody) -> Result<Option<Keypair>, ApiError> {
     let Some(name) = &body.key_name else { return Ok(None) };
     match api.store.get_keypair(&context.user_id, name).await {
@@ -105,7 +154,7 @@ async fn keypair(api: &ComputeApi, context: &RequestContext, body: &CreateBody) 
 }
 
 /// Memory and root disk of the flavor must be what the image needs.
-fn check_fit(flavor: &Flavor, image: &ImageMeta) -> Result<(), ApiError> {
+pub(super) fn check_fit(flavor: &Flavor, image: &ImageMeta) -> Result<(), ApiError> {
     if flavor.memory_mb < image.min_ram {
         return Err(ApiError::bad_request("Flavor's memory is too small for requested image."));
     }
@@ -127,6 +176,33 @@ fn check_fit(flavor: &Flavor, image: &ImageMeta) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Certificates are kept and shown with the server.
+fn check_certificates(
+    context: &RequestContext,
+    image: &ImageMeta,
+    certificates: Option<&[String]>,
+) -> Result<(), ApiError> {
+    if certificates.is_some() {
+        policy::enforce("os_compute_api:servers:create:trusted_certs", context)?;
+    }
+    check_signature(image, certificates)
+}
+
+/// That a signed image is held against certificates cannot be promised: nothing here verifies signatures.
+pub(super) fn check_signature(image: &ImageMeta, certificates: Option<&[String]>) -> Result<(), ApiError> {
+    if certificates.is_none() {
+        return Ok(());
+    }
+    if !image.properties.contains_key("img_signature") {
+        return Ok(());
+    }
+    let certificate = image.properties.get("img_signature_certificate_uuid").map_or("", String::as_str);
+    Err(ApiError::BadRequest(format!(
+        "Image signature certificate validation failed for certificate: {certificate}. Signatures of images are not verified \
+         here."
+    )))
+}
+
 /// A root disk as large as the image is more than the flavor says: only for those whom policy trusts.
 fn check_root_disk(context: &RequestContext, flavor: &Flavor) -> Result<(), ApiError> {
     let allowed = policy::enforce("os_compute_api:servers:create:zero_disk_flavor", context).is_ok();
@@ -136,34 +212,12 @@ fn check_root_disk(context: &RequestContext, flavor: &Flavor) -> Result<(), ApiE
     Err(ApiError::forbidden("Only volume-backed servers are allowed for flavors with zero disk."))
 }
 
-/// There is no volume service: only the image's own root disk can be booted from.
-fn check_disks(body: &CreateBody) -> Result<(), ApiError> {
-    const INVALID: &str = "Block Device Mapping is Invalid:";
-    for mapping in &body.mappings {
-        let problem = match mapping {
-            Mapping::ImageRoot { image } if body.image_ref.as_deref() == Some(image.as_str()) => continue,
-            Mapping::ImageRoot { .. } => {
-                "Boot sequence for the instance and image/block device mapping combination is not valid.".to_owned()
-            }
-            Mapping::Volume { id } => format!("failed to get volume {id}."),
-            Mapping::Snapshot { id } => format!("failed to get snapshot {id}."),
-            Mapping::Other { what } => format!("{what}."),
-        };
-        return Err(ApiError::BadRequest(format!("{INVALID} {problem}")));
-    }
-    if body.mappings.len() > 1 {
-        let problem = "Boot sequence for the instance and image/block device mapping combination is not valid.";
-        return Err(ApiError::BadRequest(format!("{INVALID} {problem}")));
-    }
-    Ok(())
-}
-
 /// Limits of a single server.
-fn check_limits(api: &ComputeApi, body: &CreateBody) -> Result<(), ApiError> {
-    if let Some(allowed) = api.options.get().metadata_items.filter(|allowed| body.metadata.len() as u64 > *allowed) {
+fn check_limits(api: &ComputeApi, quotas: &InForce, body: &CreateBody) -> Result<(), ApiError> {
+    if let Some(allowed) = quotas.get("metadata_items").filter(|allowed| body.metadata.len() as u64 > *allowed) {
         return Err(ApiError::OverQuota(format!("Maximum number of metadata items exceeds {allowed}")));
     }
-    if api.options.get().injected_files.is_some_and(|allowed| body.personality as u64 > allowed) {
+    if quotas.get("injected_files").is_some_and(|allowed| body.personality as u64 > allowed) {
         return Err(ApiError::OverQuota("Personality file limit exceeded".to_owned()));
     }
     if body.personality > 0 {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 use nova_core::context::RequestContext;
 use nova_core::host::Service;
 use nova_core::ids::{HostName, ServerGroupId};
@@ -17,6 +17,11 @@ use super::{Servers, owner};
 use crate::api::compute::ComputeApi;
 use crate::api::validate::known_query;
 use crate::api::{ApiError, HandlerResult, Request, Response, policy};
+use crate::waiting::waiting_of;
+
+/// Tells administrators what a server waits for, and since when. The body is Nova's to the letter, and strict clients refuse
+/// what they do not know there.
+const WAITING_FOR: HeaderName = HeaderName::from_static("x-nova-waiting-for");
 
 impl Servers {
     pub(super) async fn show(self: Arc<Self>, request: Request) -> HandlerResult {
@@ -27,7 +32,13 @@ impl Servers {
         let instance = self.api.visible_instance(context, request.param("id")).await?;
         policy::enforce_on("os_compute_api:servers:show", context, owner(&instance))?;
         let server = self.api.shown(&request, &instance, Place::Show).await?;
-        Ok(Response::json(StatusCode::OK, &json!({"server": server})))
+        let answer = Response::json(StatusCode::OK, &json!({"server": server}));
+        if !context.is_admin() {
+            return Ok(answer);
+        }
+        let waiting = waiting_of(&*self.api.store, &instance).await?;
+        let waiting: Vec<String> = waiting.iter().map(ToString::to_string).collect();
+        Ok(if waiting.is_empty() { answer } else { answer.header(WAITING_FOR, &waiting.join("; ")) })
     }
 }
 

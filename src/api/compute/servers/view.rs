@@ -5,6 +5,7 @@ use nova_core::fault::Fault;
 use nova_core::ids::ServerGroupId;
 use nova_core::instance::{Instance, hypervisor_name};
 use nova_core::state::{ServerStatus, shows_fault, shows_progress, status};
+use nova_core::volume::ServerVolume;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha224};
 
@@ -21,6 +22,8 @@ pub enum Place {
     List,
     /// `PUT /servers/{id}`: reduced below 2.75.
     Update,
+    /// `POST /servers/{id}/action` with `rebuild`: reduced below 2.75, but for what may have been set anew.
+    Rebuild,
 }
 
 /// What policy lets this caller see.
@@ -56,9 +59,9 @@ pub struct View<'a> {
 }
 
 impl View<'_> {
-    /// `PUT` is reduced below 2.75.
+    /// `PUT` and rebuild are reduced below 2.75.
     fn is_whole(&self) -> bool {
-        self.place != Place::Update || self.version.at_least(75)
+        !matches!(self.place, Place::Update | Place::Rebuild) || self.version.at_least(75)
     }
 }
 
@@ -79,6 +82,14 @@ pub fn server(instance: &Instance, view: &View<'_>) -> Value {
         attributes(&mut out, instance, view);
     }
     versioned(&mut out, instance, view, whole);
+    if view.place == Place::Rebuild {
+        if view.version.at_least(54) {
+            out.insert("key_name".into(), json!(instance.key_name));
+        }
+        if view.version.at_least(57) {
+            out.insert("user_data".into(), json!(instance.user_data));
+        }
+    }
     Value::Object(out)
 }
 
@@ -127,7 +138,13 @@ fn extended(out: &mut Map<String, Value>, instance: &Instance, view: &View<'_>) 
     out.insert("OS-EXT-STS:task_state".into(), json!(instance.task_state));
     out.insert("OS-EXT-STS:vm_state".into(), json!(instance.vm_state));
     out.insert("OS-EXT-STS:power_state".into(), json!(instance.power_state));
-    out.insert("os-extended-volumes:volumes_attached".into(), json!([]));
+    let attached = |volume: &ServerVolume| match view.version.at_least(3) {
+        true => json!({"id": volume.volume_id, "delete_on_termination": volume.delete_on_termination}),
+        false => json!({"id": volume.volume_id}),
+    };
+    // One that is still to be made has no id.
+    let volumes = instance.volumes.iter().filter(|volume| volume.make.is_none());
+    out.insert("os-extended-volumes:volumes_attached".into(), volumes.map(attached).collect());
     if !view.networks.groups.is_empty() {
         let groups: Vec<Value> = view.networks.groups.iter().map(|name| json!({ "name": name })).collect();
         out.insert("security_groups".into(), json!(groups));
@@ -173,7 +190,7 @@ fn versioned(out: &mut Map<String, Value>, instance: &Instance, view: &View<'_>,
         out.insert("tags".into(), json!(instance.tags));
     }
     if version.at_least(63) {
-        out.insert("trusted_image_certificates".into(), Value::Null);
+        out.insert("trusted_image_certificates".into(), json!(instance.trusted_certs()));
     }
     if version.at_least(71) && view.place != Place::List {
         let groups: Vec<ServerGroupId> = view.group.into_iter().collect();

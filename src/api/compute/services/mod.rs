@@ -15,7 +15,7 @@ use nova_core::rpc::scheduler::{HostsChangedRequest, ServiceNews};
 use nova_db::{Deleted, InstanceQuery, StoreError};
 use serde_json::json;
 
-use self::update::Change;
+pub(super) use self::update::{Change, Status};
 use self::view::Liveness;
 use crate::api::compute::ComputeApi;
 use crate::api::compute::input::strict_query;
@@ -27,7 +27,7 @@ use crate::api::{ApiError, HandlerResult, Microversion, Request, Resource, Respo
 pub const COMPUTE: &str = "nova-compute";
 
 /// Services behind HTTP are not listed, as they send no heartbeats in Nova.
-const HIDDEN: [&str; 3] = ["nova-osapi_compute", "nova-metadata", "nova-api"];
+pub const HIDDEN: [&str; 3] = ["nova-osapi_compute", "nova-metadata", "nova-api"];
 
 /// How often a change is tried when somebody else changes the service at the same time.
 const ATTEMPTS: usize = 5;
@@ -135,7 +135,12 @@ impl Services {
     }
 
     /// Writes a change, again if someone else was faster, and tells the schedulers.
-    async fn apply(&self, context: &RequestContext, id: ServiceId, change: &Change) -> Result<Service, ApiError> {
+    pub(super) async fn apply(
+        &self,
+        context: &RequestContext,
+        id: ServiceId,
+        change: &Change,
+    ) -> Result<Service, ApiError> {
         let mut attempt = 1;
         let service = loop {
             let mut service = self.api.store.get_service(id).await.map_err(|e| missing(e, &id.to_string()))?;

@@ -65,6 +65,8 @@ impl Change {
             Some(Status::Enabled) => {
                 service.disabled = false;
                 service.disabled_reason = None;
+                // Who puts a host back does not want it emptied any more.
+                service.drain = None;
             }
             Some(Status::Disabled { reason }) => {
                 service.disabled = true;

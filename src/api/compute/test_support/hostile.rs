@@ -9,12 +9,19 @@ use crate::api::compute::extensions::Extensions;
 use crate::api::compute::flavor_access::FlavorAccess;
 use crate::api::compute::flavor_extra_specs::FlavorExtraSpecs;
 use crate::api::compute::flavors::Flavors;
+use crate::api::compute::hosts::Hosts;
 use crate::api::compute::hypervisors::Hypervisors;
 use crate::api::compute::instance_actions::InstanceActions;
 use crate::api::compute::keypairs::Keypairs;
 use crate::api::compute::limits::LimitsResource;
+use crate::api::compute::quotas::{QuotaClassSets, QuotaSets};
+use crate::api::compute::server_admin::ServerAdmin;
+use crate::api::compute::server_facts::ServerFacts;
 use crate::api::compute::server_groups::ServerGroups;
+use crate::api::compute::server_metadata::ServerMetadata;
+use crate::api::compute::server_tags::ServerTags;
 use crate::api::compute::services::Services;
+use crate::api::compute::usage::{TenantUsage, UsageAudit};
 
 /// Versions around the changes of these resources.
 const VERSIONS: [u16; 12] = [1, 2, 7, 10, 21, 35, 53, 58, 75, 86, 92, 104];
@@ -90,6 +97,13 @@ fn bodies() -> Vec<Value> {
         "remove_host",
         "set_metadata",
         "server_group",
+        "lock",
+        "os-resetState",
+        "injectNetworkInfo",
+        "metadata",
+        "meta",
+        "tags",
+        "quota_set",
         "\u{0}",
     ];
     let wrapped = keys.iter().flat_map(|key| values.iter().map(move |value| json!({ *key: value })));
@@ -108,11 +122,20 @@ fn bench() -> Bench {
         .add(Aggregates::new)
         .add(ServerGroups::new)
         .add(InstanceActions::new)
+        .add(Hosts::new)
+        .add(QuotaSets::new)
+        .add(QuotaClassSets::new)
+        .add(ServerAdmin::new)
+        .add(ServerFacts::new)
+        .add(ServerMetadata::new)
+        .add(ServerTags::new)
+        .add(TenantUsage::new)
+        .add(UsageAudit::new)
         .add(|_| Extensions)
 }
 
 /// Paths of the resources, `{}` for an id.
-const GETS: [&str; 25] = [
+const GETS: [&str; 38] = [
     "/flavors",
     "/flavors/detail",
     "/flavors/{}",
@@ -138,9 +161,22 @@ const GETS: [&str; 25] = [
     "/servers/{}/os-instance-actions",
     "/servers/7f7f7f7f-0000-4000-8000-000000000000/os-instance-actions/{}",
     "/extensions/{}",
+    "/os-hosts",
+    "/os-hosts/{}",
+    "/os-quota-sets/{}",
+    "/os-quota-sets/{}/detail",
+    "/os-quota-class-sets/{}",
+    "/os-simple-tenant-usage",
+    "/os-simple-tenant-usage/{}",
+    "/os-instance_usage_audit_log/{}",
+    "/servers/{}/metadata",
+    "/servers/{}/metadata/{}",
+    "/servers/{}/tags",
+    "/servers/{}/tags/{}",
+    "/servers/{}/topology",
 ];
 
-const WRITES: [&str; 15] = [
+const WRITES: [&str; 22] = [
     "POST /flavors",
     "PUT /flavors/1",
     "POST /flavors/1/action",
@@ -156,6 +192,13 @@ const WRITES: [&str; 15] = [
     "POST /os-aggregates/1/action",
     "POST /os-aggregates/%00/action",
     "POST /os-server-groups",
+    "PUT /os-hosts/h",
+    "PUT /os-hosts/%00",
+    "POST /servers/7f7f7f7f-0000-4000-8000-000000000000/action",
+    "POST /servers/7f7f7f7f-0000-4000-8000-000000000000/metadata",
+    "PUT /servers/%00/metadata/a",
+    "PUT /servers/7f7f7f7f-0000-4000-8000-000000000000/tags",
+    "PUT /os-quota-sets/%00",
 ];
 
 async fn seeded() -> Bench {

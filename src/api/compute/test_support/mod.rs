@@ -2,6 +2,7 @@
 
 mod hostile;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -14,19 +15,21 @@ use nova_core::context::RequestContext;
 use nova_core::contracts::{IdentityError, IdentityService, ImageData, ImageService, ImageServiceError, TokenInfo};
 use nova_core::entropy::SeededEntropy;
 use nova_core::host::{ComputeNode, Service};
-use nova_core::ids::{ComputeNodeId, HostName, ImageId, InstanceId, RequestId, ServiceId, TaskId, ZoneName};
-use nova_core::image::{ImageGrant, ImageMeta};
+use nova_core::ids::{ComputeNodeId, HostName, ImageId, InstanceId, PortId, RequestId, ServiceId, TaskId, ZoneName};
+use nova_core::image::{Image, ImageGrant, ImageMeta};
 use nova_core::instance::Instance;
 use nova_core::rpc::conductor::CacheImageRequest;
 use nova_core::rpc::scheduler::{AggregateNews, HostsChangedRequest, ServiceNews};
 use nova_core::task::{Task, Work};
-use nova_db::{MemoryStore, NewInstance, NewInstances, ServiceBeat};
+use nova_db::{MemoryStore, NewInstance, NewInstances, ServiceBeat, Store};
 use serde_json::{Value, json};
 
 use super::{ComputeApi, ComputeOptions, OrderError, Orders};
+use crate::api::actions::Actions;
 use crate::api::router::{Found, Router};
-use crate::api::{ApiError, Dialect, MAX_BODY, Microversion, NovaDialect, Query, Request, Resource};
-use crate::network::{NetworkManager, NetworkOptions};
+use crate::api::{ApiError, Dialect, MAX_BODY, Microversion, NovaDialect, Query, Request, Resource, Response};
+use crate::image::{ImageManager, ImageOptions};
+use crate::network::{NetworkManager, NetworkOptions, NeutronClient};
 
 /// The API under test.
 pub struct Bench {
@@ -36,10 +39,11 @@ pub struct Bench {
     pub told: Arc<Told>,
     clock: Arc<TestClock>,
     router: Router,
+    place: Option<tempfile::TempDir>,
 }
 
 /// Who calls.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caller {
     user: &'static str,
     project: &'static str,
@@ -50,6 +54,8 @@ pub struct Caller {
 pub const ADMIN: Caller = Caller { user: "u-admin", project: "p-admin", role: "admin" };
 /// A member of the project `p-demo`.
 pub const DEMO: Caller = Caller { user: "u-demo", project: "p-demo", role: "member" };
+/// Someone who only reads in the project `p-demo`.
+pub const READER: Caller = Caller { user: "u-reader", project: "p-demo", role: "reader" };
 /// A member of the project `p-other`.
 pub const OTHER: Caller = Caller { user: "u-other", project: "p-other", role: "member" };
 
@@ -60,6 +66,8 @@ pub struct Told {
     pub services: Mutex<Vec<ServiceNews>>,
     /// News about aggregates, oldest first.
     pub aggregates: Mutex<Vec<AggregateNews>>,
+    /// Which tasks heard of which interface that it works, or does not.
+    pub plugged: Mutex<Vec<(Vec<TaskId>, PortId, bool)>>,
 }
 
 struct TestClock(Mutex<Timestamp>);
@@ -76,6 +84,17 @@ impl Orders for Told {
         Ok(())
     }
 
+    async fn tell_plugged(
+        &self,
+        _: &RequestContext,
+        tasks: &[TaskId],
+        port: PortId,
+        works: bool,
+    ) -> Result<(), OrderError> {
+        self.plugged.lock().unwrap().push((tasks.to_vec(), port, works));
+        Ok(())
+    }
+
     async fn console_output(
         &self,
         _: &RequestContext,
@@ -84,6 +103,16 @@ impl Orders for Told {
         _: Option<u32>,
     ) -> Result<String, OrderError> {
         Err(OrderError::Unsupported)
+    }
+
+    async fn steer_live_migration(
+        &self,
+        _: &RequestContext,
+        _: &HostName,
+        _: InstanceId,
+        _: bool,
+    ) -> Result<(), OrderError> {
+        Ok(())
     }
 
     async fn cache_image(&self, _: &RequestContext, _: CacheImageRequest) -> Result<(), OrderError> {
@@ -138,24 +167,84 @@ impl Bench {
             store,
             network: network.clone(),
             books: Some(network),
+            neutron: None,
             images: Arc::new(NoOne),
+            image_books: None,
+            volumes: None,
             identity: Arc::new(NoOne),
             orders: told.clone(),
             clock: clock.clone(),
             entropy: Arc::new(SeededEntropy::new(1)),
             options: crate::live::Live::new(options),
         });
-        let mut router = Router::default();
-        for route in Arc::new(resource(api.clone())).routes() {
-            router.add(route);
-        }
-        Self { api, told, clock, router }
+        let bench = Self { api, told, clock, router: Router::default(), place: None };
+        bench.add(resource)
+    }
+
+    /// With images in a folder of its own.
+    pub async fn with_images(mut self) -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Store> = Arc::clone(&self.api.store);
+        let (clock, entropy) = (Arc::clone(&self.api.clock), Arc::clone(&self.api.entropy));
+        let options = ImageOptions::new(place.path());
+        let images = ImageManager::open(store, clock, entropy, options).await.unwrap();
+        let image_books = Some(Arc::new(images));
+        self.api = Arc::new(ComputeApi { image_books, ..(*self.api).clone() });
+        self.place = Some(place);
+        self.router = Router::default();
+        self
+    }
+
+    /// Networks are kept by that Neutron.
+    pub fn with_neutron(mut self, neutron: NeutronClient) -> Self {
+        let network = Arc::new(neutron.clone());
+        self.api = Arc::new(ComputeApi { network, books: None, neutron: Some(neutron), ..(*self.api).clone() });
+        self.router = Router::default();
+        self
+    }
+
+    /// An image of that caller's project.
+    pub async fn image(&self, owner: Caller, name: &str, status: &str, properties: &[(&str, &str)]) -> String {
+        self.image_row(owner, name, status, "shared", properties).await
+    }
+
+    /// An image for everybody.
+    pub async fn public_image(&self, name: &str) -> String {
+        self.image_row(ADMIN, name, "active", "public", &[]).await
+    }
+
+    async fn image_row(
+        &self,
+        owner: Caller,
+        name: &str,
+        status: &str,
+        visibility: &str,
+        properties: &[(&str, &str)],
+    ) -> String {
+        let properties: BTreeMap<&str, &str> = properties.iter().copied().collect();
+        let image: Image = serde_json::from_value(json!({
+            "id": ImageId::generate(&*self.api.entropy), "name": name, "status": status, "visibility": visibility,
+            "owner": owner.project, "disk_format": "raw", "container_format": "bare", "size": 7, "virtual_size": 7,
+            "checksum": null, "os_hash_value": null, "min_ram": 0, "min_disk": 0, "protected": false, "os_hidden": false,
+            "tags": [], "properties": properties, "created_at": self.now(), "updated_at": self.now(),
+        }))
+        .unwrap();
+        let id = image.id.to_string();
+        self.api.store.create_image(image).await.unwrap();
+        id
     }
 
     /// Adds another resource.
     pub fn add<R: Resource + 'static>(mut self, resource: impl FnOnce(Arc<ComputeApi>) -> R) -> Self {
-        for route in Arc::new(resource(self.api.clone())).routes() {
+        let resource = Arc::new(resource(self.api.clone()));
+        for route in Arc::clone(&resource).routes() {
             self.router.add(route);
+        }
+        let actions = resource.actions();
+        if !actions.is_empty() {
+            for route in Arc::new(Actions::new(&actions)).routes() {
+                self.router.add(route);
+            }
         }
         self
     }
@@ -182,6 +271,20 @@ impl Bench {
     }
 
     async fn call_in(&self, lenient: bool, caller: Caller, minor: u16, line: &str, body: Value) -> (u16, Value) {
+        let response = self.respond_in(lenient, caller, minor, line, body).await;
+        let status = response.status.as_u16();
+        let bytes = response.body.collect().await.unwrap().to_bytes();
+        let value = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() };
+        assert_ne!(status, 500, "{line} {value}");
+        (status, value)
+    }
+
+    /// One request; the answer as it is.
+    pub async fn respond(&self, caller: Caller, minor: u16, line: &str, body: Value) -> Response {
+        self.respond_in(false, caller, minor, line, body).await
+    }
+
+    async fn respond_in(&self, lenient: bool, caller: Caller, minor: u16, line: &str, body: Value) -> Response {
         let (method, target) = line.split_once(' ').unwrap();
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let method: Method = method.parse().unwrap();
@@ -189,7 +292,8 @@ impl Bench {
         let result = match self.router.find(&method, path, version) {
             Found::Handler { handler, params, .. } => {
                 let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
-                let context = context(caller);
+                let request_id = RequestId::generate(&*self.api.entropy);
+                let context = RequestContext { request_id, ..context(caller) };
                 handler(Request {
                     method,
                     path: path.to_owned(),
@@ -212,12 +316,7 @@ impl Bench {
             }
             Found::OtherMethod | Found::Nothing => Err(ApiError::no_such_resource()),
         };
-        let response = result.unwrap_or_else(|error| NovaDialect.render(&error));
-        let status = response.status.as_u16();
-        let bytes = response.body.collect().await.unwrap().to_bytes();
-        let value = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() };
-        assert_ne!(status, 500, "{line} {value}");
-        (status, value)
+        result.unwrap_or_else(|error| NovaDialect.render(&error))
     }
 
     /// GET, which must succeed.
@@ -234,6 +333,18 @@ impl Bench {
         let fault = answer.as_object().unwrap().values().next().unwrap();
         assert_eq!(fault["code"], status);
         (status, fault["message"].as_str().unwrap().to_owned())
+    }
+
+    /// A server as it is now.
+    pub async fn read(&self, id: &str) -> Instance {
+        self.api.store.get_instance(id.parse().unwrap()).await.unwrap()
+    }
+
+    /// Changes a server behind the API's back.
+    pub async fn touch(&self, id: &str, change: impl FnOnce(&mut Instance)) {
+        let mut instance = self.read(id).await;
+        change(&mut instance);
+        self.api.store.update_instance(instance).await.unwrap();
     }
 
     /// A service that was seen now.
@@ -313,6 +424,7 @@ impl Bench {
             log: Vec::new(),
             destination: None,
             alternates: Vec::new(),
+            awaited: None,
             owner: None,
             lease_until: now,
             deadline: now,
@@ -322,6 +434,7 @@ impl Bench {
         let new = NewInstances {
             instances: vec![NewInstance { instance, action, task }],
             limits: self.api.options.get().limits,
+            user_limits: None,
             group: None,
         };
         self.api.store.create_instances(new).await.unwrap().remove(0)

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use nova_core::network::{Cidr, IpVersion};
 
 use super::super::router::LINKS;
-use super::{Table, elements};
+use super::{Forwarding, Table, elements};
 
 /// What the host's table is made of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,6 +19,10 @@ pub struct HostRules {
     pub vxlan_port: u16,
     /// The host is no router but for these: what comes from the world goes to them only.
     pub only_routers: bool,
+    /// Who sees to the same for version 6.
+    pub six: Forwarding,
+    /// Bridges of the host, where rules see to it.
+    pub bridges: Vec<String>,
     /// What is behind each link to a router, by the link's name.
     pub links: BTreeMap<String, Sources>,
 }
@@ -34,12 +38,20 @@ pub struct Sources {
     pub routed: BTreeSet<Cidr>,
 }
 
+/// Nothing of version 6 passes between interfaces that are no routers'. What is bridged passes by here as from a bridge to
+/// itself, also on bridges that are newer than this rule.
+fn between_others(bridges: &[String]) -> String {
+    let of = |bridge: &String| format!("    meta nfproto ipv6 iifname \"{bridge}\" oifname != \"{bridge}\" drop\n");
+    let kinds = ["iifkind", "oifkind"].map(|end| format!("    meta nfproto ipv6 meta {end} != \"bridge\" drop\n"));
+    kinds.into_iter().chain(bridges.iter().map(of)).collect()
+}
+
 /// The table. It says nothing about packets that do not come from a router or go to one.
 ///
 /// Nobody behind a router speaks with the hosts' tunnels: under the host's address a guest would be taken for a host.
 /// What connection tracking can't make sense of is not hidden behind the host's address, and so does not leave.
 pub fn host_table(rules: &HostRules) -> Table {
-    let HostRules { public, address, vxlan_port, only_routers, links } = rules;
+    let HostRules { public, address, vxlan_port, only_routers, links, .. } = rules;
     let routed = |version| {
         let ranges = links.values().flat_map(|sources| &sources.routed);
         elements(ranges.filter(move |range| range.version() == version))
@@ -61,10 +73,14 @@ pub fn host_table(rules: &HostRules) -> Table {
         None => String::new(),
     };
     // A bridge's own frames may come by here.
-    let only = match only_routers {
-        true => format!("    iifname \"{public}\" oifname != \"{public}\" oifname != \"nvr*\" drop\n"),
-        false => String::new(),
+    let world = format!("iifname \"{public}\" oifname != \"{public}\" oifname != \"nvr*\" drop\n");
+    let four = if *only_routers { format!("    meta nfproto ipv4 {world}") } else { String::new() };
+    let six = match rules.six {
+        Forwarding::Operators => String::new(),
+        Forwarding::ByInterface => format!("    meta nfproto ipv6 {world}"),
+        Forwarding::ByRules => between_others(&rules.bridges),
     };
+    let only = four + &six;
     let body = format!(
         "  set announced {{
     type ipv4_addr
@@ -139,6 +155,8 @@ mod tests {
             address: Some(Ipv4Addr::new(198, 51, 100, 2)),
             vxlan_port: 4789,
             only_routers: false,
+            six: Forwarding::Operators,
+            bridges: Vec::new(),
             links: BTreeMap::from([
                 (
                     "nvr1".to_owned(),
@@ -169,7 +187,21 @@ mod tests {
         }
         let only = "iifname \"eth0\" oifname != \"eth0\" oifname != \"nvr*\" drop";
         assert!(!body.contains(only), "who routes for others goes on to do so");
-        assert!(host_table(&HostRules { only_routers: true, ..rules }).body.contains(only));
+        let with = |rules: HostRules| host_table(&rules).body;
+        let four = with(HostRules { only_routers: true, ..rules.clone() });
+        assert!(four.contains(&format!("nfproto ipv4 {only}")) && !four.contains("nfproto ipv6"), "{four}");
+        let six = with(HostRules { six: Forwarding::ByInterface, ..rules.clone() });
+        assert!(six.contains(&format!("nfproto ipv6 {only}")) && !six.contains("nfproto ipv4"), "{six}");
+        let bridges = vec!["br0".to_owned()];
+        let six = with(HostRules { six: Forwarding::ByRules, bridges, ..rules });
+        for line in ["iifkind != \"bridge\" drop", "iifname \"br0\" oifname != \"br0\" drop"] {
+            assert!(
+                six.contains(&format!(
+                    "meta nfproto ipv6 {}{line}",
+                    if line.starts_with("iifk") { "meta " } else { "" }
+                ))
+            );
+        }
         let bare = host_table(&HostRules { public: "eth0".into(), ..HostRules::default() }).body;
         assert!(!bare.contains("elements") && !bare.contains("snat ip"), "{bare}");
     }

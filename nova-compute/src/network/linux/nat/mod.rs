@@ -5,12 +5,14 @@ mod guard;
 mod host;
 mod nft;
 mod reach;
+mod six;
 
-pub use announce::{announcement, gratuitous_arp};
+pub use announce::{announcement, gratuitous_arp, neighbour_advertisement};
 pub use guard::guard_table;
 pub use host::{HostRules, Sources, host_table};
 pub use nft::{Table, Tables};
 pub(super) use reach::reach;
+pub use six::Forwarding;
 
 /// Renders `elements = { … }`, or nothing.
 pub(super) fn elements<T: std::fmt::Display>(items: impl IntoIterator<Item = T>) -> String {

@@ -14,7 +14,7 @@ use super::super::names;
 use super::super::namespace;
 use super::super::router::{Pair, ROUTER_6, pair_of, routed};
 use super::super::services::Work;
-use super::{HostRules, Sources, announcement, host_table};
+use super::{Forwarding, HostRules, Sources, announcement, host_table, six};
 use crate::network::PlumbingError;
 
 /// No interface has this name.
@@ -58,6 +58,8 @@ pub(in super::super) async fn reach(
     };
     let announced: BTreeSet<Ipv4Addr> = reaches.values().flat_map(|reach| reach.announced.iter().copied()).collect();
     if outside.is_empty() {
+        // What is passed on stays guarded until nothing is.
+        six::apply(work, six::plan(work, false).await?, None, &[]).await?;
         work.tables.remove(work.space(), "inet", "nova_nat").await?;
         unannounce(work, &Announced::default()).await?;
         return Ok(problems);
@@ -66,11 +68,16 @@ pub(in super::super) async fn reach(
         let name = work.options.public_interface.as_deref().unwrap_or("default route");
         problems.push(format!("the way out: there is no public interface ({name})"));
     }
+    let mut all_routed = reaches.values().flat_map(|reach| &reach.routed);
+    let wants_six = all_routed.any(|range| range.version() == IpVersion::V6);
+    let six = six::plan(work, wants_six).await?;
     let rules = HostRules {
         public: public.as_ref().map_or(NOWHERE, |link| &link.name).to_owned(),
         address,
         vxlan_port: work.options.vxlan_port,
         only_routers: !forwards_all(work).await?,
+        six: six.forwarding,
+        bridges: if six.forwarding == Forwarding::ByRules { six::bridges(work).await? } else { Vec::new() },
         links: reaches
             .iter()
             .filter_map(|(router, reach)| Some((names::way_out(*router), sources(reach, *pairs.get(router)?))))
@@ -78,9 +85,9 @@ pub(in super::super) async fn reach(
     };
     // The rules come before the way.
     work.tables.ensure(work.space(), None, &host_table(&rules)).await?;
-    let mut all_routed = reaches.values().flat_map(|reach| &reach.routed);
-    let six = all_routed.any(|range| range.version() == IpVersion::V6);
-    forward(work, public.as_ref(), six).await?;
+    forward(work, public.as_ref()).await?;
+    let ways_out: Vec<String> = reaches.keys().map(|router| names::way_out(*router)).collect();
+    six::apply(work, six, public.as_ref(), &ways_out).await?;
     for (router, reach) in &reaches {
         let Some(pair) = pairs.get(router) else { continue };
         if let Some(link) = work.host.get(&names::way_out(*router)).await? {
@@ -212,18 +219,11 @@ async fn forward_from(work: &Work<'_>, link: &str) -> Result<(), PlumbingError> 
     namespace::set_sysctls(work.space(), vec![(format!("net/ipv4/conf/{link}/forwarding"), "1")]).await
 }
 
-async fn forward(work: &Work<'_>, public: Option<&LinkState>, six: bool) -> Result<(), PlumbingError> {
+async fn forward(work: &Work<'_>, public: Option<&LinkState>) -> Result<(), PlumbingError> {
     let mut settings = Vec::new();
     if let Some(public) = public {
         settings.push((format!("net/ipv4/conf/{}/forwarding", public.name), "1"));
         settings.push((format!("net/ipv4/neigh/{}/proxy_delay", public.name), "0"));
-    }
-    if six {
-        if let Some(public) = public {
-            // A host that forwards heeds no advertisements otherwise, and may have its own default route by them.
-            settings.push((format!("net/ipv6/conf/{}/accept_ra", public.name), "2"));
-        }
-        settings.push(("net/ipv6/conf/all/forwarding".to_owned(), "1"));
     }
     namespace::set_sysctls(work.space(), settings).await
 }
@@ -261,6 +261,7 @@ async fn announce(work: &Work<'_>, public: &LinkState, addresses: BTreeSet<Ipv4A
     }
     let (link, mac) = (public.index, public.mac);
     if let Some(mac) = mac {
+        let missing: Vec<IpAddr> = missing.into_iter().map(IpAddr::V4).collect();
         let told = run_in_namespace(work.space(), move || announcement(link, mac, &missing)).await?;
         told.map_err(|e| failed(format!("announce addresses on {}", public.name), e))?;
     }

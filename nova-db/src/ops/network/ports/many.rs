@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use nova_core::ids::{NetworkId, PortId, ProjectId, SubnetId};
 use nova_core::network::{FixedIp, FloatingIp, MacAddress, Network, NetworkProblem, NetworkResource, Port, Subnet};
 
-use super::{Wanted, addresses, check_groups_of, exhausted, floating, mac_in_use, networks, take_one, usage, wanted};
+use super::{
+    Wanted, addresses, check_groups_of, exhausted, floating, forget_arrival, mac_in_use, networks, note_arrival,
+    take_one, usage, wanted,
+};
 use crate::NewPort;
 use crate::ops::{add_all, list, not_found};
 use crate::records::PortGroup;
@@ -31,6 +34,9 @@ pub(in crate::ops::network) async fn create(tx: &mut dyn Transaction, new: &[New
     let links: Vec<PortGroup> = ports.iter().flat_map(group).collect();
     if !links.is_empty() {
         add_all(tx, &links).await?;
+    }
+    for port in &ports {
+        note_arrival(tx, None, port).await?;
     }
     Ok(ports)
 }
@@ -201,6 +207,9 @@ pub(in crate::ops::network) async fn delete(tx: &mut dyn Transaction, ids: &[Por
     let grouped: Vec<Value> = grouped.map(|port| Value::text(port.id)).collect();
     if !grouped.is_empty() {
         tx.delete(PortGroup::TABLE, &Condition::In("port_id", grouped)).await?;
+    }
+    for port in ports.iter().filter(|port| port.migrating_to().is_some()) {
+        forget_arrival(tx, port.id).await?;
     }
     let mut counts: BTreeMap<&ProjectId, u64> = BTreeMap::new();
     for port in &ports {

@@ -1,0 +1,46 @@
+//! A client says anything before its console is shown: it is let on only after RFB's begin as this proxy has it, and is told
+//! no more than belongs there.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use nova::console::proxy::{ClientSide, welcome};
+
+/// All that a client is told: version, one security type, and that all is well.
+const TOLD: &[u8] = b"RFB 003.008\n\x01\x01\0\0\0\0";
+/// What a client says that is let on.
+const GOOD: &[u8] = b"RFB 003.008\n\x01";
+
+/// Good begins.
+pub fn seeds() -> Vec<Vec<u8>> {
+    vec![GOOD.to_vec(), b"RFB 003.008\n\x01\x01and more".to_vec(), b"RFB 003.003\n\x02".to_vec()]
+}
+
+/// Runs it.
+pub fn run(said: &[u8]) {
+    crate::runtime().block_on(async {
+        let mut client = Client { left: Bytes::copy_from_slice(said), told: Vec::new() };
+        let let_on = welcome(&mut client).await.is_ok();
+        assert_eq!(let_on, said.starts_with(GOOD));
+        assert!(TOLD.starts_with(&client.told) && (client.told.len() == TOLD.len()) == let_on);
+    });
+}
+
+struct Client {
+    left: Bytes,
+    told: Vec<u8>,
+}
+
+#[async_trait]
+impl ClientSide for Client {
+    async fn read(&mut self, count: usize) -> std::io::Result<Bytes> {
+        match self.left.len() < count {
+            true => Err(std::io::ErrorKind::UnexpectedEof.into()),
+            false => Ok(self.left.split_to(count)),
+        }
+    }
+
+    async fn write(&mut self, bytes: &'static [u8]) -> std::io::Result<()> {
+        self.told.extend_from_slice(bytes);
+        Ok(())
+    }
+}

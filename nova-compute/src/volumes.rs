@@ -1,0 +1,108 @@
+//! Volumes of guests that are there: plugged in and out by order, each order as often as it comes (nova/compute/manager.py,
+//! `attach_volume`, `detach_volume`, `extend_volume`). The driver makes sure that a volume is the one that is meant before the
+//! guest sees it.
+
+use std::time::Duration;
+
+use nova_core::error::chain;
+use nova_core::ids::{InstanceId, VolumeId};
+use nova_core::rpc::compute::{AttachVolume, DetachVolume, DetachVolumeOrder, ExtendVolume, Order, VolumeOrder};
+use nova_core::rpc::conductor::StepOutcome;
+use nova_queue::Dispatcher;
+use nova_virt::{DiskAttachment, ErrorKind, HypervisorError};
+
+use crate::agent::Agent;
+
+/// Tries to unplug a volume.
+const TRIES: u32 = 4;
+
+/// The volume, as drivers know it.
+pub(crate) fn attachment(order: &VolumeOrder) -> DiskAttachment {
+    DiskAttachment {
+        connection: order.connection.clone(),
+        device_name: order.device.clone(),
+        boot: order.boot,
+        shareable: order.shareable,
+    }
+}
+
+/// What the owner of a server may read of a driver's failure.
+fn reason(error: &HypervisorError) -> &'static str {
+    match error.kind() {
+        ErrorKind::NotFound => "its guest is not there",
+        ErrorKind::Unsupported => "its host cannot change the volumes of a guest",
+        ErrorKind::Unavailable => "the hypervisor does not answer",
+        ErrorKind::InvalidState => "the guest is in a state in which its volumes cannot be changed",
+        ErrorKind::TimedOut => "the guest did not answer in time",
+        _ => "the hypervisor refused it",
+    }
+}
+
+impl Agent {
+    /// Takes these orders, too.
+    pub(crate) fn volume_orders(&self, dispatcher: Dispatcher) -> Dispatcher {
+        let dispatcher = self.on_order::<AttachVolume, _, _, _>(dispatcher, |agent, order| async move {
+            agent.attach_volume(&order).await
+        });
+        let dispatcher = self.on_order::<DetachVolume, _, _, _>(dispatcher, |agent, order| async move {
+            agent.detach_volume(&order).await
+        });
+        let agent = self.clone();
+        dispatcher.method::<ExtendVolume, _, _>(move |_, request| {
+            let agent = agent.clone();
+            async move {
+                let (id, volume) = (request.instance_id, request.volume_id);
+                if let Err(error) = agent.hypervisor.extend_disk(id, volume, request.bytes).await {
+                    tracing::warn!(instance = %id, %volume, "the guest does not see that it has grown: {}", chain(&error));
+                }
+                Ok(())
+            }
+        })
+    }
+
+    async fn attach_volume(&self, order: &Order<VolumeOrder>) -> StepOutcome {
+        let (id, disk) = (order.instance_id, attachment(&order.body));
+        let Err(error) = self.hypervisor.attach_disk(id, &disk).await else {
+            return self.done(order, Vec::new()).await;
+        };
+        let left = self.unplug_volume(id, disk.volume()).await;
+        let left = left.err().filter(|left| left.kind() != ErrorKind::Unsupported);
+        if let Some(left) = &left {
+            tracing::warn!(instance = %id, volume = %disk.volume(), "the volume was not taken back: {}", chain(left));
+        }
+        StepOutcome::Failed {
+            message: format!("Failed to attach volume {} to {id}: {}", disk.volume(), reason(&error)),
+            details: chain(&error),
+            // Whether nothing of it is left.
+            retryable: left.is_none(),
+        }
+    }
+
+    /// Unplugs, and tries again: an answer may be lost, and a guest may not have listened. Without the guest there is no volume
+    /// in it either.
+    async fn unplug_volume(&self, id: InstanceId, volume: VolumeId) -> Result<(), HypervisorError> {
+        let mut wait = Duration::from_millis(500);
+        for attempt in 1.. {
+            match self.hypervisor.detach_disk(id, volume).await {
+                Ok(()) => break,
+                Err(error) if error.kind() == ErrorKind::NotFound => break,
+                Err(error) if attempt == TRIES || error.kind() == ErrorKind::Unsupported => return Err(error),
+                Err(_) => tokio::time::sleep(wait).await,
+            }
+            wait *= 2;
+        }
+        Ok(())
+    }
+
+    async fn detach_volume(&self, order: &Order<DetachVolumeOrder>) -> StepOutcome {
+        let (id, volume) = (order.instance_id, order.body.volume_id);
+        match self.unplug_volume(id, volume).await {
+            Ok(()) => self.done(order, Vec::new()).await,
+            Err(error) => StepOutcome::Failed {
+                message: format!("Failed to detach volume {volume} from {id}: {}", reason(&error)),
+                details: chain(&error),
+                retryable: false,
+            },
+        }
+    }
+}

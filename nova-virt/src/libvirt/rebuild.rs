@@ -1,0 +1,89 @@
+//! Rebuild (nova/virt/libvirt/driver.py, `rebuild`, and the default of nova/compute/manager.py): new disks for a guest.
+
+use tokio::fs;
+
+use super::domains::Guest;
+use super::folder::record::Records;
+use super::folder::{self, Made, beside, remove_file};
+use super::operations::Inner;
+use super::{errors, rescue};
+use crate::{DiskRole, GuestSpec, HypervisorError};
+
+type Result<T> = std::result::Result<T, HypervisorError>;
+
+const DURING: &str = "rebuilding the guest";
+
+impl Inner {
+    pub(super) async fn rebuild(&self, guest: GuestSpec, preserve_ephemeral: bool) -> Result<()> {
+        self.shape_of(&guest)?;
+        let instance = guest.instance;
+        let _lock = self.locks.lock(instance).await;
+        let existing = self.ours(instance).await?.ok_or(HypervisorError::NotFound { instance })?;
+        if existing.epoch > guest.epoch {
+            return Err(HypervisorError::Stale { instance, asked: guest.epoch, current: existing.epoch });
+        }
+        if existing.epoch < guest.epoch {
+            let mut made = Made::default();
+            let new = match self.make_new(&guest, preserve_ephemeral, &mut made).await {
+                Ok(new) => new,
+                Err(error) => {
+                    made.undo().await;
+                    return Err(error);
+                }
+            };
+            self.with(instance, Guest::stop).await?;
+            self.put_new_in_place(&guest, new).await?;
+            self.define(&guest).await?;
+        }
+        if guest.running { self.start(instance).await } else { Ok(()) }
+    }
+
+    /// Makes the new disks beside the old ones.
+    async fn make_new(&self, guest: &GuestSpec, preserve_ephemeral: bool, made: &mut Made) -> Result<Records> {
+        let folder = folder::folder_of(&self.options, guest.instance);
+        let mut new = Records::new();
+        for (index, (disk, name)) in guest.disks.iter().zip(folder::disk_names(guest)).enumerate() {
+            let path = folder.join(&name);
+            let kept = preserve_ephemeral && disk.role != DiskRole::Root && folder::exists(&path).await?;
+            if !kept {
+                let beside = beside(&path, REBUILT);
+                remove_file(&beside).await?;
+                new.insert(name, folder::disks::make(&self.options, index, disk, &beside, made).await?);
+            }
+        }
+        if let Some(drive) = &guest.config_drive {
+            let path = beside(&folder.join(folder::CONFIG_DRIVE), REBUILT);
+            remove_file(&path).await?;
+            folder::make_config_drive(&self.options, drive, &path, made).await?;
+        }
+        Ok(new)
+    }
+
+    /// The old disks go. Broken off here, the guest is off and of its old order: the new one begins again.
+    async fn put_new_in_place(&self, guest: &GuestSpec, new: Records) -> Result<()> {
+        let folder = folder::folder_of(&self.options, guest.instance);
+        let names = folder::disk_names(guest);
+        let mut records = folder::record::read(&folder).await?;
+        let gone: Vec<String> = records.keys().filter(|name| !names.contains(name)).cloned().collect();
+        for (name, record) in new {
+            let path = folder.join(&name);
+            // The record first: read as the new format, an old disk is none, and nothing of it is taken for another's.
+            folder::add_record(&folder, &mut records, name, record).await?;
+            fs::rename(beside(&path, REBUILT), &path).await.map_err(|error| errors::file(DURING, error))?;
+        }
+        if guest.config_drive.is_some() {
+            let path = folder.join(folder::CONFIG_DRIVE);
+            fs::rename(beside(&path, REBUILT), &path).await.map_err(|error| errors::file(DURING, error))?;
+        }
+        rescue::remove_rescue(&folder).await?;
+        // What the old system told its firmware is no business of the new one.
+        remove_file(&folder.join(folder::NVRAM)).await?;
+        for name in gone {
+            remove_file(&folder.join(&name)).await?;
+            records.remove(&name);
+        }
+        folder::record::write(&folder, &records).await
+    }
+}
+
+const REBUILT: &str = ".rebuilt";

@@ -1,0 +1,275 @@
+//! Live migration between two libvirts of this machine.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use nova_core::state::PowerState;
+use nova_virt::testing::guest_spec;
+use nova_virt::{
+    DiskAttachment, DiskFormat, DiskRole, DiskSource, DiskSpec, ErrorKind, GuestSpec, Hypervisor, LibvirtHypervisor,
+    LiveMigration, RebootKind,
+};
+use tokio::sync::SemaphorePermit;
+
+use super::boot::console;
+use super::daemon::Daemon;
+use super::serial::typed_is_logged;
+use super::volumes::Server;
+use super::{PATIENCE, ROOM};
+
+static PAIRS: AtomicU32 = AtomicU32::new(0);
+
+type Kept = (Daemon, Daemon, SemaphorePermit<'static>);
+
+/// Two drivers, each of a libvirt with an address of its own.
+async fn two() -> (LibvirtHypervisor, LibvirtHypervisor, Kept) {
+    two_in(None).await
+}
+
+/// The same, with guests' folders of their own, or with a folder that they share.
+async fn two_in(shared: Option<&Path>) -> (LibvirtHypervisor, LibvirtHypervisor, Kept) {
+    let room = ROOM.acquire().await.unwrap();
+    let pair = PAIRS.fetch_add(1, Ordering::Relaxed);
+    let host = |number: u32| {
+        // Other tests, and other runs of this one, have others.
+        let pid = std::process::id();
+        let address = format!("127.{}.{}.{}", 64 + pid / 256 % 128, pid % 256, 1 + 2 * pair + number);
+        let daemon = Daemon::start_at(&format!("host{number}"), &address);
+        let mut own = daemon.options();
+        (own.host, own.live_migration_inbound_addr) = (format!("host{number}"), address.clone());
+        own.vnc_listen = address;
+        if let Some(shared) = shared {
+            own.instances_path = shared.to_owned();
+        }
+        (LibvirtHypervisor::new(own).unwrap(), daemon)
+    };
+    let ((one, first), (other, second)) = (host(0), host(1));
+    (one, other, (first, second, room))
+}
+
+mod contract {
+    nova_virt::live_migration_conformance!(super::two(), ignore = "needs NOVA_TEST_LIBVIRT_URI");
+}
+
+fn how(to: nova_virt::IncomingAddress) -> LiveMigration {
+    let max_downtime = Duration::from_millis(500);
+    LiveMigration { to, block: true, bandwidth: None, max_downtime, auto_converge: false, post_copy: false }
+}
+
+/// A migration that takes for ever shows how far it is, and is ended by an abort, a deletion, or by force.
+#[tokio::test]
+#[ignore = "needs NOVA_TEST_LIBVIRT_URI"]
+async fn a_slow_migration_is_watched_and_ended() {
+    let (one, other, _kept) = two().await;
+    let one = std::sync::Arc::new(one);
+    let guest = GuestSpec { memory_mb: 256, ..guest_spec(0x520) };
+    let id = guest.instance;
+    one.spawn(&guest).await.unwrap();
+    let to = other.prepare_incoming(&GuestSpec { epoch: 2, ..guest.clone() }).await.unwrap();
+    // Disks first: a GiB of nothing at a MiB per second takes longer than anyone waits.
+    let slow = LiveMigration { bandwidth: Some(1 << 20), ..how(to) };
+    let begin = || {
+        let (one, slow) = (one.clone(), slow.clone());
+        tokio::spawn(async move { one.live_migrate(id, &slow).await })
+    };
+    let begun = async {
+        loop {
+            if let Ok(Some(progress)) = one.migration_progress(id).await
+                && progress.disk_total > 0
+            {
+                return progress;
+            }
+        }
+    };
+    let moving = begin();
+    let progress = tokio::time::timeout(PATIENCE, begun).await.unwrap();
+    assert!(progress.disk_total >= 1 << 30 && progress.disk_remaining <= progress.disk_total, "{progress:?}");
+    one.abort_migration(id).await.unwrap();
+    moving.await.unwrap().unwrap_err();
+    assert_eq!(one.info(id).await.unwrap().power_state, PowerState::Running);
+    assert_eq!(one.migration_progress(id).await.unwrap(), None);
+    assert_eq!(other.info(id).await.unwrap_err().kind(), ErrorKind::NotFound);
+
+    let moving = begin();
+    let begun =
+        async { while !matches!(one.migration_progress(id).await, Ok(Some(progress)) if progress.disk_total > 0) {} };
+    tokio::time::timeout(PATIENCE, begun).await.unwrap();
+    one.destroy(id).await.unwrap();
+    moving.await.unwrap().unwrap_err();
+    other.destroy(id).await.unwrap();
+    for hypervisor in [&*one, &other] {
+        assert!(hypervisor.list().await.unwrap().iter().all(|guest| guest.instance != id), "delete wins");
+    }
+}
+
+/// What a guest left behind that was sent away is as old as its leaving: nothing of it is in what it comes back to.
+#[tokio::test]
+#[ignore = "needs NOVA_TEST_LIBVIRT_URI"]
+async fn what_was_left_behind_is_not_what_it_comes_back_to() {
+    const CANARY: &[u8] = b"left behind";
+    let (one, other, _kept) = two().await;
+    let guest = guest_spec(0x524);
+    let id = guest.instance;
+    let left = one.options().instances_path.join(id.to_string()).join("disk");
+    for spawned in [false, true] {
+        one.spawn(&guest).await.unwrap();
+        let newer = GuestSpec { epoch: 2, ..guest.clone() };
+        let to = other.prepare_incoming(&newer).await.unwrap();
+        one.live_migrate(id, &how(to)).await.unwrap();
+        other.adopt_incoming(&newer).await.unwrap();
+        assert!(left.exists(), "it is removed by who knows that the guest is there");
+        std::fs::write(&left, CANARY).unwrap();
+        let back = GuestSpec { epoch: 3, ..guest.clone() };
+        if spawned {
+            // As an evacuation does.
+            other.destroy(id).await.unwrap();
+            one.spawn(&back).await.unwrap();
+        } else {
+            let to = one.prepare_incoming(&back).await.unwrap();
+            assert_ne!(std::fs::read(&left).unwrap(), CANARY);
+            other.live_migrate(id, &how(to)).await.unwrap();
+            one.adopt_incoming(&back).await.unwrap();
+            other.destroy(id).await.unwrap();
+        }
+        assert_ne!(std::fs::read(&left).unwrap(), CANARY);
+        assert_eq!(one.info(id).await.unwrap().power_state, PowerState::Running);
+        one.destroy(id).await.unwrap();
+    }
+}
+
+/// Hosts that share the folder of guests send no disks, and none of them touches what is another one's: not when it looks for
+/// traces, not when it is told to remove what it has.
+#[tokio::test]
+#[ignore = "needs NOVA_TEST_LIBVIRT_URI"]
+async fn disks_that_both_hosts_see_stay_where_they_are() {
+    let shared = super::folder();
+    let (one, other, _kept) = two_in(Some(shared.path())).await;
+    let guest = guest_spec(0x525);
+    let id = guest.instance;
+    one.spawn(&guest).await.unwrap();
+    let disk = shared.path().join(id.to_string()).join("disk");
+    let inode = || std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&disk).unwrap());
+    let before = inode();
+    assert!(other.list().await.unwrap().is_empty(), "it is no trace of that host's");
+    other.destroy(id).await.unwrap();
+    let refused = other.spawn(&GuestSpec { epoch: 2, ..guest.clone() }).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Failed, "the disk has one user");
+    let (mut from, mut to) = (&one, &other);
+    for epoch in [2, 4] {
+        let newer = GuestSpec { epoch, ..guest.clone() };
+        assert!(to.prepare_incoming(&newer).await.unwrap().shared_disks);
+        // It is not to come after all.
+        to.destroy(id).await.unwrap();
+        let newer = GuestSpec { epoch: epoch + 1, ..guest.clone() };
+        let address = to.prepare_incoming(&newer).await.unwrap();
+        let memory = LiveMigration { block: false, ..how(address) };
+        from.live_migrate(id, &memory).await.unwrap();
+        from.live_migrate(id, &memory).await.expect("it has left");
+        to.adopt_incoming(&newer).await.unwrap();
+        assert_eq!(to.info(id).await.unwrap().power_state, PowerState::Running);
+        assert!(from.list().await.unwrap().is_empty());
+        from.destroy(id).await.unwrap();
+        assert_eq!(inode(), before, "no copy of it");
+        (from, to) = (to, from);
+    }
+    from.stash(id, 6).await.unwrap();
+    assert!(to.list_stashes().await.unwrap().is_empty());
+    to.drop_stash(id).await.unwrap();
+    assert_eq!(from.list_stashes().await.unwrap().len(), 1);
+    from.drop_stash(id).await.unwrap();
+    assert_eq!(std::fs::read_dir(shared.path()).unwrap().count(), 0);
+}
+
+/// A guest that may goes on at its destination before its memory has come.
+#[tokio::test]
+#[ignore = "needs NOVA_TEST_LIBVIRT_URI"]
+async fn a_guest_arrives_before_its_memory() {
+    let shared = super::folder();
+    let (one, other, _kept) = two_in(Some(shared.path())).await;
+    let one = std::sync::Arc::new(one);
+    let guest = GuestSpec { memory_mb: 256, ..guest_spec(0x526) };
+    let id = guest.instance;
+    one.spawn(&guest).await.unwrap();
+    let newer = GuestSpec { epoch: 2, ..guest.clone() };
+    let to = other.prepare_incoming(&newer).await.unwrap();
+    let slow = LiveMigration { block: false, post_copy: true, bandwidth: Some(1 << 20), ..how(to) };
+    let moving = tokio::spawn({
+        let one = one.clone();
+        async move { one.live_migrate(id, &slow).await }
+    });
+    let begun = async {
+        while !matches!(one.migration_progress(id).await, Ok(Some(progress)) if progress.memory_processed > 0) {}
+    };
+    tokio::time::timeout(PATIENCE, begun).await.unwrap();
+    one.force_migration(id).await.unwrap();
+    moving.await.unwrap().unwrap();
+    other.adopt_incoming(&newer).await.unwrap();
+    assert_eq!(other.info(id).await.unwrap().power_state, PowerState::Running);
+    other.destroy(id).await.unwrap();
+}
+
+/// A guest with an operating system goes on where it was, with its disk, and boots from that disk there.
+#[tokio::test]
+#[ignore = "needs NOVA_TEST_LIBVIRT_URI and NOVA_TEST_GUEST_IMAGE"]
+async fn a_guest_does_not_notice() {
+    let image = std::env::var("NOVA_TEST_GUEST_IMAGE").expect("NOVA_TEST_GUEST_IMAGE names an image");
+    let (one, other, _kept) = two().await;
+    let source = DiskSource::Image { base: image.into(), format: DiskFormat::Qcow2 };
+    let disks = vec![DiskSpec { role: DiskRole::Root, source, size_gb: 1 }];
+    let mut guest = GuestSpec { memory_mb: 192, disks, ..guest_spec(0x521) };
+    guest.hardware.image_properties.insert("hw_qemu_guest_agent".into(), "yes".into());
+    let id = guest.instance;
+    one.spawn(&guest).await.unwrap();
+    let log = console(&one, id, "boot finished", 1).await;
+    assert!(log.contains("boots=1"), "{log}");
+    let newer = GuestSpec { epoch: 2, ..guest.clone() };
+    let to = other.prepare_incoming(&newer).await.unwrap();
+    one.live_migrate(id, &how(to)).await.unwrap();
+    other.adopt_incoming(&newer).await.unwrap();
+    one.destroy(id).await.unwrap();
+    let counters = other.diagnostics(id).await.unwrap();
+    assert_eq!((counters.vcpus, counters.memory_mb), (1, 192));
+    // Its agent answers: it runs, and not only its process.
+    other.set_admin_password(id, None, "moved").await.unwrap();
+    // Its serial port is there, and the log goes on with what is said from now on.
+    typed_is_logged(&other, id, "newcomer").await;
+    other.power_off(id, Some(PATIENCE)).await.unwrap();
+    let log = console(&other, id, "going down", 1).await;
+    assert!(!log.contains("boots="), "it did not boot on its way: {log}");
+    other.power_on(id).await.unwrap();
+    console(&other, id, "boots=2", 1).await;
+    other.destroy(id).await.unwrap();
+}
+
+/// Volumes go along by being reached from there; only the guest's own disks are sent, if it has any. What is started anew there
+/// has the paths of there (OSSA-2020-006, row 9).
+#[tokio::test]
+#[ignore = "needs NOVA_TEST_LIBVIRT_URI"]
+async fn volumes_go_along_and_are_not_sent() {
+    let (one, other, _kept) = two().await;
+    let folder = super::folder();
+    let server = Server::new(folder.path(), 0x5221);
+    let volume = server.attachment();
+    let boot = DiskAttachment { boot: true, ..volume.clone() };
+    let both = GuestSpec { volumes: vec![volume], ..guest_spec(0x522) };
+    let without = GuestSpec { volumes: vec![boot], disks: Vec::new(), ..guest_spec(0x523) };
+    for guest in [both, without] {
+        let id = guest.instance;
+        one.spawn(&guest).await.unwrap();
+        let before = one.attached_disks(id).await.unwrap();
+        assert_eq!(before.len(), 1);
+        let newer = GuestSpec { epoch: 2, ..guest.clone() };
+        let to = other.prepare_incoming(&newer).await.unwrap();
+        one.live_migrate(id, &how(to)).await.unwrap();
+        other.adopt_incoming(&newer).await.unwrap();
+        one.destroy(id).await.unwrap();
+        assert_eq!(other.attached_disks(id).await.unwrap(), before);
+        other.reboot(id, RebootKind::Hard).await.unwrap();
+        assert_eq!(other.attached_disks(id).await.unwrap(), before);
+        other.destroy(id).await.unwrap();
+        // A copy onto itself would have filled it.
+        let blocks = std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(server.file()).unwrap());
+        assert_eq!(blocks, 0, "the volume was written to");
+    }
+}

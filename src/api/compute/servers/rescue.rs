@@ -1,0 +1,102 @@
+//! `rescue`, `unrescue` and `changePassword` (nova/api/openstack/compute/rescue.py, admin_password.py).
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use nova_core::context::RequestContext;
+use nova_core::contracts::ImageServiceError;
+use nova_core::ids::ImageId;
+use nova_core::image::ImageMeta;
+use nova_core::state::Action;
+use nova_core::task::Work;
+use serde_json::{Value, json};
+
+use super::actions::Start;
+use super::create::generate_password;
+use super::{Servers, fields};
+use crate::api::validate::{Fields, Text};
+use crate::api::{ApiError, HandlerResult, Request, Response};
+
+impl Servers {
+    pub(super) async fn rescue(self: Arc<Self>, request: Request, body: Value) -> HandlerResult {
+        let (password, image_ref) = parse(&body, request.lenient)?;
+        let password = self.password(password);
+        let context = request.context()?;
+        let image = match image_ref {
+            Some(id) => self.rescue_image(context, &id).await?,
+            None => {
+                let instance = self.api.visible_instance(context, request.param("id")).await?;
+                instance.image.ok_or_else(|| unsupported("None"))?
+            }
+        };
+        let work = Work::Rescue { image, admin_password: Some(password.clone()) };
+        let rule = "os_compute_api:os-rescue";
+        self.api.begin(&request, Start { rule, action: Action::Rescue, work, supersede: false }).await?;
+        let shown = self.api.options.get().enable_instance_password;
+        let answer = if shown { json!({"adminPass": password}) } else { json!({}) };
+        Ok(Response::json(StatusCode::OK, &answer))
+    }
+
+    pub(super) async fn unrescue(self: Arc<Self>, request: Request, _: Value) -> HandlerResult {
+        let rule = "os_compute_api:os-unrescue";
+        let start = Start { rule, action: Action::Unrescue, work: Work::Unrescue, supersede: false };
+        self.api.begin(&request, start).await?;
+        Ok(Response::empty(StatusCode::ACCEPTED))
+    }
+
+    pub(super) async fn change_password(self: Arc<Self>, request: Request, body: Value) -> HandlerResult {
+        let mut fields = Fields::of("changePassword", &body, request.lenient)?;
+        let password = fields.required_text("adminPass", Text::new(0, usize::MAX))?.to_owned();
+        fields.finish()?;
+        let (rule, work) = ("os_compute_api:os-admin-password", Work::ChangePassword { password });
+        self.api.begin(&request, Start { rule, action: Action::ChangePassword, work, supersede: false }).await?;
+        Ok(Response::empty(StatusCode::ACCEPTED))
+    }
+
+    /// The password that was given, or a new one.
+    pub(super) fn password(&self, given: Option<String>) -> String {
+        given.unwrap_or_else(|| generate_password(&*self.api.entropy, self.api.options.get().password_length))
+    }
+
+    async fn rescue_image(&self, context: &RequestContext, id: &str) -> Result<ImageMeta, ApiError> {
+        let parsed: ImageId = id.parse().map_err(|_| unsupported(id))?;
+        match self.api.images.bootable_image(context, parsed).await {
+            Ok(image) => Ok(image),
+            Err(ImageServiceError::NotFound { .. } | ImageServiceError::NotActive { .. }) => Err(unsupported(id)),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn unsupported(image: &str) -> ApiError {
+    ApiError::BadRequest(format!("Requested rescue image '{image}' is not supported"))
+}
+
+/// `{"adminPass": …, "rescue_image_ref": …}`, both optional, or null.
+fn parse(body: &Value, lenient: bool) -> Result<(Option<String>, Option<String>), ApiError> {
+    if body.is_null() {
+        return Ok((None, None));
+    }
+    let mut fields_of = Fields::of("rescue", body, lenient)?;
+    let password = fields_of.text("adminPass", Text::new(0, usize::MAX))?.map(str::to_owned);
+    let image =
+        fields_of.get("rescue_image_ref").map(|value| fields::image_id("rescue_image_ref", value)).transpose()?;
+    fields_of.finish()?;
+    Ok((password, image))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rescue_says_what_it_likes_and_nothing_else() {
+        assert_eq!(parse(&Value::Null, false).unwrap(), (None, None));
+        let image = "70a599e0-31e7-49b7-b260-868f441e862b";
+        let read = parse(&json!({"adminPass": "x", "rescue_image_ref": image}), false).unwrap();
+        assert_eq!(read, (Some("x".to_owned()), Some(image.to_owned())));
+        for bad in [json!([]), json!("x"), json!({"rescue_image_ref": "x"}), json!({"adminPass": 1}), json!({"a": 1})] {
+            assert!(parse(&bad, false).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! A destination is found and booked, while the source keeps its allocation.
+
+use async_trait::async_trait;
+use nova_core::instance::Instance;
+use nova_core::migration::Migration;
+use nova_core::request::RequestSpec;
+use nova_core::task::Move;
+
+use super::super::build::select;
+use super::ends::DOUBTFUL_HOST;
+use super::{has_left, not_on, stays, the_move, was_abandoned};
+use crate::conductor::context::TaskContext;
+use crate::conductor::steps::{Ran, Services, Step, StepError};
+
+/// Asks the scheduler where to.
+pub struct SelectHost;
+
+#[async_trait]
+impl Step for SelectHost {
+    fn name(&self) -> &'static str {
+        "select_host"
+    }
+
+    async fn run(&self, services: &Services, cx: &mut TaskContext) -> Result<Ran, StepError> {
+        if matches!(the_move(cx)?, Move::Unshelve { .. }) {
+            // Nothing of it is on the host that was asked, if one was.
+            cx.instance.host = None;
+            cx.instance.system_metadata.remove(DOUBTFUL_HOST);
+        }
+        let spec = the_move(cx)?.spec();
+        let spec = spec.ok_or_else(|| StepError::fatal(500, "Internal error.", "nothing is asked of the scheduler"))?;
+        let tries = services.options.get().max_attempts.max(1);
+        let alone = RequestSpec { instances: vec![cx.instance.id], alternates: tries - 1, ..spec.clone() };
+        let mut selections = select(services, cx, &alone).await?;
+        let selection = selections.pop().ok_or_else(|| StepError::Later("the scheduler selected nothing".into()))?;
+        cx.task.alternates = std::iter::once(selection.chosen).chain(selection.alternates).take(tries).collect();
+        Ok(Ran::Done)
+    }
+
+    async fn undo(&self, _services: &Services, cx: &mut TaskContext) -> Result<(), StepError> {
+        cx.task.alternates.clear();
+        Ok(())
+    }
+}
+
+/// Books the next candidate.
+pub struct BookHost;
+
+#[async_trait]
+impl Step for BookHost {
+    fn name(&self) -> &'static str {
+        "book_host"
+    }
+
+    async fn run(&self, services: &Services, cx: &mut TaskContext) -> Result<Ran, StepError> {
+        // A scheduler may not have heard yet where it is.
+        let source = cx.migration.as_ref().map(|migration| migration.source_compute.clone());
+        if !the_move(cx)?.spec().is_some_and(|spec| spec.may_stay) {
+            cx.task.alternates.retain(|candidate| Some(&candidate.host) != source.as_ref());
+        }
+        if cx.task.alternates.is_empty() {
+            let message = "No valid host was found. There are not enough hosts available.";
+            return Err(StepError::fatal(500, message, "each candidate was tried"));
+        }
+        let chosen = cx.task.alternates.remove(0);
+        match &cx.migration {
+            // Of one that stays, both sizes are kept room for: no more than the larger, as one of both is off.
+            Some(migration) => {
+                let there = Instance { flavor: migration.new_flavor.clone(), ..cx.instance.clone() };
+                let bound = Migration { dest_compute: Some(chosen.host.clone()), ..migration.clone() };
+                let resources = bound.held_on(&there, &chosen.host);
+                cx.stage_booking_as(&chosen, &there, resources);
+            }
+            None => cx.stage_booking(&chosen),
+        }
+        let node = services.store.node_of_host(&chosen.host).await.ok();
+        match &mut cx.migration {
+            Some(migration) => {
+                migration.dest_compute = Some(chosen.host.clone());
+                migration.dest_node = Some(chosen.node.clone());
+                migration.dest_host = node.map(|node| node.host_ip);
+            }
+            // It is on no host, so that there is no record: it is on the new one from now on.
+            None => {
+                cx.instance.host = Some(chosen.host.clone());
+                cx.instance.node = Some(chosen.node.clone());
+                cx.instance.availability_zone = Some(chosen.zone.clone());
+            }
+        }
+        cx.task.destination = Some(chosen);
+        Ok(Ran::Written)
+    }
+
+    async fn undo(&self, services: &Services, cx: &mut TaskContext) -> Result<(), StepError> {
+        if let Some(host) =
+            cx.task.destination.as_ref().map(|there| there.host.clone()).filter(|_| !has_left(cx) && !stays(cx))
+        {
+            not_on(services, cx, &host).await?;
+        }
+        if let Some(there) = cx.task.destination.as_ref().filter(|_| cx.migration.is_none() && was_abandoned(cx)) {
+            // It did not say that nothing of the guest is left there.
+            let host = there.host.to_string();
+            cx.instance.system_metadata.insert(DOUBTFUL_HOST.to_owned(), host);
+        }
+        // A guest that runs there keeps its place.
+        if let Some(destination) = cx.task.destination.take().filter(|_| !has_left(cx)) {
+            let stays = stays(cx);
+            if !cx.books() {
+                // Whoever began something there has nothing to do any more; the guest is nobody's there.
+                cx.instance.epoch += 1;
+                if !stays {
+                    cx.stage_removal(destination.host.clone());
+                }
+            }
+            if stays {
+                // It is there as it was.
+                cx.stage_booking(&destination);
+            } else {
+                cx.stage_release(destination.host);
+            }
+        }
+        if let Some(migration) = &mut cx.migration {
+            migration.ordered_of = None;
+        } else {
+            (cx.instance.host, cx.instance.node) = (None, None);
+            cx.instance.availability_zone = cx.instance.pinned_availability_zone.clone();
+        }
+        Ok(())
+    }
+}

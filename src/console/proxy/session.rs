@@ -1,0 +1,166 @@
+//! One session, from the accepted websocket to its close.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures_util::{SinkExt, StreamExt};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use nova_core::console::{ConsoleType, SessionEnd};
+use nova_core::rpc::consoleauth::SessionClaim;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use super::open::Opened;
+use super::relay::{End, Relay, relay};
+use super::rfb::{ClientSide, LoggedIn, welcome};
+use super::server::Shell;
+use super::sessions::Cut;
+
+type Client = WebSocketStream<TokioIo<Upgraded>>;
+
+/// A client that does not take its close in that time is not there.
+const CLOSING: Duration = Duration::from_secs(2);
+/// How long a client that was lost may come back.
+const COMES_BACK: Duration = Duration::from_secs(60);
+/// Bytes that are read from a client's socket at once.
+const READ_BUFFER: usize = 4 << 10;
+
+/// Why it is over.
+enum Over {
+    Cut(Cut),
+    TooLong,
+    Ended(End),
+}
+
+/// Relays until one side ends, or the session has to end.
+pub(super) async fn run(shell: &Shell, upgraded: Upgraded, opened: Opened) {
+    let Opened { session, console, next } = opened;
+    let options = &shell.options;
+    let mut held = shell.sessions.add(SessionClaim::from(&session));
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(0)
+        .max_write_buffer_size(4 << 20)
+        .max_message_size(Some(options.max_message_size))
+        .max_frame_size(Some(options.max_message_size));
+    let mut client = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
+    let limits = Relay {
+        idle: options.idle_timeout,
+        stall: options.stall_timeout,
+        ping: options.ping_interval,
+        rate: options.client_rate,
+        text: session.console_type == ConsoleType::Serial,
+    };
+    let lasts = session.until.duration_since(shell.clock.now());
+    let lasts = Duration::try_from(lasts).unwrap_or(Duration::ZERO);
+    let over = tokio::select! {
+        biased;
+        cut = held.cut() => Over::Cut(cut),
+        () = tokio::time::sleep(lasts) => Over::TooLong,
+        end = both_ways(&mut client, console, session.console_type, &limits, options.open_timeout) => Over::Ended(end),
+    };
+    drop(held);
+    let (code, reason, keep) = farewell(&over);
+    tracing::info!(session = %session.id, instance = %session.instance_id, reason, "a console is closed");
+    metrics::counter!("nova_console_closed_total", "reason" => reason).increment(1);
+    if let Some(keep) = keep {
+        shell.end(&next, keep).await;
+    }
+    let frame = CloseFrame { code, reason: reason.into() };
+    let closing = async {
+        let _ = client.send(Message::Close(Some(frame))).await;
+        // The client's own close, so that ours is not lost with the connection.
+        while let Some(Ok(_)) = client.next().await {}
+    };
+    let _ = tokio::time::timeout(CLOSING, closing).await;
+}
+
+/// The code and the words of the close, and how long the client may come back; `None`: as long as the session may last.
+fn farewell(over: &Over) -> (CloseCode, &'static str, Option<Duration>) {
+    const NEVER: Option<Duration> = Some(Duration::ZERO);
+    match over {
+        Over::Cut(Cut::Ended(end)) => (CloseCode::Policy, end.message(), NEVER),
+        Over::Cut(Cut::Unchecked) => (CloseCode::Again, "Nobody can say whether this console may stay open.", None),
+        Over::Cut(Cut::TakenOver) => (CloseCode::Policy, "This console was opened again elsewhere.", NEVER),
+        Over::Cut(Cut::Stopping) => (CloseCode::Restart, "This proxy is being stopped.", None),
+        Over::TooLong => (CloseCode::Policy, SessionEnd::TooLong.message(), NEVER),
+        Over::Ended(End::Closed) => (CloseCode::Normal, "The console is closed.", NEVER),
+        Over::Ended(End::Gone) => (CloseCode::Away, "The client is gone.", Some(COMES_BACK)),
+        Over::Ended(End::Console) => (CloseCode::Away, "The console has ended.", Some(COMES_BACK)),
+        Over::Ended(End::Idle) => (CloseCode::Policy, "Nothing was typed for too long.", NEVER),
+        Over::Ended(End::Stalled) => (CloseCode::Policy, "The connection is too slow.", Some(COMES_BACK)),
+        Over::Ended(End::Protocol) => (CloseCode::Protocol, "The client does not keep to the protocol.", NEVER),
+    }
+}
+
+async fn both_ways(
+    client: &mut Client,
+    console: LoggedIn<TcpStream>,
+    console_type: ConsoleType,
+    limits: &Relay,
+    patience: Duration,
+) -> End {
+    let mut first = Bytes::new();
+    if console_type == ConsoleType::Novnc {
+        let mut begin = Begin { client, left: BytesMut::new() };
+        match tokio::time::timeout(patience, welcome(&mut begin)).await {
+            Ok(Ok(())) => first = begin.left.freeze(),
+            Ok(Err(super::RfbError::Io(_))) => return End::Gone,
+            Ok(Err(error)) => {
+                tracing::info!(%error, "a client is sent away");
+                return End::Protocol;
+            }
+            Err(_) => return End::Gone,
+        }
+    }
+    match console {
+        LoggedIn::Plain(stream) => {
+            let (reader, writer) = stream.into_split();
+            relay(client, first, reader, writer, limits).await
+        }
+        LoggedIn::Tls(mut stream) => {
+            let end = {
+                let (reader, writer) = tokio::io::split(&mut stream);
+                relay(client, first, reader, writer, limits).await
+            };
+            let _ = stream.shutdown().await;
+            end
+        }
+    }
+}
+
+/// A client that has to say some things first.
+struct Begin<'a> {
+    client: &'a mut Client,
+    left: BytesMut,
+}
+
+#[async_trait]
+impl ClientSide for Begin<'_> {
+    async fn read(&mut self, count: usize) -> std::io::Result<Bytes> {
+        while self.left.len() < count {
+            match self.client.next().await {
+                Some(Ok(Message::Binary(bytes))) => self.left.extend_from_slice(&bytes),
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Ok(_)) | None => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+                Some(Err(error)) => return Err(broken(error)),
+            }
+        }
+        Ok(self.left.split_to(count).freeze())
+    }
+
+    async fn write(&mut self, bytes: &'static [u8]) -> std::io::Result<()> {
+        self.client.send(Message::Binary(Bytes::from_static(bytes))).await.map_err(broken)
+    }
+}
+
+fn broken(error: Error) -> std::io::Error {
+    std::io::Error::other(Cow::from(error.to_string()))
+}

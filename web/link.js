@@ -1,0 +1,80 @@
+// What both pages have in common: the address of the websocket, what is said of the connection, and coming back.
+
+// Codes of closes after which another try can help: the client or its proxy went away (RFC 6455, 7.4.1).
+const COMES_BACK = new Set([1001, 1006, 1012, 1013]);
+const TRIES = 12;
+
+const state = document.getElementById("state");
+const again = document.getElementById("again");
+
+export function say(name, text) {
+  state.dataset.state = name;
+  state.textContent = text;
+}
+
+// The token is in the "path" of our own address, as Nova writes it: ?path=%3Ftoken%3D... Only the query of it is taken, and
+// only this host is asked: an address that somebody else has made leads nowhere else.
+function websocketAddress() {
+  const path = new URLSearchParams(location.search).get("path") ?? "";
+  const query = new URLSearchParams(path.includes("?") ? path.slice(path.indexOf("?") + 1) : "");
+  const scheme = location.protocol === "https:" ? "wss:" : "ws:";
+  const token = query.get("token");
+  return token === null ? null : `${scheme}//${location.host}/websockify?token=${encodeURIComponent(token)}`;
+}
+
+// Opens the websocket, and again when it was lost: the session's cookie lets the same browser go on with it.
+// `attach(socket)` is given each new socket; what it returns is called when that one is over.
+export function keepOpen(attach) {
+  let tries = 0;
+  let wanted = true;
+  let socket = null;
+
+  function open() {
+    const address = websocketAddress();
+    again.hidden = true;
+    if (address === null) {
+      say("closed", "This address has no token: ask for a new one.");
+      return;
+    }
+    say("connecting", tries === 0 ? "Connecting" : "Connecting again");
+    let opened = false;
+    socket = new WebSocket(address, ["binary"]);
+    socket.binaryType = "arraybuffer";
+    const detach = attach(socket);
+    socket.addEventListener("open", () => {
+      opened = true;
+      tries = 0;
+    });
+    socket.addEventListener("close", (event) => {
+      detach();
+      const lost = COMES_BACK.has(event.code) && wanted;
+      if (lost && (opened || tries > 0) && tries < TRIES) {
+        tries += 1;
+        say("lost", `${event.reason || "The connection is lost."} Trying again`);
+        setTimeout(open, Math.min(250 * 2 ** tries, 5000));
+        return;
+      }
+      const refused = "The console was not opened: its address is good once, and not for long. Ask for a new one.";
+      say("closed", event.reason || (opened || tries > 0 ? "The connection is lost." : refused));
+      again.hidden = !opened;
+    });
+  }
+
+  again.addEventListener("click", () => {
+    tries = 0;
+    wanted = true;
+    open();
+  });
+  document.getElementById("close").addEventListener("click", () => {
+    wanted = false;
+    socket?.close(1000);
+  });
+  document.getElementById("full").addEventListener("click", () => {
+    if (document.fullscreenElement) {
+      document.exitFullscreen();
+    } else {
+      document.documentElement.requestFullscreen?.().catch(() => {});
+    }
+  });
+  open();
+}
