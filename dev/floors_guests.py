@@ -60,6 +60,7 @@ class Bare:
         self.disk = next(source for source in re.findall(r"<source file='([^']*)'", xml) if source.startswith(str(own)))
         facts = run("qemu-img", "info", "--force-share", self.disk)
         self.backing = re.search(r"^backing file: (\S+)", facts, re.MULTILINE).group(1)
+        self.backing_format = re.search(r"^backing file format: (\S+)", facts, re.MULTILINE).group(1)
         self.bytes = re.search(r"virtual size: .*\((\d+) bytes\)", facts).group(1)
         self.disk_name = pathlib.Path(self.disk).name
         xml = xml.replace(str(own), str(self.folders[number])).replace(like, self.id)
@@ -70,7 +71,8 @@ class Bare:
     def boot(self):
         """Seconds until it runs."""
         began, folder = time.perf_counter(), self.folders[self.at]
-        run("qemu-img", "create", "-q", "-f", "qcow2", "-b", self.backing, "-F", "qcow2", folder / self.disk_name, self.bytes)
+        overlay = ["-f", "qcow2", "-b", self.backing, "-F", self.backing_format]
+        run("qemu-img", "create", "-q", *overlay, folder / self.disk_name, self.bytes)
         (folder / "bare.xml").write_text(self.xml)
         run("virsh", "-q", "-c", self.uris[self.at - 1], "define", folder / "bare.xml")
         run("virsh", "-q", "-c", self.uris[self.at - 1], "start", self.name)

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::ComputeOptions;
 use crate::console::{SerialDoor, SerialTlsError};
 use crate::hearing::Hearing;
+use crate::heartbeat::ToldNode;
 use crate::image_cache::ImageCache;
 use crate::instances::Instances;
 use crate::interfaces::NoNetwork;
@@ -75,6 +76,7 @@ pub struct Agent {
     pub(crate) tracker: ResourceTracker,
     pub(crate) instances: Instances,
     pub(crate) stats: Stats,
+    pub(crate) told_node: ToldNode,
     pub(crate) builds: Arc<Semaphore>,
     pub(crate) snapshots: Arc<Semaphore>,
     pub(crate) network: Arc<dyn HostNetworkAgent>,
@@ -115,6 +117,7 @@ impl Agent {
             tracker: ResourceTracker::default(),
             instances: Instances::default(),
             stats: Stats::default(),
+            told_node: ToldNode::default(),
             builds: Arc::new(Semaphore::new(builds)),
             snapshots: Arc::new(Semaphore::new(snapshots)),
             network: Arc::new(NoNetwork),

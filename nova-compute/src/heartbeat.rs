@@ -1,6 +1,7 @@
 //! Signs of life, and what the host has.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nova_core::flavor::Resources;
 use nova_core::host::Inventory;
@@ -13,6 +14,29 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Agent, AgentError};
 use nova_core::error::chain;
+
+/// An inventory that did not change is told again after so many looks at it: its uptime did change, and the store may be an
+/// older one.
+const TELL_EVERY: u32 = 10;
+
+/// What the conductor was told of the node, and how often it was the same since. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct ToldNode(Arc<Mutex<Option<(NodeReport, u32)>>>);
+
+impl ToldNode {
+    /// Is there something to tell? Asking counts.
+    fn is_new(&self, report: &NodeReport) -> bool {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((known, looks)) = told.as_mut() else { return true };
+        *looks += 1;
+        let same = NodeReport { uptime: known.uptime.clone(), ..report.clone() } == *known;
+        !same || *looks >= TELL_EVERY
+    }
+
+    fn told(&self, report: NodeReport) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((report, 0));
+    }
+}
 
 impl Agent {
     /// Says that the host lives until told to stop; sends its inventory when asked for it.
@@ -37,11 +61,27 @@ impl Agent {
 
     /// Asks the hypervisor what there is and tells the conductor.
     pub(crate) async fn report_node(&self) -> Result<(), AgentError> {
+        let report = self.look_at_node().await?;
+        self.tell_node(report).await
+    }
+
+    /// The same, but an inventory that the conductor has is told again only every [`TELL_EVERY`] times.
+    pub(crate) async fn report_changed_node(&self) -> Result<(), AgentError> {
+        let report = self.look_at_node().await?;
+        if self.told_node.is_new(&report) { self.tell_node(report).await } else { Ok(()) }
+    }
+
+    async fn look_at_node(&self) -> Result<NodeReport, AgentError> {
         let report = self.node().await?;
         self.tracker.set_inventory(report.inventory);
         let cpus = u32::try_from(report.inventory.total.vcpus).unwrap_or(u32::MAX);
         self.stats.measure(&*self.hypervisor, self.options.monitors, cpus).await;
-        self.send(self.beat(Some(report))).await?;
+        Ok(report)
+    }
+
+    async fn tell_node(&self, report: NodeReport) -> Result<(), AgentError> {
+        self.send(self.beat(Some(report.clone()))).await?;
+        self.told_node.told(report);
         Ok(())
     }
 
@@ -102,5 +142,40 @@ fn warn_of_missing<'a>(cells: &[HostCell], wanted: impl Iterator<Item = &'a u32>
     if !missing.is_empty() {
         let missing = format_cpu_set(&missing);
         tracing::warn!(cpus = missing, "compute.cpu_shared_set and cpu_dedicated_set name CPUs that are not there");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(vcpus: u64, uptime: &str) -> NodeReport {
+        let total = Resources { vcpus, memory_mb: 1024, disk_gb: 10 };
+        NodeReport {
+            hypervisor_hostname: "host1".into(),
+            hypervisor_type: "fake".into(),
+            hypervisor_version: 1,
+            host_ip: "192.0.2.1".into(),
+            architectures: Vec::new(),
+            inventory: Inventory { total, reserved: Resources::default(), cpu_ratio: 1.0, ram_ratio: 1.0, disk_ratio: 1.0 },
+            cpu_info: serde_json::Value::Null,
+            uptime: Some(uptime.into()),
+            facts: HostFacts::default(),
+        }
+    }
+
+    #[test]
+    fn a_node_is_told_when_it_changed_and_now_and_then() {
+        let told = ToldNode::default();
+        assert!(told.is_new(&node(4, "up 1 min")), "nothing was told yet");
+        assert!(told.is_new(&node(4, "up 1 min")), "asking is not telling");
+        told.told(node(4, "up 1 min"));
+        assert!(told.is_new(&node(8, "up 2 min")));
+        for _ in 2..TELL_EVERY {
+            assert!(!told.is_new(&node(4, "up 3 min")), "only the uptime is another");
+        }
+        assert!(told.is_new(&node(4, "up 9 min")));
+        told.told(node(4, "up 9 min"));
+        assert!(!told.is_new(&node(4, "up 10 min")));
     }
 }

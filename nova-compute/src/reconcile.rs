@@ -31,7 +31,8 @@ impl Agent {
                 () = self.hearing.come_back() => back = true,
                 () = tokio::time::sleep(self.options.reconcile_interval) => {}
             }
-            if let Err(error) = self.report_node().await {
+            let reported = if back { self.report_node().await } else { self.report_changed_node().await };
+            if let Err(error) = reported {
                 tracing::warn!("the inventory was not reported: {}", chain(&error));
             }
             since_power = since_power.saturating_add(self.options.reconcile_interval);

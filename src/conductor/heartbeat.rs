@@ -33,22 +33,24 @@ impl Conductor {
             now,
             version: u32::from(nova_core::rpc::VERSION.minor),
         };
-        let services = self.store.record_beats(std::slice::from_ref(&beat)).await.map_err(|e| unavailable(&e))?;
-        let mut service = services.into_iter().next();
+        let brings = request.node.is_some() || request.stats.is_some() || request.disable.is_some();
+        let service = if brings { self.record_beat_now(beat).await? } else { self.record_beat(beat).await? };
         self.keep_leases(&incoming, &request.working_on, now).await;
+        if !brings && self.beats.knows_node(&service) {
+            return Ok(HeartbeatReply { now, send_node: false });
+        }
         let node = match self.write_node(&request, now).await {
             Ok(node) => node,
             Err(StoreError::NotFound { .. }) => return Ok(HeartbeatReply { now, send_node: true }),
             Err(error) => return Err(unavailable(&error)),
         };
-        let disabled = match (&request.disable, &service) {
-            (Some(reason), Some(known)) => self.disable(known, reason, now).await.map_err(|e| unavailable(&e))?,
-            _ => None,
+        self.beats.saw_node(&service);
+        let disabled = match &request.disable {
+            Some(reason) => self.disable(&service, reason, now).await.map_err(|e| unavailable(&e))?,
+            None => None,
         };
-        let is_news = request.node.is_some() || request.stats.is_some() || disabled.is_some();
-        service = disabled.or(service);
-        if is_news {
-            self.tell_schedulers(&incoming, request.host, node, service.as_ref()).await;
+        if request.node.is_some() || request.stats.is_some() || disabled.is_some() {
+            self.tell_schedulers(&incoming, request.host, node, &disabled.unwrap_or(service)).await;
         }
         Ok(HeartbeatReply { now, send_node: false })
     }
@@ -73,11 +75,10 @@ impl Conductor {
         self.store.update_service(disabled).await.map(Some)
     }
 
-    async fn tell_schedulers(&self, incoming: &Incoming, host: HostName, node: ComputeNode, service: Option<&Service>) {
-        let (disabled, up) = (service.is_some_and(|s| s.disabled), service.is_none_or(|s| !s.forced_down));
-        let generation = service.map_or(0, |s| s.generation);
+    async fn tell_schedulers(&self, incoming: &Incoming, host: HostName, node: ComputeNode, service: &Service) {
+        let (disabled, up) = (service.disabled, !service.forced_down);
         let news = HostsChangedRequest {
-            services: vec![ServiceNews { host, disabled, up, generation }],
+            services: vec![ServiceNews { host, disabled, up, generation: service.generation }],
             nodes: vec![NodeNews { node }],
             ..HostsChangedRequest::default()
         };

@@ -22,6 +22,7 @@ use tracing::Instrument;
 use super::ConductorOptions;
 use super::context::TaskContext;
 use super::engine::DriveError;
+use super::beats::Beats;
 use super::news::AllocationsNews;
 use super::ports::Plugged;
 use super::steps::{self, Services, StepError};
@@ -67,6 +68,7 @@ pub struct Conductor {
     pub(super) services: Services,
     pub(super) news: Arc<AllocationsNews>,
     pub(super) plugged: Arc<Plugged>,
+    pub(super) beats: Arc<Beats>,
 }
 
 impl Conductor {
@@ -90,6 +92,7 @@ impl Conductor {
             services,
             news: Arc::default(),
             plugged: Arc::default(),
+            beats: Arc::default(),
         }
     }
 
@@ -124,6 +127,8 @@ impl Conductor {
         let running = running.with(|stop| async move { writer.write_plugged_until(stop).await });
         let running = running.with(|stop| async move { looker.sweep_orphans_until(stop).await });
         let running = running.with(|stop| async move { periodic.look_for_due_until(stop).await });
+        let listener = self.clone();
+        let running = running.with(|stop| async move { listener.write_beats_until(stop).await });
         let drainer = self.clone();
         let running = running.with(|stop| async move { drainer.drain_until(stop).await });
         Ok(running.with(|stop| async move { self.sweep_until(stop).await }))

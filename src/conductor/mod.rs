@@ -8,6 +8,7 @@
 //! [`Task`]: nova_core::task::Task
 //! [`StartTask`]: nova_core::rpc::conductor::StartTask
 
+mod beats;
 mod context;
 mod drain;
 mod engine;

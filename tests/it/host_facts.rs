@@ -241,3 +241,21 @@ async fn heartbeats_of_quiet_hosts_write_nothing_but_that_they_live() {
     cloud.pass(A_MEASUREMENT).await;
     assert_eq!(generations().await, before);
 }
+
+#[tokio::test(start_paused = true)]
+async fn hosts_that_say_that_they_live_share_a_transaction() {
+    const HOSTS: usize = 12;
+    let cloud = Cloud::start(CloudOptions { hosts: HOSTS, ..CloudOptions::default() }).await;
+    cloud.pass(A_MEASUREMENT).await;
+    let (commits, messages) = (cloud.store.commits(), cloud.bus.counters().messages);
+    cloud.pass(A_MEASUREMENT).await;
+    let beats = A_MEASUREMENT.as_secs() / 10;
+    let (commits, messages) = (cloud.store.commits() - commits, cloud.bus.counters().messages - messages);
+    // The services of the controller say it too.
+    assert!(commits >= beats && commits <= 4 * beats, "{commits} transactions for {beats} times {HOSTS} signs of life");
+    let looks = 2 * HOSTS as u64;
+    assert!(messages <= beats * HOSTS as u64 + looks, "{messages} messages: an inventory that is known is told again");
+    let seen = cloud.store.list_services().await.unwrap();
+    let now = cloud.now();
+    assert!(seen.iter().all(|service| now.duration_since(service.last_seen_up).as_secs() <= 11), "{seen:?}");
+}

@@ -4,7 +4,7 @@ use sea_query::{ColumnDef, ExprTrait as _, Index, IndexCreateStatement, Query, T
 
 use super::dialect::{Dialect, Trouble};
 use super::link::{Link, nothing};
-use super::migrations::{MIGRATIONS, Migration, NewTable, Step, newest};
+use super::migrations::{MIGRATIONS, Migration, NewIndex, NewTable, Step, newest};
 use super::statements::{BODY, GENERATION, SEQUENCES};
 use crate::StoreError;
 use crate::rows::{Column, ColumnType};
@@ -99,6 +99,7 @@ async fn apply(link: &mut dyn Link, migration: &Migration) -> Result<(), StoreEr
         match step {
             Step::Table(table) => create_table(link, table).await?,
             Step::Sequences(names) => create_sequences(link, names).await?,
+            Step::Index(new) => replace_index(link, new).await?,
         }
     }
     run(link, format!("INSERT INTO {VERSIONS} (version) VALUES ({})", migration.version)).await?;
@@ -168,10 +169,57 @@ async fn create_table(link: &mut dyn Link, table: &NewTable) -> Result<(), Store
     Ok(())
 }
 
+/// The new one first: a program that serves meanwhile is never without.
+async fn replace_index(link: &mut dyn Link, new: &NewIndex) -> Result<(), StoreError> {
+    let dialect = link.dialect();
+    if !has_index(link, new.table, new.columns).await? {
+        run(link, dialect.build_index(&index(new.table, new.columns, false))).await?;
+    }
+    let old = index_name(new.table, new.instead_of, false);
+    match dialect {
+        #[cfg(feature = "sqlite")]
+        Dialect::Sqlite => run(link, format!("DROP INDEX IF EXISTS {old}")).await,
+        #[cfg(feature = "postgres")]
+        Dialect::Postgres => run(link, format!("DROP INDEX IF EXISTS {old}")).await,
+        #[cfg(feature = "mysql")]
+        Dialect::Mysql if has_index(link, new.table, new.instead_of).await? => {
+            run(link, format!("DROP INDEX {old} ON {}", new.table)).await
+        }
+        #[cfg(feature = "mysql")]
+        Dialect::Mysql => Ok(()),
+    }
+}
+
+/// Is it there, where the database can't be told to make it if not? MySQL knows no such clause, and each of its statements
+/// about the schema is a transaction of its own: a migration that was cut off may have made it.
+async fn has_index(link: &mut dyn Link, table: &str, columns: &[&str]) -> Result<bool, StoreError> {
+    let dialect = link.dialect();
+    let name = index_name(table, columns, false);
+    match dialect {
+        #[cfg(feature = "sqlite")]
+        Dialect::Sqlite => Ok(false),
+        #[cfg(feature = "postgres")]
+        Dialect::Postgres => Ok(false),
+        #[cfg(feature = "mysql")]
+        Dialect::Mysql => {
+            let question = format!(
+                "SELECT COUNT(*) FROM information_schema.statistics \
+                 WHERE table_schema = DATABASE() AND table_name = '{table}' AND index_name = '{name}'"
+            );
+            let found = link.number(question, nothing()).await.map_err(|error| dialect.unavailable(error))?;
+            Ok(found.is_some_and(|columns| columns > 0))
+        }
+    }
+}
+
+fn index_name(table: &str, columns: &[&str], unique: bool) -> String {
+    let prefix = if unique { "ux" } else { "ix" };
+    format!("{prefix}_{table}_{}", columns.join("_"))
+}
+
 fn index(table: &'static str, columns: &[&'static str], unique: bool) -> IndexCreateStatement {
     let mut index = Index::create();
-    let prefix = if unique { "ux" } else { "ix" };
-    index.name(format!("{prefix}_{table}_{}", columns.join("_"))).table(table).if_not_exists();
+    index.name(index_name(table, columns, unique)).table(table).if_not_exists();
     if unique {
         index.unique();
     }

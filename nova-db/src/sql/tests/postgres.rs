@@ -93,3 +93,20 @@ async fn speed_of_addresses() {
         speed::measure_addresses(std::sync::Arc::clone(&opened.store), projects).await;
     }
 }
+
+/// A table that nobody has analysed yet: the plan that a connection makes then is the one that it keeps.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "needs NOVA_TEST_POSTGRES_URL"]
+async fn servers_of_a_host_are_looked_up_by_their_host() {
+    let place = place().await;
+    store_at(&place.url).await.migrate().await.unwrap();
+    let mut connection = sqlx::PgConnection::connect(&place.url).await.unwrap();
+    let question = "EXPLAIN SELECT id FROM instances WHERE deleted = 0 AND host = 'host1' ORDER BY created_at, id";
+    let plan: Vec<String> = sqlx::query_scalar(question).fetch_all(&mut connection).await.unwrap();
+    let plan = plan.join("\n");
+    assert!(plan.contains("ix_instances_host_deleted_created_at_id"), "{plan}");
+    let old = "SELECT COUNT(*) FROM pg_indexes WHERE schemaname = current_schema() AND indexname = 'ix_instances_host_deleted'";
+    let old: i64 = sqlx::query_scalar(old).fetch_one(&mut connection).await.unwrap();
+    assert_eq!(old, 0, "it is of no use any more");
+    connection.close().await.unwrap();
+}
