@@ -36,7 +36,10 @@ impl Agent {
         });
         let dispatcher = self.on_order::<RebuildInstance, _, _, _>(dispatcher, |agent, order| async move {
             match agent.rebuild(&order).await {
-                Ok(()) => agent.done(&order, Vec::new()).await,
+                Ok(()) => {
+                    let done = agent.done(&order, Vec::new()).await;
+                    agent.placed(order.instance_id, order.body.guest.has_tags(), done).await
+                }
                 Err(broken) => broken,
             }
         });

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use nova_core::ids::InstanceId;
+use nova_core::metadata::{self, DevicePlace};
 use nova_core::network::MacAddress;
 use nova_core::state::PowerState;
 use nova_core::topology::{HostCell, Placement};
@@ -140,6 +141,20 @@ pub struct DiskSpec {
 pub struct ConfigDrive {
     /// Path on the drive (`openstack/latest/meta_data.json`) to content.
     pub files: BTreeMap<String, Vec<u8>>,
+}
+
+impl ConfigDrive {
+    /// The drive of a guest that has its devices there. `None`: it tells of none, and is whole as it is.
+    pub fn with_places(&self, places: &[DevicePlace]) -> Option<Self> {
+        let mut drive = self.tells_of_devices().then(|| self.clone())?;
+        metadata::put_places(&mut drive.files, places);
+        Some(drive)
+    }
+
+    /// Does it tell of devices, so that it is whole only with their places?
+    pub fn tells_of_devices(&self) -> bool {
+        metadata::tells_of_devices(&self.files)
+    }
 }
 
 /// One network interface of a guest.

@@ -7,6 +7,7 @@ mod boot;
 mod check;
 mod conflicts;
 mod consoles;
+mod device_tags;
 mod drain;
 mod drift;
 mod foreign_host;

@@ -6,12 +6,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use nova_core::host_facts::CpuTimes;
 use nova_core::ids::{InstanceId, VolumeId};
+use nova_core::metadata::DevicePlace;
 use nova_core::state::PowerState;
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use super::guests::{self, find, is_up, move_between, start, stop};
-use super::{CpuViolation, FakeHypervisor, State, disks, life, migration, serial, stash, volumes};
+use super::{CpuViolation, FakeHypervisor, State, disks, life, migration, places, serial, stash, volumes};
 use crate::{
     AttachedDisk, Capabilities, Diagnostics, DiskAttachment, DiskFormat, DiskRole, ExportRequest, GuestEvent,
     GuestEventKind, GuestInfo, GuestSpec, Hypervisor, HypervisorError, IncomingAddress, InterfaceSpec, LiveMigration,
@@ -216,6 +217,10 @@ impl Hypervisor for FakeHypervisor {
         Ok(serial::open(id, &name, events))
     }
 
+    async fn devices(&self, id: InstanceId) -> Result<Vec<DevicePlace>, HypervisorError> {
+        self.read(Operation::Devices, Some(id), |table| table.there(id).map(places::places)).await
+    }
+
     async fn interfaces(&self, id: InstanceId) -> Result<Vec<String>, HypervisorError> {
         self.read(Operation::Interfaces, Some(id), |guests| {
             let spec = guests.get(&id).and_then(|guest| guest.spec.as_ref());
@@ -227,25 +232,23 @@ impl Hypervisor for FakeHypervisor {
 
     async fn attach_interface(&self, id: InstanceId, interface: &InterfaceSpec) -> Result<(), HypervisorError> {
         interface.validate()?;
-        self.change(Operation::AttachInterface, id, None, |guests| guests::attach_interface(guests, id, interface))
-            .await
+        self.plug(Operation::AttachInterface, id, |guests| guests::attach_interface(guests, id, interface)).await
     }
 
     async fn detach_interface(&self, id: InstanceId, mac_address: &str) -> Result<(), HypervisorError> {
-        self.change(Operation::DetachInterface, id, None, |guests| guests::detach_interface(guests, id, mac_address))
-            .await
+        self.plug(Operation::DetachInterface, id, |guests| guests::detach_interface(guests, id, mac_address)).await
     }
 
     async fn attach_disk(&self, id: InstanceId, disk: &DiskAttachment) -> Result<String, HypervisorError> {
         disk.validate()?;
-        self.change(Operation::AttachDisk, id, None, |guests| volumes::attach(guests, id, disk)).await?;
+        self.plug(Operation::AttachDisk, id, |guests| volumes::attach(guests, id, disk)).await?;
         let found = self.lock().table.there(id).map(volumes::attached)?;
         let device = found.into_iter().find(|found| found.volume == disk.volume()).map(|found| found.device);
         device.ok_or(HypervisorError::NotFound { instance: id })
     }
 
     async fn detach_disk(&self, id: InstanceId, volume: VolumeId) -> Result<(), HypervisorError> {
-        self.change(Operation::DetachDisk, id, None, |guests| volumes::detach(guests, id, volume)).await
+        self.plug(Operation::DetachDisk, id, |guests| volumes::detach(guests, id, volume)).await
     }
 
     async fn attached_disks(&self, id: InstanceId) -> Result<Vec<AttachedDisk>, HypervisorError> {
@@ -258,7 +261,7 @@ impl Hypervisor for FakeHypervisor {
 
     async fn swap_disk(&self, id: InstanceId, volume: VolumeId, new: &DiskAttachment) -> Result<(), HypervisorError> {
         new.validate()?;
-        self.change(Operation::SwapDisk, id, None, |guests| volumes::swap(guests, id, volume, new)).await
+        self.plug(Operation::SwapDisk, id, |guests| volumes::swap(guests, id, volume, new)).await
     }
 
     async fn snapshot(&self, id: InstanceId, request: &SnapshotRequest) -> Result<(), HypervisorError> {

@@ -88,6 +88,7 @@ impl Inner {
         self.with(instance, Guest::stop).await?;
         self.call(move |conn| domains::define(conn, &rescued)).await?;
         self.known.forget(instance);
+        self.put_places_onto(instance, rescue.config_drive.as_ref(), CONFIG_DRIVE).await?;
         self.start(instance).await
     }
 

@@ -232,6 +232,7 @@ impl Cloud {
             created_at: now,
             updated_at: now,
             previous_vm_state: None,
+            device_places: Vec::new(),
             soft_deleted_at: None,
             system_metadata: std::collections::BTreeMap::new(),
             launched_at: None,
