@@ -11,7 +11,7 @@ use nova_core::rpc::compute::{
 use nova_core::rpc::conductor::StepOutcome;
 use nova_core::state::PowerState;
 use nova_queue::Dispatcher;
-use nova_virt::{DiskSource, ErrorKind, GuestSpec, HypervisorError, RescueSpec};
+use nova_virt::{DiskSource, ErrorKind, GuestSpec, HypervisorError, RescueSpec, StableRescue};
 
 use crate::agent::Agent;
 use crate::config_drive;
@@ -72,7 +72,8 @@ impl Agent {
         let config_drive = body.guest.config_drive.then(|| config_drive::contents(id, &body.guest, &*self.entropy));
         let ran =
             self.hypervisor.info(id).await.map_err(|error| failed(error, true))?.power_state == PowerState::Running;
-        let spec = RescueSpec { image, stable: body.stable, config_drive };
+        let stable = StableRescue::asked_by(&body.image.properties);
+        let spec = RescueSpec { image, stable, config_drive };
         let rescued = match self.hypervisor.power_off(id, body.graceful).await {
             // What it has not written yet is lost otherwise.
             Ok(()) => self.hypervisor.rescue(id, &spec).await,

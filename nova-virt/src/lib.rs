@@ -56,7 +56,7 @@ pub use guest::{
 pub use libvirt::{LibvirtHypervisor, LibvirtOptions, Preallocate};
 pub use life::{
     Diagnostics, DiskCounters, ExportRequest, IncomingAddress, InterfaceCounters, LiveMigration, MigrationProgress,
-    RescueSpec, StashInfo,
+    RescueSpec, StableRescue, StashInfo,
 };
 pub use serial::{SERIAL_PIECES, SerialPort};
 pub use settings::{

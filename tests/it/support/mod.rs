@@ -132,6 +132,7 @@ struct AnyImage(Arc<dyn Store>);
 fn properties(id: ImageId) -> BTreeMap<String, String> {
     let of: &[(&str, &str)] = match id.to_string().get(..4) {
         Some("deb1") => &[("os_distro", "debian")],
+        Some("4e5c") => &[("hw_rescue_device", "cdrom"), ("hw_rescue_bus", "sata")],
         Some("fed0") => &[("os_distro", "fedora")],
         // No copy without file systems that stand still; with an agent that does it, and without.
         Some("a9e1") => &[("os_require_quiesce", "yes"), ("hw_qemu_guest_agent", "yes")],
