@@ -95,13 +95,7 @@ impl Agent {
 
     async fn rebuild(&self, order: &Order<RebuildOrder>) -> Result<(), StepOutcome> {
         let body = &order.body;
-        let base = match &body.guest.image {
-            Some(image) if self.hypervisor.capabilities().needs_images => {
-                let base = self.images.get(image, body.guest.image_grant.as_ref()).await;
-                Some(base.map_err(|error| untouched(&error.into()))?)
-            }
-            _ => None,
-        };
+        let base = self.base_for_new_disk(&body.guest).await.map_err(|error| untouched(&error))?;
         let vifs = &body.guest.vifs;
         let interfaces = if vifs.is_empty() {
             Vec::new()

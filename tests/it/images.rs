@@ -3,10 +3,12 @@
 
 use jiff::SignedDuration;
 use nova::image::GrantKey;
-use nova_core::ids::ImageId;
-use nova_core::image::ImageStatus;
-use nova_core::state::VmState;
-use nova_virt::{DiskRole, DiskSource, Hypervisor};
+use nova_core::ids::{ImageId, InstanceId};
+use nova_core::image::{ImageMeta, ImageStatus};
+use nova_core::instance::Instance;
+use nova_core::network::RequestedNetworks;
+use nova_core::state::{Action, VmState};
+use nova_virt::{DiskRole, DiskSource, Hypervisor, Operation};
 use serde_json::json;
 
 use crate::support::{Cloud, CloudOptions};
@@ -139,5 +141,38 @@ async fn leave_to_write_is_good_for_one_image_once() {
     assert_eq!(cloud.put_by_grant(&id(&image), &grant, vec![2; 500]).await, 204, "as if it had come once");
     let stored = std::fs::read(cloud.images().file_of(id(&image).parse().unwrap())).unwrap();
     assert_eq!(stored, small, "what is there stays");
+    cloud.stop().await;
+}
+
+/// OSSA-2013-012, -2013-029 (row 7): whatever the API has let through, a host fetches no byte of an image that makes a larger disk
+/// than its order allows.
+#[tokio::test]
+async fn a_host_refuses_an_image_that_is_larger_than_the_disk() {
+    let cloud = Cloud::start(options(1)).await;
+    let data = vec![7; 4096];
+    let image = cloud.upload(data.clone()).await;
+    let id = cloud.boot_from(image, 1, cloud.flavor(1, 256)).await.unwrap()[0];
+    cloud.settle().await;
+    let known = cloud.get(id).await.image.unwrap();
+    assert_eq!((known.virtual_size, cloud.get(id).await.vm_state), (4096, VmState::Active));
+    assert!(cloud.act(id, Action::Delete).await);
+    cloud.settle().await;
+    let cache = cloud.images().cache_of("host00");
+    std::fs::remove_dir_all(&cache).unwrap();
+    let fake = cloud.hosts.values().next().unwrap();
+    let spawns = || fake.journal().iter().filter(|entry| entry.operation == Operation::Spawn).count();
+    let before = spawns();
+    let large = cloud.new_instance(InstanceId::generate(&*cloud.entropy), cloud.flavor(1, 256)).await;
+    let large = Instance { image: Some(ImageMeta { virtual_size: (1 << 30) + 1, ..known }), ..large };
+    let id = cloud.boot_instance(large, RequestedNetworks::Nothing).await;
+    cloud.settle().await;
+    let server = cloud.get(id).await;
+    let fault = server.fault.unwrap();
+    let expected =
+        "Flavor's disk is too small for requested image. Flavor disk is 1073741824 bytes, image is 1073741825 bytes.";
+    assert_eq!((server.vm_state, fault.message.as_str()), (VmState::Error, expected));
+    assert_eq!(spawns(), before, "and no guest is tried");
+    assert!(!cache.exists(), "not a byte of it was fetched");
+    cloud.check().await;
     cloud.stop().await;
 }

@@ -158,7 +158,7 @@ impl Agent {
             }
             Disks::SetAside if files => self.with_own_disks(order).await?,
             Disks::Elsewhere { .. } | Disks::SetAside => guest(order, None, &*self.entropy),
-            Disks::New => guest(order, self.base_of(body).await?, &*self.entropy),
+            Disks::New => guest(order, self.base_for_new_disk(body).await?, &*self.entropy),
         };
         let interfaces = self.ready(body).await?;
         let spec = GuestSpec { interfaces, running, ..spec };
