@@ -281,6 +281,9 @@ pub struct NodeResources {
     pub traits: BTreeSet<String>,
     /// NUMA cells, all CPUs as shared ones; none when they are not known.
     pub cells: Vec<HostCell>,
+    /// Guests see the host's own processor, not a model that hosts have in common: one that runs can go on only on a host whose
+    /// processor can do as much.
+    pub guests_see_cpu: bool,
 }
 
 /// How to reboot.

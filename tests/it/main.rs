@@ -24,6 +24,7 @@ mod moves_sweep;
 mod network_hosts;
 mod no_valid_host;
 mod plugging;
+mod preflight;
 mod reset;
 mod resize_quota;
 mod server_volumes;

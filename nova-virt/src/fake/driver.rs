@@ -12,7 +12,7 @@ use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use super::guests::{self, find, is_up, move_between, start, stop};
-use super::{CpuViolation, FakeHypervisor, State, disks, life, migration, places, serial, stash, volumes};
+use super::{CpuViolation, FakeHypervisor, FakeOptions, State, disks, life, migration, places, serial, stash, volumes};
 use crate::{
     AttachedDisk, Capabilities, Diagnostics, DiskAttachment, DiskFormat, DiskRole, ExportRequest, GuestEvent,
     GuestEventKind, GuestInfo, GuestSpec, Hypervisor, HypervisorError, IncomingAddress, InterfaceSpec, LiveMigration,
@@ -26,7 +26,7 @@ impl Hypervisor for FakeHypervisor {
         Capabilities {
             driver: "fake".into(),
             hypervisor_type: "fake".into(),
-            hypervisor_version: 1_000_000,
+            hypervisor_version: self.options.hypervisor_version,
             architectures: vec!["x86_64".into()],
             needs_images: self.options.needs_images,
             convert_image: self.options.needs_images,
@@ -53,16 +53,17 @@ impl Hypervisor for FakeHypervisor {
             Ok(NodeResources {
                 hypervisor_hostname: self.options.hostname.clone(),
                 hypervisor_type: "fake".into(),
-                hypervisor_version: 1_000_000,
+                hypervisor_version: self.options.hypervisor_version,
                 vcpus: self.options.vcpus,
                 memory_mb: self.options.memory_mb,
                 disk_gb: self.options.disk_gb,
                 disk_free_gb: self.options.disk_gb,
-                cpu_info: cpu_info(self.options.vcpus),
+                cpu_info: cpu_info(&self.options),
                 host_ip: self.options.host_ip.clone(),
                 uptime: "up 1 day".into(),
                 traits: self.options.traits.iter().cloned().chain(["COMPUTE_NODE".to_owned()]).collect(),
                 cells: self.options.all_cells(),
+                guests_see_cpu: self.options.guests_see_cpu,
             })
         })
         .await
@@ -414,12 +415,12 @@ impl Hypervisor for FakeHypervisor {
     }
 }
 
-fn cpu_info(vcpus: u32) -> serde_json::Value {
+fn cpu_info(options: &FakeOptions) -> serde_json::Value {
     serde_json::json!({
         "arch": "x86_64",
         "model": "fake",
         "vendor": "fake",
-        "features": [],
-        "topology": { "sockets": 1, "cores": vcpus, "threads": 1 },
+        "features": options.cpu_features,
+        "topology": { "sockets": 1, "cores": options.vcpus, "threads": 1 },
     })
 }
