@@ -1,6 +1,7 @@
 //! What a fake does as a [`Hypervisor`]: each operation is one line of the [journal](super::FakeHypervisor::journal).
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -404,6 +405,10 @@ impl Hypervisor for FakeHypervisor {
         bytes: u64,
     ) -> Result<(), HypervisorError> {
         self.read(Operation::ConvertImage, None, |_| disks::convert(from, format, to, bytes)).await
+    }
+
+    async fn images_in_use(&self) -> Result<BTreeSet<PathBuf>, HypervisorError> {
+        self.read(Operation::ImagesInUse, None, |table| Ok(table.images())).await
     }
 
     fn events(&self) -> broadcast::Receiver<GuestEvent> {
