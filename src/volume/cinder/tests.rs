@@ -180,7 +180,10 @@ async fn an_encrypted_volume_is_promised_to_nobody() {
     let client = client(&server);
     assert!(client.volume(&member("p"), volume_id()).await.unwrap().encrypted);
     let asked = client.reserve(&member("p"), volume_id(), attachment_id(), server_id(), AccessMode::ReadWrite).await;
-    assert!(matches!(&asked, Err(BlockStorageError::Invalid { message }) if message.contains("encrypted")), "{asked:?}");
+    assert!(
+        matches!(&asked, Err(BlockStorageError::Invalid { message }) if message.contains("encrypted")),
+        "{asked:?}"
+    );
     assert!(server.seen().iter().all(|line| line.starts_with("GET")), "{:?}", server.seen());
 }
 
