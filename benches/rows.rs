@@ -123,6 +123,7 @@ impl Rows {
             created_at: NOW,
             updated_at: NOW,
             previous_vm_state: None,
+            device_places: Vec::new(),
             soft_deleted_at: None,
             system_metadata: std::collections::BTreeMap::new(),
             launched_at: None,

@@ -282,6 +282,7 @@ impl Hypervisor for ProcessHypervisor {
             uptime: String::new(),
             traits: ["COMPUTE_NODE".to_owned()].into(),
             cells: Vec::new(),
+            guests_see_cpu: false,
         })
     }
 

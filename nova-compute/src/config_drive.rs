@@ -2,8 +2,8 @@
 
 use nova_core::entropy::Entropy;
 use nova_core::ids::{InstanceId, ProjectId};
-use nova_core::metadata::{self, GuestDisk, GuestKey, InstanceMetadata};
-use nova_core::rpc::compute::BuildOrder;
+use nova_core::metadata::{self, GuestDisk, GuestKey, InstanceMetadata, TaggedVolume};
+use nova_core::rpc::compute::{BuildOrder, VolumeOrder};
 use nova_virt::ConfigDrive;
 
 /// The files of a guest's config drive.
@@ -36,9 +36,16 @@ fn about(instance: InstanceId, order: &BuildOrder) -> InstanceMetadata {
         disks: GuestDisk::of_flavor(order.image.is_some() || order.root_gb > 0, order.ephemeral_gb, order.swap_mb),
         dedicated_cpus: order.placement.as_ref().map(|placement| placement.dedicated_cpus()).unwrap_or_default(),
         vifs: order.vifs.clone(),
+        tagged_volumes: order.volumes.iter().filter_map(tagged).collect(),
+        // The driver puts them in.
+        places: Vec::new(),
         vendor_data: order.vendor_data.clone(),
         admin_password: order.admin_password.clone(),
     }
+}
+
+fn tagged(volume: &VolumeOrder) -> Option<TaggedVolume> {
+    Some(TaggedVolume { volume_id: volume.connection.volume_id, tag: volume.tag.clone()? })
 }
 
 #[cfg(test)]

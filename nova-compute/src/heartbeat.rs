@@ -130,7 +130,11 @@ impl Agent {
             },
             cpu_info: has.cpu_info,
             uptime: Some(has.uptime),
-            facts: HostFacts { traits: has.traits.union(&options.traits).cloned().collect(), cells },
+            facts: HostFacts {
+                traits: has.traits.union(&options.traits).cloned().collect(),
+                cells,
+                guests_see_cpu: has.guests_see_cpu,
+            },
         })
     }
 }

@@ -177,7 +177,7 @@ mod tests {
         let Admission::Work(in_hand) = instances.admit(build, id, 1) else { panic!("refused") };
         assert!(matches!(instances.admit(build, id, 1), Admission::Doubled));
         assert_eq!((instances.busy(id), instances.orders(id)), (true, 1));
-        in_hand.ended(&StepOutcome::Done { power_state: None, plugged: Vec::new() });
+        in_hand.ended(&StepOutcome::done(None));
         drop(in_hand);
         assert!(matches!(instances.admit(build, id, 1), Admission::Ended(StepOutcome::Done { .. })));
         assert!(matches!(instances.admit(build, id, 2), Admission::Work(_)), "the same task, but another order");

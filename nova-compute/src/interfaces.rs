@@ -72,7 +72,10 @@ impl Agent {
     pub(crate) async fn attach_interface(&self, order: &Order<AttachInterfaceOrder>) -> StepOutcome {
         let (id, vif) = (order.instance_id, &order.body.vif);
         match self.plug(id, vif).await {
-            Ok(()) => self.done(order, self.plugged(std::slice::from_ref(vif))).await,
+            Ok(()) => {
+                let done = self.done(order, self.plugged(std::slice::from_ref(vif))).await;
+                self.placed(id, vif.tag.is_some(), done).await
+            }
             Err(error) => {
                 let left = self.unplug(id, &vif.mac_address.to_string()).await;
                 let left = left.err().filter(|left| left.kind() != ErrorKind::Unsupported);

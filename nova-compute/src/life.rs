@@ -87,7 +87,7 @@ impl Agent {
         match self.hypervisor.info(order.instance_id).await {
             Ok(guest) if guest.power_state == state => {
                 tracing::warn!(instance = %order.instance_id, "it is done, though it failed: {}", chain(error));
-                StepOutcome::Done { power_state: Some(state), plugged: Vec::new() }
+                StepOutcome::done(Some(state))
             }
             _ => self.ended(order, result, message).await,
         }

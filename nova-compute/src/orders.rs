@@ -11,7 +11,7 @@ use nova_core::rpc::compute::{
 use nova_core::rpc::conductor::{ReportStep, ReportStepRequest, StepOutcome, Verdict};
 use nova_core::rpc::{Refusal, RefusalKind};
 use nova_queue::{Dispatcher, HandlerError, Incoming};
-use nova_virt::{HypervisorError, RebootKind};
+use nova_virt::{ErrorKind, HypervisorError, RebootKind};
 use tokio::sync::Semaphore;
 
 use crate::agent::Agent;
@@ -228,12 +228,13 @@ impl Agent {
             claim.keep();
         }
         self.stats.build_succeeded();
-        self.done(order, self.plugged(&order.body.vifs)).await
+        let done = self.done(order, self.plugged(&order.body.vifs)).await;
+        self.placed(order.instance_id, order.body.has_tags(), done).await
     }
 
     async fn terminate(&self, order: &Order<()>) -> StepOutcome {
         match self.remove_guest(order.instance_id).await {
-            Ok(()) => StepOutcome::Done { power_state: None, plugged: Vec::new() },
+            Ok(()) => StepOutcome::done(None),
             Err(error) => StepOutcome::Failed {
                 message: "The server could not be removed from its host.".into(),
                 details: chain(&error),
@@ -269,7 +270,26 @@ impl Agent {
 
     pub(crate) async fn done<T>(&self, order: &Order<T>, plugged: Vec<PortId>) -> StepOutcome {
         let power_state = self.hypervisor.info(order.instance_id).await.ok().map(|guest| guest.power_state);
-        StepOutcome::Done { power_state, plugged }
+        StepOutcome::Done { power_state, plugged, devices: None }
+    }
+
+    /// Adds to what was done where the guest has its devices. It is told of them only where one has a tag; otherwise nobody asks
+    /// the driver.
+    pub(crate) async fn placed(&self, id: InstanceId, tagged: bool, outcome: StepOutcome) -> StepOutcome {
+        match outcome {
+            StepOutcome::Done { power_state, plugged, devices: None } if tagged => {
+                let devices = match self.hypervisor.devices(id).await {
+                    Ok(places) => Some(places),
+                    Err(error) if error.kind() == ErrorKind::Unsupported => None,
+                    Err(error) => {
+                        tracing::warn!(instance = %id, "it is not known where its devices are: {}", chain(&error));
+                        None
+                    }
+                };
+                StepOutcome::Done { power_state, plugged, devices }
+            }
+            other => other,
+        }
     }
 
     async fn console_output(&self, request: &ConsoleOutputRequest) -> Result<ConsoleOutput, HandlerError> {

@@ -11,7 +11,7 @@ use nova_core::rpc::compute::{
 use nova_core::rpc::conductor::StepOutcome;
 use nova_core::state::PowerState;
 use nova_queue::Dispatcher;
-use nova_virt::{DiskSource, ErrorKind, GuestSpec, HypervisorError, RescueSpec};
+use nova_virt::{DiskSource, ErrorKind, GuestSpec, HypervisorError, RescueSpec, StableRescue};
 
 use crate::agent::Agent;
 use crate::config_drive;
@@ -36,7 +36,10 @@ impl Agent {
         });
         let dispatcher = self.on_order::<RebuildInstance, _, _, _>(dispatcher, |agent, order| async move {
             match agent.rebuild(&order).await {
-                Ok(()) => agent.done(&order, Vec::new()).await,
+                Ok(()) => {
+                    let done = agent.done(&order, Vec::new()).await;
+                    agent.placed(order.instance_id, order.body.guest.has_tags(), done).await
+                }
                 Err(broken) => broken,
             }
         });
@@ -69,7 +72,8 @@ impl Agent {
         let config_drive = body.guest.config_drive.then(|| config_drive::contents(id, &body.guest, &*self.entropy));
         let ran =
             self.hypervisor.info(id).await.map_err(|error| failed(error, true))?.power_state == PowerState::Running;
-        let spec = RescueSpec { image, stable: body.stable, config_drive };
+        let stable = StableRescue::asked_by(&body.image.properties);
+        let spec = RescueSpec { image, stable, config_drive };
         let rescued = match self.hypervisor.power_off(id, body.graceful).await {
             // What it has not written yet is lost otherwise.
             Ok(()) => self.hypervisor.rescue(id, &spec).await,
@@ -91,13 +95,7 @@ impl Agent {
 
     async fn rebuild(&self, order: &Order<RebuildOrder>) -> Result<(), StepOutcome> {
         let body = &order.body;
-        let base = match &body.guest.image {
-            Some(image) if self.hypervisor.capabilities().needs_images => {
-                let base = self.images.get(image, body.guest.image_grant.as_ref()).await;
-                Some(base.map_err(|error| untouched(&error.into()))?)
-            }
-            _ => None,
-        };
+        let base = self.base_for_new_disk(&body.guest).await.map_err(|error| untouched(&error))?;
         let vifs = &body.guest.vifs;
         let interfaces = if vifs.is_empty() {
             Vec::new()

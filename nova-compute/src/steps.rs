@@ -90,6 +90,22 @@ impl BuildError {
     }
 }
 
+impl Agent {
+    /// The image that a new root disk is made from, in the cache; `None` where the driver reads none. One that makes a larger
+    /// disk than the flavor has is refused before a byte of it is fetched (OSSA-2013-012); a flavor without a disk takes the
+    /// image's.
+    pub(crate) async fn base_for_new_disk(&self, body: &BuildOrder) -> Result<Option<PathBuf>, BuildError> {
+        let Some(image) = body.image.as_ref().filter(|_| self.hypervisor.capabilities().needs_images) else {
+            return Ok(None);
+        };
+        let flavor = body.root_gb << 30;
+        if flavor > 0 && image.virtual_size > flavor {
+            return Err(BuildError::TooSmall { flavor, image: image.virtual_size });
+        }
+        Ok(Some(self.images.get(image, body.image_grant.as_ref()).await?))
+    }
+}
+
 /// What the steps of one build hand on.
 pub(crate) struct BuildContext<'a> {
     pub(crate) agent: &'a Agent,
@@ -155,16 +171,7 @@ struct FetchImage;
 #[async_trait]
 impl Step for FetchImage {
     async fn run(&self, cx: &mut BuildContext<'_>) -> Result<(), BuildError> {
-        if cx.agent.hypervisor.capabilities().needs_images
-            && let Some(image) = &cx.order.body.image
-        {
-            // Before a byte is fetched. A flavor without a disk takes the image's.
-            let flavor = cx.order.body.root_gb << 30;
-            if flavor > 0 && image.virtual_size > flavor {
-                return Err(BuildError::TooSmall { flavor, image: image.virtual_size });
-            }
-            cx.base = Some(cx.agent.images.get(image, cx.order.body.image_grant.as_ref()).await?);
-        }
+        cx.base = cx.agent.base_for_new_disk(&cx.order.body).await?;
         Ok(())
     }
 

@@ -63,7 +63,8 @@ impl Agent {
     async fn attach_volume(&self, order: &Order<VolumeOrder>) -> StepOutcome {
         let (id, disk) = (order.instance_id, attachment(&order.body));
         let Err(error) = self.hypervisor.attach_disk(id, &disk).await else {
-            return self.done(order, Vec::new()).await;
+            let done = self.done(order, Vec::new()).await;
+            return self.placed(id, order.body.tag.is_some(), done).await;
         };
         let left = self.unplug_volume(id, disk.volume()).await;
         let left = left.err().filter(|left| left.kind() != ErrorKind::Unsupported);

@@ -15,6 +15,9 @@ pub struct HostFacts {
     /// Its NUMA cells; none when the driver does not tell.
     #[serde(default)]
     pub cells: Vec<HostCell>,
+    /// Its guests see its own processor, so that those that run can go on only where the processor can do as much.
+    #[serde(default)]
+    pub guests_see_cpu: bool,
 }
 
 /// What often changes of a host. It comes with heartbeats, when it has changed.

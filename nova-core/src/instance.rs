@@ -11,6 +11,7 @@ use crate::ids::{
     HostName, InstanceId, ProjectId, RequestId, ReservationId, ServerGroupId, UserId, VolumeId, ZoneName,
 };
 use crate::image::ImageMeta;
+use crate::metadata::DevicePlace;
 use crate::quota::Usage;
 use crate::server_group::group_of_hints;
 use crate::state::{LockedBy, PowerState, Situation, States, TaskState, VmState};
@@ -56,6 +57,9 @@ pub struct Instance {
     /// The volumes that it has, or is to have.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<ServerVolume>,
+    /// Where its guest has the devices that have a tag, as its host said last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub device_places: Vec<DevicePlace>,
     /// The key's name.
     #[serde(default)]
     pub key_name: Option<String>,

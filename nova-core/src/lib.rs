@@ -13,6 +13,7 @@
 pub mod action;
 pub mod aggregate;
 pub mod clock;
+pub mod compatibility;
 pub mod console;
 pub mod context;
 pub mod contracts;

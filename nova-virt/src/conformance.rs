@@ -74,6 +74,7 @@ macro_rules! hypervisor_conformance {
             a_guest_boots_from_a_volume,
             volumes_grow_and_are_swapped,
             bad_volumes_are_refused,
+            devices_keep_their_places,
             a_rescued_guest_runs_and_comes_back,
             rescue_may_be_repeated_and_started_anew,
             a_rebuilt_guest_is_of_its_new_order,

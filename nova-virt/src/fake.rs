@@ -24,6 +24,7 @@ mod journal;
 mod life;
 mod migration;
 mod options;
+mod places;
 mod serial;
 mod stash;
 mod table;
@@ -336,6 +337,23 @@ impl FakeHypervisor {
         self.arrive(operation).await;
         let mut state = self.lock();
         self.change_now(&mut state, operation, instance, epoch, work)
+    }
+
+    /// An operation that changes what is plugged into one guest.
+    async fn plug(
+        &self,
+        operation: Operation,
+        instance: InstanceId,
+        work: impl FnOnce(&mut Table) -> Effect<()>,
+    ) -> Result<(), HypervisorError> {
+        self.change(operation, instance, None, |table| {
+            let done = work(table)?;
+            if let Some(guest) = table.get_mut(&instance) {
+                places::settle(guest);
+            }
+            Ok(done)
+        })
+        .await
     }
 
     fn change_now(

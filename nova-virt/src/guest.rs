@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use nova_core::ids::InstanceId;
+use nova_core::metadata::{self, DevicePlace};
 use nova_core::network::MacAddress;
 use nova_core::state::PowerState;
 use nova_core::topology::{HostCell, Placement};
@@ -142,6 +143,20 @@ pub struct ConfigDrive {
     pub files: BTreeMap<String, Vec<u8>>,
 }
 
+impl ConfigDrive {
+    /// The drive of a guest that has its devices there. `None`: it tells of none, and is whole as it is.
+    pub fn with_places(&self, places: &[DevicePlace]) -> Option<Self> {
+        let mut drive = self.tells_of_devices().then(|| self.clone())?;
+        metadata::put_places(&mut drive.files, places);
+        Some(drive)
+    }
+
+    /// Does it tell of devices, so that it is whole only with their places?
+    pub fn tells_of_devices(&self) -> bool {
+        metadata::tells_of_devices(&self.files)
+    }
+}
+
 /// One network interface of a guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterfaceSpec {
@@ -266,6 +281,9 @@ pub struct NodeResources {
     pub traits: BTreeSet<String>,
     /// NUMA cells, all CPUs as shared ones; none when they are not known.
     pub cells: Vec<HostCell>,
+    /// Guests see the host's own processor, not a model that hosts have in common: one that runs can go on only on a host whose
+    /// processor can do as much.
+    pub guests_see_cpu: bool,
 }
 
 /// How to reboot.

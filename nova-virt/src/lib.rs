@@ -27,6 +27,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use nova_core::host_facts::CpuTimes;
 use nova_core::ids::{InstanceId, VolumeId};
+use nova_core::metadata::DevicePlace;
 use tokio::sync::broadcast;
 
 #[cfg(feature = "conformance")]
@@ -55,7 +56,7 @@ pub use guest::{
 pub use libvirt::{LibvirtHypervisor, LibvirtOptions, Preallocate};
 pub use life::{
     Diagnostics, DiskCounters, ExportRequest, IncomingAddress, InterfaceCounters, LiveMigration, MigrationProgress,
-    RescueSpec, StashInfo,
+    RescueSpec, StableRescue, StashInfo,
 };
 pub use serial::{SERIAL_PIECES, SerialPort};
 pub use settings::{
@@ -188,6 +189,12 @@ pub trait Hypervisor: Send + Sync {
         _new: &DiskAttachment,
     ) -> Result<(), HypervisorError> {
         Err(HypervisorError::Unsupported { operation: Operation::SwapDisk })
+    }
+
+    /// Where the guest finds its interfaces and volumes, as its metadata tells it: of one that runs, in its process; of any other,
+    /// where they will be. What is there keeps its place, whatever comes and goes beside it.
+    async fn devices(&self, _id: InstanceId) -> Result<Vec<DevicePlace>, HypervisorError> {
+        Err(HypervisorError::Unsupported { operation: Operation::Devices })
     }
 
     /// Hardware addresses of the guest's interfaces, lower case, in the order in which it sees them: of one that runs, those

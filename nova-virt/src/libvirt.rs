@@ -17,6 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use nova_core::host_facts::CpuTimes;
 use nova_core::ids::{InstanceId, VolumeId};
+use nova_core::metadata::DevicePlace;
 use nova_core::state::PowerState;
 use tokio::sync::{broadcast, mpsc};
 use virt::sys;
@@ -40,6 +41,7 @@ mod interfaces;
 mod migration;
 mod operations;
 mod options;
+mod places;
 mod qemu_img;
 mod read_xml;
 mod rebuild;
@@ -322,6 +324,10 @@ impl Hypervisor for LibvirtHypervisor {
             inner.call(move |_| serial::open(&uri, id)).await
         })
         .await
+    }
+
+    async fn devices(&self, id: InstanceId) -> Result<Vec<DevicePlace>, HypervisorError> {
+        self.run(Operation::Devices, move |inner| async move { inner.with(id, Guest::places).await }).await
     }
 
     async fn interfaces(&self, id: InstanceId) -> Result<Vec<String>, HypervisorError> {

@@ -73,8 +73,11 @@ impl Conductor {
             return self.record_undo(cx, step, &request.outcome).await;
         }
         match &request.outcome {
-            StepOutcome::Done { power_state, .. } => {
+            StepOutcome::Done { power_state, devices, .. } => {
                 cx.reported_power = *power_state;
+                if let Some(devices) = devices {
+                    cx.instance.device_places.clone_from(devices);
+                }
                 cx.task.record(step, Event::Done);
             }
             StepOutcome::Answered { power_state, answer } => {
@@ -125,6 +128,9 @@ impl Conductor {
             }
             StepOutcome::Done { power_state, .. } | StepOutcome::Answered { power_state, .. } => {
                 cx.reported_power = *power_state;
+                if let StepOutcome::Done { devices: Some(devices), .. } = outcome {
+                    cx.instance.device_places.clone_from(devices);
+                }
                 cx.task.record(step, Event::Undone);
                 self.drive(cx).await.map(|()| Verdict::Recorded)
             }

@@ -8,10 +8,11 @@ use nova_core::entropy::Entropy;
 use nova_core::error::chain;
 use nova_core::ids::{HostName, InstanceId, PortId, RequestId};
 use nova_core::instance::Instance;
-use nova_core::metadata::{GuestDisk, GuestKey, InstanceMetadata};
+use nova_core::metadata::{GuestDisk, GuestKey, InstanceMetadata, TaggedVolume};
 use nova_core::network::Vif;
 use nova_core::rpc::conductor::GetMetadataRequest;
 use nova_core::rpc::{Refusal, RefusalKind};
+use nova_core::volume::ServerVolume;
 use nova_db::{ComputeStore, StoreError};
 use nova_queue::{HandlerError, Incoming};
 
@@ -156,6 +157,12 @@ pub fn security_groups(instance: &Instance) -> Vec<String> {
     }
 }
 
+/// The volumes of it that have a tag.
+fn tagged_volumes(instance: &Instance) -> Vec<TaggedVolume> {
+    let tagged = |volume: &ServerVolume| Some(TaggedVolume { volume_id: volume.volume_id, tag: volume.tag.clone()? });
+    instance.volumes.iter().filter_map(tagged).collect()
+}
+
 /// A server as its guest sees it.
 fn document(instance: &Instance, vifs: Vec<Vif>, options: &GuestOptions) -> InstanceMetadata {
     let flavor = &instance.flavor;
@@ -182,6 +189,8 @@ fn document(instance: &Instance, vifs: Vec<Vif>, options: &GuestOptions) -> Inst
         ),
         dedicated_cpus: Vec::new(),
         vifs,
+        tagged_volumes: tagged_volumes(instance),
+        places: instance.device_places.clone(),
         vendor_data: options.vendor_data.clone(),
         admin_password: None,
     }

@@ -10,6 +10,7 @@ been started in its host's namespace (NAME-h1, NAME-h2). Ends with 'guests: N pa
 
 import argparse
 import base64
+import json
 import os
 import pathlib
 import re
@@ -265,13 +266,19 @@ class Scenario:
         print(f"          (a member more was in force on both hosts, and the API said so, after {told - began:.2f} s)")
 
     def hot_plug(self):
-        """An interface more is seen by the guest, gets its address, and goes again."""
+        """An interface more is seen by the guest, which is told by its tag where it is, gets its address, and goes again."""
         compute = self.demo.connection.compute
-        interface = compute.create_server_interface(self.one.id, net_id=self.second.id)
+        interface = compute.create_server_interface(self.one.id, net_id=self.second.id, tag="backup")
         address = interface.fixed_ips[0]["ip_address"]
         self.one.says(rf"guest: hotplug new net eth1 mac={interface.mac_addr}", 60)
         self.one.says(rf"guest: dhcp eth1 {address}/24", 60)
         expect(address in self.one.addresses(), f"{address} is not in {self.one.addresses()}")
+        # The host remembers what the conductor said for 5 s.
+        asks = "wget -q -O - http://169.254.169.254/openstack/latest/meta_data.json"
+        told = wait_until(lambda: json.loads(self.shell.run(asks))["devices"], 15, "its metadata tells of the device")
+        place = self.shell.run("basename $(dirname $(readlink -f /sys/class/net/eth1/device))").strip()
+        wanted = {"type": "nic", "bus": "pci", "address": place, "mac": interface.mac_addr, "tags": ["backup"]}
+        expect_equal(told, [wanted], "devices of its metadata")
         compute.delete_server_interface(interface, server=self.one.id)
         self.one.says(r"guest: hotplug gone net eth1", 60)
         wait_until(lambda: address not in self.one.addresses(), 30, "the address is gone")

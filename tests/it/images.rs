@@ -1,12 +1,17 @@
 //! Hosts that run apart from the image service fetch what their orders name, over HTTP, and nothing else. These run in
 //! real time: sockets do not wait for a paused clock.
 
+use std::time::Duration;
+
 use jiff::SignedDuration;
 use nova::image::GrantKey;
-use nova_core::ids::ImageId;
-use nova_core::image::ImageStatus;
-use nova_core::state::VmState;
-use nova_virt::{DiskRole, DiskSource, Hypervisor};
+use nova_compute::ComputeOptions;
+use nova_core::ids::{ImageId, InstanceId};
+use nova_core::image::{ImageMeta, ImageStatus};
+use nova_core::instance::Instance;
+use nova_core::network::RequestedNetworks;
+use nova_core::state::{Action, VmState};
+use nova_virt::{DiskRole, DiskSource, FakeOptions, Hypervisor, Operation};
 use serde_json::json;
 
 use crate::support::{Cloud, CloudOptions};
@@ -140,4 +145,76 @@ async fn leave_to_write_is_good_for_one_image_once() {
     let stored = std::fs::read(cloud.images().file_of(id(&image).parse().unwrap())).unwrap();
     assert_eq!(stored, small, "what is there stays");
     cloud.stop().await;
+}
+
+/// OSSA-2013-012, -2013-029 (row 7): whatever the API has let through, a host fetches no byte of an image that makes a larger disk
+/// than its order allows.
+#[tokio::test]
+async fn a_host_refuses_an_image_that_is_larger_than_the_disk() {
+    let cloud = Cloud::start(options(1)).await;
+    let data = vec![7; 4096];
+    let image = cloud.upload(data.clone()).await;
+    let id = cloud.boot_from(image, 1, cloud.flavor(1, 256)).await.unwrap()[0];
+    cloud.settle().await;
+    let known = cloud.get(id).await.image.unwrap();
+    assert_eq!((known.virtual_size, cloud.get(id).await.vm_state), (4096, VmState::Active));
+    assert!(cloud.act(id, Action::Delete).await);
+    cloud.settle().await;
+    let cache = cloud.images().cache_of("host00");
+    std::fs::remove_dir_all(&cache).unwrap();
+    let fake = cloud.hosts.values().next().unwrap();
+    let spawns = || fake.journal().iter().filter(|entry| entry.operation == Operation::Spawn).count();
+    let before = spawns();
+    let large = cloud.new_instance(InstanceId::generate(&*cloud.entropy), cloud.flavor(1, 256)).await;
+    let large = Instance { image: Some(ImageMeta { virtual_size: (1 << 30) + 1, ..known }), ..large };
+    let id = cloud.boot_instance(large, RequestedNetworks::Nothing).await;
+    cloud.settle().await;
+    let server = cloud.get(id).await;
+    let fault = server.fault.unwrap();
+    let expected =
+        "Flavor's disk is too small for requested image. Flavor disk is 1073741824 bytes, image is 1073741825 bytes.";
+    assert_eq!((server.vm_state, fault.message.as_str()), (VmState::Error, expected));
+    assert_eq!(spawns(), before, "and no guest is tried");
+    assert!(!cache.exists(), "not a byte of it was fetched");
+    cloud.check().await;
+    cloud.stop().await;
+}
+
+/// `[image_cache]`: what no guest stands on is removed once it is old enough, and nothing else.
+#[tokio::test]
+async fn images_that_no_guest_needs_go() {
+    let dress = |_: &str, _: &mut FakeOptions, settings: &mut ComputeOptions| {
+        settings.image_cache_interval = Some(Duration::from_millis(20));
+        settings.image_cache_age = Duration::from_millis(200);
+    };
+    let cloud = Cloud::start(CloudOptions { dress, ..options(1) }).await;
+    let [needed, unneeded] = [cloud.upload(vec![7; 4096]).await, cloud.upload(vec![8; 4096]).await];
+    let kept = cloud.boot_from(needed, 1, cloud.flavor(1, 256)).await.unwrap()[0];
+    let gone = cloud.boot_from(unneeded, 1, cloud.flavor(1, 256)).await.unwrap()[0];
+    cloud.settle().await;
+    assert!([kept, gone].iter().all(|id| cloud.hosts.values().any(|host| host.spec_of(*id).is_some())));
+    let fake = cloud.hosts.values().next().unwrap();
+    let looks = || fake.journal().iter().filter(|entry| entry.operation == Operation::ImagesInUse).count();
+    let cached = || std::fs::read_dir(cloud.images().cache_of("host00")).unwrap().count();
+    let long = looks() + 20;
+    until(|| looks() >= long).await;
+    assert_eq!(cached(), 2, "guests stand on both");
+    assert!(cloud.act(gone, Action::Delete).await);
+    cloud.settle().await;
+    until(|| cached() == 1).await;
+    let long = looks() + 20;
+    until(|| looks() >= long).await;
+    assert_eq!(cached(), 1, "the other is in use");
+    cloud.check().await;
+    cloud.stop().await;
+}
+
+/// Waits for what comes in real time.
+async fn until(there: impl Fn() -> bool) {
+    let waiting = async {
+        while !there() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap();
 }

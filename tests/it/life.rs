@@ -8,7 +8,7 @@ use nova_core::image::{Image, ImageStatus};
 use nova_core::instance::Instance;
 use nova_core::state::{Action, PowerState, TaskState, VmState};
 use nova_sched::SchedulerOptions;
-use nova_virt::{DiskRole, ErrorKind, FakeHypervisor, Operation};
+use nova_virt::{DiskRole, ErrorKind, FakeHypervisor, Operation, StableRescue};
 use serde_json::{Value, json};
 
 use crate::support::{Cloud, CloudOptions};
@@ -217,11 +217,18 @@ async fn a_rescued_guest_runs_from_the_other_image_and_its_disk_waits() {
     let (status, answer) = post(&cloud, id, body).await;
     assert_eq!((status, answer), (200, json!({"adminPass": "given"})));
     cloud.settle().await;
-    assert!(host.rescue_of(id).is_some());
+    assert_eq!(host.rescue_of(id).unwrap().stable, None);
     assert_eq!(post(&cloud, id, json!({"reboot": {"type": "SOFT"}})).await.0, 409, "not while it is rescued");
     done(&cloud, id, Action::Unrescue).await;
     assert!(host.rescue_of(id).is_none());
     assert_eq!(host.disk_of(id, DiskRole::Root).as_deref(), Some("mine"));
+    // An image that says where its disk belongs makes a rescue that leaves the guest's own disks in their places.
+    let body = json!({"rescue": {"rescue_image_ref": "4e5c0e00-31e7-49b7-b260-868f441e862b"}});
+    assert_eq!(post(&cloud, id, body).await.0, 200);
+    cloud.settle().await;
+    let asked = StableRescue { device: Some("cdrom".into()), bus: Some("sata".into()) };
+    assert_eq!(host.rescue_of(id).unwrap().stable, Some(asked));
+    done(&cloud, id, Action::Unrescue).await;
     cloud.stop().await;
 }
 

@@ -104,6 +104,32 @@ async fn what_cannot_be_attached_is_refused() {
     end(cloud, server).await;
 }
 
+/// OSSA-2023-003 (row 8): a volume that a guest has not let go of is nobody else's, and is not deleted.
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_its_guest_keeps_is_nobody_elses() {
+    let (cloud, server) = cloud_with_server(options()).await;
+    let other = cloud.boot(1, cloud.flavor(1, 256)).await.unwrap()[0];
+    let volume = cloud.add_volume(1).await;
+    assert_eq!(attach(&cloud, server, volume).await.0, 202);
+    cloud.settle().await;
+    let host = &cloud.hosts[cloud.get(server).await.host.as_ref().unwrap()];
+    let has = async || host.attached_disks(server).await.unwrap().iter().any(|disk| disk.volume == volume);
+    // As often as its host asks the guest.
+    host.fail_next(Operation::DetachDisk, 4, ErrorKind::TimedOut);
+    assert_eq!(detach(&cloud, server, volume).await, 202);
+    cloud.settle().await;
+    assert!(has().await);
+    assert_eq!(cloud.volume(volume).await.status, VolumeStatus::InUse);
+    assert_eq!(attach(&cloud, other, volume).await.0, 400);
+    cloud.volumes.as_ref().unwrap().for_api.delete(&cloud.demo(), volume).await.unwrap_err();
+    cloud.check().await;
+    assert_eq!(detach(&cloud, server, volume).await, 202);
+    cloud.settle().await;
+    assert!(!has().await);
+    assert_eq!(cloud.volume(volume).await.status, VolumeStatus::Available);
+    end(cloud, server).await;
+}
+
 /// One that its host cannot plug in is its server's no more.
 #[tokio::test(start_paused = true)]
 async fn a_volume_that_is_not_plugged_in_is_free_again() {

@@ -16,9 +16,10 @@ use crate::support::Cloud;
 fn a_neutron_of_another_process_gives_and_takes_interfaces() {
     let mut cloud = Cloud::started("");
     let account = cloud.account("nova");
+    let options = NeutronOptions::new(cloud.url("/identity/v3"), account.username.clone(), account.password.clone());
     let options = NeutronOptions {
-        project_name: account.project.clone(),
-        ..NeutronOptions::new(cloud.url("/identity/v3"), account.username.clone(), account.password.clone())
+        account: nova::outside::Account { project_name: account.project.clone(), ..options.account },
+        ..options
     };
     let entropy = Arc::new(OsEntropy);
     let neutron = NeutronClient::new(options, Arc::new(SystemClock), entropy.clone()).unwrap();

@@ -86,7 +86,7 @@ impl Agent {
             Ok(()) => {
                 self.network.gone(id).await;
                 self.tracker.release(id);
-                StepOutcome::Done { power_state: None, plugged: Vec::new() }
+                StepOutcome::done(None)
             }
             Err(error) => failed("The live migration failed; the server runs where it was.", chain(&error), false),
         }
@@ -150,7 +150,7 @@ impl Agent {
     /// The guest was to stay. One that has left already is at its destination.
     pub(super) async fn stay(&self, order: &Order<MoveOrder>) -> StepOutcome {
         match self.hypervisor.info(order.instance_id).await {
-            Ok(guest) => StepOutcome::Done { power_state: Some(guest.power_state), plugged: Vec::new() },
+            Ok(guest) => StepOutcome::done(Some(guest.power_state)),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 StepOutcome::Answered { power_state: None, answer: json!({"left": true}) }
             }
@@ -185,7 +185,8 @@ impl Agent {
             self.network.arrived(&order.body.vifs).await;
             Ok(self.plugged(&order.body.vifs))
         };
-        self.told(order, adopted.await, "The server's new host could not take it over.").await
+        let outcome = self.told(order, adopted.await, "The server's new host could not take it over.").await;
+        self.placed(order.instance_id, order.body.has_tags(), outcome).await
     }
 
     /// Ends a live migration from here: at once at the price of a pause, or so that the guest stays.

@@ -79,7 +79,7 @@ impl Agent {
                 let may_retry = grant.is_none() && made.as_ref().is_err_and(MoveError::retryable);
                 let made = made.map(|()| self.plugged(&guest.vifs));
                 let outcome = self.told(order, made, "The server could not be made on its new host.").await;
-                retry(outcome, may_retry)
+                retry(self.placed(id, guest.has_tags(), outcome).await, may_retry)
             }
             MoveOrder::Leave => {
                 let left = self.leave(id).await.map_err(MoveError::from);
@@ -89,12 +89,14 @@ impl Agent {
             MoveOrder::Return { guest, running } => {
                 let back = self.take_back(&of(order, guest), *running).await;
                 let back = back.map(|()| self.plugged(&guest.vifs));
-                self.told(order, back, "The server could not be taken back on its old host.").await
+                let outcome = self.told(order, back, "The server could not be taken back on its old host.").await;
+                self.placed(id, guest.has_tags(), outcome).await
             }
             MoveOrder::Recover(guest) => {
                 let recovered = self.recover(&of(order, guest)).await;
                 let recovered = recovered.map(|()| self.plugged(&guest.vifs));
-                self.told(order, recovered, "The server could not be rebooted.").await
+                let outcome = self.told(order, recovered, "The server could not be rebooted.").await;
+                self.placed(id, guest.has_tags(), outcome).await
             }
             MoveOrder::DropStash { holds } => {
                 let dropped = self.drop_stash(id).await.map_err(MoveError::from);
@@ -139,7 +141,7 @@ impl Agent {
         match self.tracker.claim(order.instance_id, wanted(guest)) {
             Ok(claim) => {
                 claim.keep();
-                StepOutcome::Done { power_state: None, plugged: Vec::new() }
+                StepOutcome::done(None)
             }
             Err(error) => failed("The host has not enough resources left.", chain(&error)),
         }
@@ -156,7 +158,7 @@ impl Agent {
             }
             Disks::SetAside if files => self.with_own_disks(order).await?,
             Disks::Elsewhere { .. } | Disks::SetAside => guest(order, None, &*self.entropy),
-            Disks::New => guest(order, self.base_of(body).await?, &*self.entropy),
+            Disks::New => guest(order, self.base_for_new_disk(body).await?, &*self.entropy),
         };
         let interfaces = self.ready(body).await?;
         let spec = GuestSpec { interfaces, running, ..spec };

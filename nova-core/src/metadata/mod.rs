@@ -4,6 +4,7 @@
 //! out. [`config_drive`] writes the same documents as files. Two trees are served: OpenStack's own, as JSON, and the one of
 //! Amazon's EC2, one value for each path.
 
+mod devices;
 mod ec2;
 mod network_data;
 mod openstack;
@@ -19,6 +20,7 @@ use crate::entropy::Entropy;
 use crate::ids::{InstanceId, ProjectId};
 use crate::network::Vif;
 
+pub use devices::{DeviceBus, DevicePlace, GuestDevice, TaggedVolume, put_places, tells_of_devices};
 pub use network_data::network_data;
 
 /// All that a guest may learn about itself.
@@ -71,6 +73,12 @@ pub struct InstanceMetadata {
     /// Its interfaces, in order.
     #[serde(default)]
     pub vifs: Vec<Vif>,
+    /// Its volumes that have a tag.
+    #[serde(default)]
+    pub tagged_volumes: Vec<TaggedVolume>,
+    /// Where it finds its devices, as far as its host has said.
+    #[serde(default)]
+    pub places: Vec<DevicePlace>,
     /// What the operator tells every guest (`vendor_data.json`).
     #[serde(default)]
     pub vendor_data: Map<String, Value>,

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use serde_json::{Map, Value, json};
 
+use super::devices::devices;
 use super::{Document, InstanceMetadata, network_data, user_data};
 use crate::entropy::Entropy;
-use crate::network::Vif;
 
 /// The versions of the format, oldest first.
 const VERSIONS: [&str; 10] = [
@@ -111,18 +111,12 @@ fn meta_data(about: &InstanceMetadata, version: &str, entropy: &dyn Entropy) -> 
         out.insert("reservation_id".into(), json!(about.reservation_id));
     }
     if version >= NEWTON_ONE {
-        out.insert("devices".into(), about.vifs.iter().filter_map(device).collect());
+        out.insert("devices".into(), devices(about));
     }
     if version >= VICTORIA {
         out.insert("dedicated_cpus".into(), json!(about.dedicated_cpus));
     }
     Value::Object(out)
-}
-
-/// An interface that its user gave a tag. Where the guest has it on its bus only its driver knows; as in Nova, `none` says so.
-fn device(vif: &Vif) -> Option<Value> {
-    let tag = vif.tag.as_ref()?;
-    Some(json!({"type": "nic", "bus": "none", "address": "none", "mac": vif.mac_address, "tags": [tag]}))
 }
 
 /// All documents in all versions, as files.

@@ -4,6 +4,8 @@ use super::*;
 use crate::entropy::SeededEntropy;
 use crate::network::{HostRoute, PortStatus, VifAddress};
 
+const DISK: &str = "d15c0000-0000-4000-8000-000000000001";
+
 /// A server with an address by DHCP and a floating one, and a fixed address of each version on a second network.
 fn about() -> InstanceMetadata {
     let address = |text: &str, range: &str, gateway: &str| VifAddress {
@@ -71,6 +73,8 @@ fn about() -> InstanceMetadata {
                 ..vif("b01b23c4-d5e6-47f8-9a0b-c1d2e3f4a5b6", "fa:16:3e:00:00:02", vec![second, third])
             },
         ],
+        tagged_volumes: vec![TaggedVolume { volume_id: DISK.parse().unwrap(), tag: "logs".into() }],
+        places: Vec::new(),
         vendor_data: [("cloud".to_owned(), json!("ours"))].into_iter().collect(),
         admin_password: None,
     }
@@ -175,7 +179,10 @@ fn meta_data_grows_with_the_versions() {
         "random_seed": null,
         "project_id": "demo",
         "reservation_id": "r-abcd1234",
-        "devices": [{"type": "nic", "bus": "none", "address": "none", "mac": "fa:16:3e:00:00:02", "tags": ["backup"]}],
+        "devices": [
+            {"type": "disk", "bus": "none", "address": "none", "serial": DISK, "tags": ["logs"]},
+            {"type": "nic", "bus": "none", "address": "none", "mac": "fa:16:3e:00:00:02", "tags": ["backup"]},
+        ],
         "dedicated_cpus": [0, 1],
     });
     assert_eq!(newest, expected);
@@ -237,4 +244,44 @@ fn masks_are_those_of_their_prefixes() {
     assert_eq!(mask(32, "10.0.0.1"), "255.255.255.255");
     assert_eq!(mask(0, "2001:db8::1"), "::");
     assert_eq!(mask(52, "2001:db8::1"), "ffff:ffff:ffff:f000::");
+}
+
+/// The service knows places from the host; a drive is written before there are any, and gets them afterwards.
+#[test]
+fn tagged_devices_are_told_where_they_are() {
+    let disk = GuestDevice::Volume(DISK.parse().unwrap());
+    let nic = GuestDevice::Interface("fa:16:3e:00:00:02".parse().unwrap());
+    let untagged = GuestDevice::Interface("fa:16:3e:00:00:01".parse().unwrap());
+    let place = |device, bus, address: &str| DevicePlace { device, bus, address: Some(address.into()) };
+    let places = vec![
+        place(untagged, Some(DeviceBus::Pci), "0000:00:03.0"),
+        place(disk, Some(DeviceBus::Scsi), "0:0:0:1"),
+        place(nic, None, "0:9"),
+    ];
+    let known = InstanceMetadata { places: places.clone(), ..about() };
+    let expected = json!([
+        {"type": "disk", "bus": "scsi", "address": "0:0:0:1", "serial": DISK, "tags": ["logs"]},
+        {"type": "nic", "bus": "none", "address": "none", "mac": "fa:16:3e:00:00:02", "tags": ["backup"]},
+    ]);
+    assert_eq!(get_json(&known, "/openstack/latest/meta_data.json")["devices"], expected);
+    assert_eq!(get_json(&known, "/openstack/2015-10-15/meta_data.json").get("devices"), None);
+
+    let before = config_drive(&about(), &SeededEntropy::new(1));
+    assert!(tells_of_devices(&before));
+    let mut drive = before.clone();
+    put_places(&mut drive, &places);
+    let parsed = |drive: &BTreeMap<String, Vec<u8>>, path: &str| serde_json::from_slice::<Value>(&drive[path]).unwrap();
+    for path in ["openstack/latest/meta_data.json", "openstack/2016-06-30/meta_data.json"] {
+        let (mut old, mut new) = (parsed(&before, path), parsed(&drive, path));
+        assert_eq!(new["devices"].take(), expected, "{path}");
+        old["devices"].take();
+        assert_eq!(new, old, "nothing else changes");
+    }
+    let others = |drive: BTreeMap<String, Vec<u8>>| -> BTreeMap<_, _> {
+        drive.into_iter().filter(|(path, _)| !path.ends_with("/meta_data.json")).collect()
+    };
+    assert_eq!(others(drive), others(before));
+    let mut plain = InstanceMetadata { tagged_volumes: Vec::new(), ..about() };
+    plain.vifs.iter_mut().for_each(|vif| vif.tag = None);
+    assert!(!tells_of_devices(&config_drive(&plain, &SeededEntropy::new(1))));
 }

@@ -219,6 +219,9 @@ pub struct VolumeOrder {
     /// Other guests have it too.
     #[serde(default)]
     pub shareable: bool,
+    /// The user's word for it.
+    #[serde(default)]
+    pub tag: Option<String>,
 }
 
 /// Which volume to unplug.
@@ -237,6 +240,13 @@ pub struct ExtendVolumeRequest {
     pub volume_id: VolumeId,
     /// How large it is by now.
     pub bytes: u64,
+}
+
+impl BuildOrder {
+    /// Has a device of it a tag, so that its guest is told where it is?
+    pub fn has_tags(&self) -> bool {
+        self.vifs.iter().any(|vif| vif.tag.is_some()) || self.volumes.iter().any(|volume| volume.tag.is_some())
+    }
 }
 
 impl std::fmt::Debug for BuildOrder {

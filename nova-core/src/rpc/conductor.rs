@@ -10,7 +10,7 @@ use crate::host::Inventory;
 use crate::host_facts::{HostFacts, HostStats};
 use crate::ids::{HostName, InstanceId, PortId, TaskId, ZoneName};
 use crate::image::ImageMeta;
-use crate::metadata::InstanceMetadata;
+use crate::metadata::{DevicePlace, InstanceMetadata};
 use crate::migration::Progress;
 use crate::network::Vif;
 use crate::rpc_method;
@@ -143,6 +143,9 @@ pub enum StepOutcome {
         /// Interfaces that work since then. Empty where the host's own network agent says so.
         #[serde(default)]
         plugged: Vec<PortId>,
+        /// Where the guest has its devices from now on; said where one of them has a tag.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        devices: Option<Vec<DevicePlace>>,
     },
     /// Done, with an answer that another host is told.
     Answered {
@@ -160,6 +163,13 @@ pub enum StepOutcome {
         /// Another host may do better.
         retryable: bool,
     },
+}
+
+impl StepOutcome {
+    /// Done, and nothing else to say.
+    pub const fn done(power_state: Option<PowerState>) -> Self {
+        Self::Done { power_state, plugged: Vec::new(), devices: None }
+    }
 }
 
 /// How far a live migration from the sender is.

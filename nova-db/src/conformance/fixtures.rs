@@ -117,6 +117,7 @@ impl Make {
             vm_state: states.vm_state,
             task_state: states.task_state,
             previous_vm_state: None,
+            device_places: Vec::new(),
             soft_deleted_at: None,
             system_metadata: std::collections::BTreeMap::new(),
             power_state: states.power_state,

@@ -6,7 +6,7 @@ use nova_core::state::PowerState;
 use super::{Scratch, assert_state, fresh, listed};
 use crate::{
     ConfigDrive, DiskFormat, DiskRole, DiskSource, DiskSpec, ErrorKind, ExportRequest, GuestSpec, Hypervisor,
-    HypervisorError, Operation, Quiesce, RescueSpec, SnapshotRequest,
+    HypervisorError, Operation, Quiesce, RescueSpec, SnapshotRequest, StableRescue,
 };
 
 /// Each operation that the capabilities name, asked of a guest that is not there.
@@ -17,7 +17,7 @@ pub(super) async fn life_results(
     let can = hypervisor.capabilities();
     let guest = GuestSpec { instance: id, ..crate::testing::guest_spec(1) };
     let image = DiskSource::Image { base: "/none".into(), format: DiskFormat::Raw };
-    let rescue = RescueSpec { image, stable: false, config_drive: None };
+    let rescue = RescueSpec { image, stable: None, config_drive: None };
     let export =
         ExportRequest { role: DiskRole::Root, index: 0, destination: "/none/none".into(), format: DiskFormat::Raw };
     vec![
@@ -64,7 +64,7 @@ pub async fn a_rescued_guest_runs_and_comes_back(hypervisor: &dyn Hypervisor) {
     let guest = fresh(hypervisor, 0x121).await;
     let id = guest.instance;
     hypervisor.spawn(&guest).await.unwrap();
-    for stable in [false, true] {
+    for stable in [None, Some(StableRescue::default())] {
         let files = [("openstack/latest/meta_data.json".to_owned(), b"{}".to_vec())].into();
         let rescue = RescueSpec { image: scratch.image(), stable, config_drive: Some(ConfigDrive { files }) };
         hypervisor.rescue(id, &rescue).await.unwrap();
@@ -78,7 +78,7 @@ pub async fn a_rescued_guest_runs_and_comes_back(hypervisor: &dyn Hypervisor) {
             assert_state(hypervisor, id, PowerState::Running).await;
         }
     }
-    let blank = RescueSpec { image: DiskSource::Blank, stable: false, config_drive: None };
+    let blank = RescueSpec { image: DiskSource::Blank, stable: None, config_drive: None };
     let refused = hypervisor.rescue(id, &blank).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::InvalidInput);
     assert_state(hypervisor, id, PowerState::Running).await;
@@ -95,7 +95,7 @@ pub async fn rescue_may_be_repeated_and_started_anew(hypervisor: &dyn Hypervisor
     let guest = GuestSpec { running: false, ..fresh(hypervisor, 0x122).await };
     let id = guest.instance;
     hypervisor.spawn(&guest).await.unwrap();
-    let rescue = RescueSpec { image: scratch.image(), stable: false, config_drive: None };
+    let rescue = RescueSpec { image: scratch.image(), stable: None, config_drive: None };
     for _ in 0..2 {
         hypervisor.rescue(id, &rescue).await.unwrap();
         assert_state(hypervisor, id, PowerState::Running).await;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use nova_core::ids::VolumeId;
+use nova_core::metadata::{DevicePlace, GuestDevice};
 use nova_core::volume::connection::{AccessMode, ConnectionInfo, ConnectionTarget, FileFormat, FileTarget};
 
 use super::*;
@@ -164,4 +165,52 @@ pub async fn bad_volumes_are_refused(hypervisor: &dyn Hypervisor) {
     let twice = GuestSpec { volumes: vec![volume.attachment.clone(), volume.attachment.clone()], ..guest };
     assert_eq!(hypervisor.spawn(&twice).await.unwrap_err().kind(), ErrorKind::InvalidInput);
     assert_eq!(listed(hypervisor, twice.instance).await, None);
+}
+
+/// Where a guest has its devices is known of each, differs, and stays, whatever comes and goes beside it, across starts.
+pub async fn devices_keep_their_places(hypervisor: &dyn Hypervisor) {
+    let can = hypervisor.capabilities();
+    if !can.attach_disk || !can.attach_interface {
+        return;
+    }
+    let [first, second] = [0x11c0, 0x11c1].map(Volume::new);
+    let nic = |last: u8| InterfaceSpec {
+        mac_address: format!("fa:16:3e:01:1c:{last:02x}"),
+        bridge: None,
+        tap_name: format!("tapconf11c-{last:02x}"),
+        mtu: None,
+    };
+    let volumes = vec![first.attachment.clone()];
+    let guest = GuestSpec { interfaces: vec![nic(1)], volumes, ..fresh(hypervisor, 0x11c).await };
+    let id = guest.instance;
+    hypervisor.spawn(&guest).await.unwrap();
+    let of_nic = |last: u8| GuestDevice::Interface(nic(last).mac_address.parse().unwrap());
+    let place = |all: &[DevicePlace], device: GuestDevice| {
+        let mut found = all.iter().filter(|place| place.device == device);
+        let place = found.next().unwrap_or_else(|| panic!("{device:?} is not in {all:?}")).clone();
+        assert!(found.next().is_none() && place.bus.is_some() && place.address.is_some(), "{all:?}");
+        place
+    };
+    let made = hypervisor.devices(id).await.unwrap();
+    let kept = [of_nic(1), GuestDevice::Volume(first.id())].map(|device| place(&made, device));
+    assert_eq!(made.len(), 2);
+    hypervisor.attach_interface(id, &nic(2)).await.unwrap();
+    hypervisor.attach_disk(id, &second.attachment).await.unwrap();
+    let more = hypervisor.devices(id).await.unwrap();
+    let new = [of_nic(2), GuestDevice::Volume(second.id())].map(|device| place(&more, device));
+    let all: Vec<&DevicePlace> = kept.iter().chain(&new).collect();
+    for (number, one) in all.iter().enumerate() {
+        assert!(more.contains(one), "{one:?} has moved");
+        assert!(all[..number].iter().all(|other| (other.bus, &other.address) != (one.bus, &one.address)), "{all:?}");
+    }
+    hypervisor.power_off(id, None).await.unwrap();
+    hypervisor.detach_interface(id, &nic(1).mac_address).await.unwrap();
+    for running in [false, true] {
+        let left = hypervisor.devices(id).await.unwrap();
+        assert_eq!(left.len(), 3, "{left:?}");
+        assert!(new.iter().chain(&kept[1..]).all(|one| left.contains(one)), "running: {running}: {left:?}");
+        hypervisor.power_on(id).await.unwrap();
+    }
+    hypervisor.destroy(id).await.unwrap();
+    assert_eq!(hypervisor.devices(id).await.unwrap_err().kind(), ErrorKind::NotFound);
 }

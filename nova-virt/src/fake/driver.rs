@@ -1,17 +1,19 @@
 //! What a fake does as a [`Hypervisor`]: each operation is one line of the [journal](super::FakeHypervisor::journal).
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use nova_core::host_facts::CpuTimes;
 use nova_core::ids::{InstanceId, VolumeId};
+use nova_core::metadata::DevicePlace;
 use nova_core::state::PowerState;
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use super::guests::{self, find, is_up, move_between, start, stop};
-use super::{CpuViolation, FakeHypervisor, State, disks, life, migration, serial, stash, volumes};
+use super::{CpuViolation, FakeHypervisor, FakeOptions, State, disks, life, migration, places, serial, stash, volumes};
 use crate::{
     AttachedDisk, Capabilities, Diagnostics, DiskAttachment, DiskFormat, DiskRole, ExportRequest, GuestEvent,
     GuestEventKind, GuestInfo, GuestSpec, Hypervisor, HypervisorError, IncomingAddress, InterfaceSpec, LiveMigration,
@@ -25,7 +27,7 @@ impl Hypervisor for FakeHypervisor {
         Capabilities {
             driver: "fake".into(),
             hypervisor_type: "fake".into(),
-            hypervisor_version: 1_000_000,
+            hypervisor_version: self.options.hypervisor_version,
             architectures: vec!["x86_64".into()],
             needs_images: self.options.needs_images,
             convert_image: self.options.needs_images,
@@ -52,16 +54,17 @@ impl Hypervisor for FakeHypervisor {
             Ok(NodeResources {
                 hypervisor_hostname: self.options.hostname.clone(),
                 hypervisor_type: "fake".into(),
-                hypervisor_version: 1_000_000,
+                hypervisor_version: self.options.hypervisor_version,
                 vcpus: self.options.vcpus,
                 memory_mb: self.options.memory_mb,
                 disk_gb: self.options.disk_gb,
                 disk_free_gb: self.options.disk_gb,
-                cpu_info: cpu_info(self.options.vcpus),
+                cpu_info: cpu_info(&self.options),
                 host_ip: self.options.host_ip.clone(),
                 uptime: "up 1 day".into(),
                 traits: self.options.traits.iter().cloned().chain(["COMPUTE_NODE".to_owned()]).collect(),
                 cells: self.options.all_cells(),
+                guests_see_cpu: self.options.guests_see_cpu,
             })
         })
         .await
@@ -216,6 +219,10 @@ impl Hypervisor for FakeHypervisor {
         Ok(serial::open(id, &name, events))
     }
 
+    async fn devices(&self, id: InstanceId) -> Result<Vec<DevicePlace>, HypervisorError> {
+        self.read(Operation::Devices, Some(id), |table| table.there(id).map(places::places)).await
+    }
+
     async fn interfaces(&self, id: InstanceId) -> Result<Vec<String>, HypervisorError> {
         self.read(Operation::Interfaces, Some(id), |guests| {
             let spec = guests.get(&id).and_then(|guest| guest.spec.as_ref());
@@ -227,25 +234,23 @@ impl Hypervisor for FakeHypervisor {
 
     async fn attach_interface(&self, id: InstanceId, interface: &InterfaceSpec) -> Result<(), HypervisorError> {
         interface.validate()?;
-        self.change(Operation::AttachInterface, id, None, |guests| guests::attach_interface(guests, id, interface))
-            .await
+        self.plug(Operation::AttachInterface, id, |guests| guests::attach_interface(guests, id, interface)).await
     }
 
     async fn detach_interface(&self, id: InstanceId, mac_address: &str) -> Result<(), HypervisorError> {
-        self.change(Operation::DetachInterface, id, None, |guests| guests::detach_interface(guests, id, mac_address))
-            .await
+        self.plug(Operation::DetachInterface, id, |guests| guests::detach_interface(guests, id, mac_address)).await
     }
 
     async fn attach_disk(&self, id: InstanceId, disk: &DiskAttachment) -> Result<String, HypervisorError> {
         disk.validate()?;
-        self.change(Operation::AttachDisk, id, None, |guests| volumes::attach(guests, id, disk)).await?;
+        self.plug(Operation::AttachDisk, id, |guests| volumes::attach(guests, id, disk)).await?;
         let found = self.lock().table.there(id).map(volumes::attached)?;
         let device = found.into_iter().find(|found| found.volume == disk.volume()).map(|found| found.device);
         device.ok_or(HypervisorError::NotFound { instance: id })
     }
 
     async fn detach_disk(&self, id: InstanceId, volume: VolumeId) -> Result<(), HypervisorError> {
-        self.change(Operation::DetachDisk, id, None, |guests| volumes::detach(guests, id, volume)).await
+        self.plug(Operation::DetachDisk, id, |guests| volumes::detach(guests, id, volume)).await
     }
 
     async fn attached_disks(&self, id: InstanceId) -> Result<Vec<AttachedDisk>, HypervisorError> {
@@ -258,7 +263,7 @@ impl Hypervisor for FakeHypervisor {
 
     async fn swap_disk(&self, id: InstanceId, volume: VolumeId, new: &DiskAttachment) -> Result<(), HypervisorError> {
         new.validate()?;
-        self.change(Operation::SwapDisk, id, None, |guests| volumes::swap(guests, id, volume, new)).await
+        self.plug(Operation::SwapDisk, id, |guests| volumes::swap(guests, id, volume, new)).await
     }
 
     async fn snapshot(&self, id: InstanceId, request: &SnapshotRequest) -> Result<(), HypervisorError> {
@@ -402,6 +407,10 @@ impl Hypervisor for FakeHypervisor {
         self.read(Operation::ConvertImage, None, |_| disks::convert(from, format, to, bytes)).await
     }
 
+    async fn images_in_use(&self) -> Result<BTreeSet<PathBuf>, HypervisorError> {
+        self.read(Operation::ImagesInUse, None, |table| Ok(table.images())).await
+    }
+
     fn events(&self) -> broadcast::Receiver<GuestEvent> {
         self.host.events.subscribe()
     }
@@ -411,12 +420,12 @@ impl Hypervisor for FakeHypervisor {
     }
 }
 
-fn cpu_info(vcpus: u32) -> serde_json::Value {
+fn cpu_info(options: &FakeOptions) -> serde_json::Value {
     serde_json::json!({
         "arch": "x86_64",
         "model": "fake",
         "vendor": "fake",
-        "features": [],
-        "topology": { "sockets": 1, "cores": vcpus, "threads": 1 },
+        "features": options.cpu_features,
+        "topology": { "sockets": 1, "cores": options.vcpus, "threads": 1 },
     })
 }

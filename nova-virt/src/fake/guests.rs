@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use nova_core::ids::InstanceId;
+use nova_core::metadata::GuestDevice;
 use nova_core::state::PowerState;
 use nova_core::topology::Placement;
 use serde::{Deserialize, Serialize};
 
 use super::disks::{self, FakeDisk};
+use super::places::settle;
 use crate::{GuestEvent, GuestEventKind, GuestInfo, GuestSpec, HypervisorError, InterfaceSpec, Operation, RescueSpec};
 
 /// One guest. `spec` is `None` when only its files remain.
@@ -23,6 +25,9 @@ pub(super) struct Guest {
     /// How it is rescued, if it is.
     #[serde(default)]
     pub(super) rescue: Option<RescueSpec>,
+    /// The slot of each device that guests are told of.
+    #[serde(default)]
+    pub(super) slots: Vec<(GuestDevice, u8)>,
     #[serde(default)]
     pub(super) nmis: u32,
     /// How often its file systems stood still for a copy.
@@ -36,7 +41,17 @@ pub(super) struct Guest {
 impl Guest {
     /// What has no definition.
     pub(super) fn leftover(power_state: PowerState) -> Self {
-        Self { spec: None, power_state, boots: 0, disks: Vec::new(), rescue: None, nmis: 0, freezes: 0, password: None }
+        Self {
+            spec: None,
+            power_state,
+            boots: 0,
+            disks: Vec::new(),
+            rescue: None,
+            slots: Vec::new(),
+            nmis: 0,
+            freezes: 0,
+            password: None,
+        }
     }
 
     pub(super) fn epoch(&self) -> u64 {
@@ -168,6 +183,7 @@ pub(super) fn spawn(guests: &mut Guests, spec: &GuestSpec) -> Effect<()> {
         }
     }
     let guest = find(guests, instance)?;
+    settle(guest);
     let stands_still = matches!(guest.power_state, PowerState::Paused | PowerState::Suspended);
     let was_up = is_up(guest.power_state);
     let mut events = if spec.running && !stands_still { start(instance, guest) } else { Vec::new() };

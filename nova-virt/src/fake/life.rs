@@ -7,6 +7,7 @@ use nova_core::state::PowerState;
 
 use super::disks::{self, FakeDisk};
 use super::guests::{Effect, Guest, is_up, start, stop};
+use super::places::settle;
 use crate::{
     Diagnostics, DiskCounters, DiskRole, DiskSource, GuestSpec, HypervisorError, InterfaceCounters, Operation, Quiesce,
     RescueSpec,
@@ -47,6 +48,7 @@ pub(super) fn rebuild(guest: &mut Guest, spec: &GuestSpec, preserve_ephemeral: b
         events = stop(instance, guest);
         guest.disks = new;
         guest.spec = Some(spec.clone());
+        settle(guest);
         (guest.rescue, guest.password) = (None, None);
     }
     if spec.running && !matches!(guest.power_state, PowerState::Paused | PowerState::Suspended) {

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::faults::{self, Strike};
 use super::guests::{Effect, Guest, is_up};
 use super::life::wrong_state;
+use super::places::settle;
 use super::table::Table;
 use super::{FakeHypervisor, FakeOptions, JournalOutcome, State};
 use crate::{
@@ -95,6 +96,7 @@ pub(super) fn adopt(guest: &mut Guest, spec: &GuestSpec) -> Effect<()> {
         return Err(HypervisorError::Stale { instance, asked, current });
     }
     guest.spec = Some(spec.clone());
+    settle(guest);
     Ok(((), Vec::new()))
 }
 

@@ -45,6 +45,12 @@ pub struct FakeOptions {
     pub load: FakeLoad,
     /// Its NUMA cells; none: one, with all that it has.
     pub cells: Vec<HostCell>,
+    /// The version that it says it has, as in [`Capabilities`](crate::Capabilities).
+    pub hypervisor_version: i64,
+    /// What its processor says that it can do.
+    pub cpu_features: BTreeSet<String>,
+    /// Says that guests see that processor.
+    pub guests_see_cpu: bool,
 }
 
 impl FakeOptions {
@@ -105,6 +111,9 @@ impl FakeOptions {
             traits: BTreeSet::new(),
             load: FakeLoad::default(),
             cells: Vec::new(),
+            hypervisor_version: 1_000_000,
+            cpu_features: BTreeSet::new(),
+            guests_see_cpu: false,
         }
     }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::disks;
 use super::guests::{Effect, Guest, is_up, stop};
 use super::life::wrong_state;
+use super::places::settle;
 use super::table::Table;
 use crate::{ExportRequest, GuestSpec, HypervisorError, Operation};
 
@@ -44,11 +45,14 @@ pub(super) fn unstash(table: &mut Table, spec: &GuestSpec) -> Effect<()> {
     let Some(stash) = table.stashes.remove(&instance) else {
         // Taken back before, by this order or an earlier one.
         let known = table.get_mut(&instance).filter(|guest| guest.spec.is_some());
-        known.ok_or(HypervisorError::NotFound { instance })?.spec = Some(spec.clone());
+        let known = known.ok_or(HypervisorError::NotFound { instance })?;
+        known.spec = Some(spec.clone());
+        settle(known);
         return Ok(((), Vec::new()));
     };
     let events = table.remove(&instance).map(|mut later| stop(instance, &mut later)).unwrap_or_default();
-    let guest = Guest { spec: Some(spec.clone()), power_state: PowerState::Shutdown, rescue: None, ..stash.guest };
+    let mut guest = Guest { spec: Some(spec.clone()), power_state: PowerState::Shutdown, rescue: None, ..stash.guest };
+    settle(&mut guest);
     table.insert(instance, guest);
     Ok(((), events))
 }

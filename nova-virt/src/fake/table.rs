@@ -1,8 +1,8 @@
 //! What a fake host has, and the file in which it survives a restart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Deref, DerefMut};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nova_core::ids::InstanceId;
 use nova_core::state::PowerState;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::guests::{Guest, Guests};
 use super::stash::Stash;
-use crate::{BoxError, GuestInfo, GuestSpec, HypervisorError};
+use crate::{BoxError, DiskSource, GuestInfo, GuestSpec, HypervisorError};
 
 /// The guests of a host, and what belongs to guests that are not here (any more, or yet).
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -28,6 +28,20 @@ impl Table {
     /// A guest with a definition.
     pub(super) fn there(&self, instance: InstanceId) -> Result<&Guest, HypervisorError> {
         self.get(&instance).filter(|guest| guest.spec.is_some()).ok_or(HypervisorError::NotFound { instance })
+    }
+
+    /// The images that its guests, and those set aside, were made from.
+    pub(super) fn images(&self) -> BTreeSet<PathBuf> {
+        let guests = self.guests.values().chain(self.stashes.values().map(|stash| &stash.guest));
+        let sources = |guest: &Guest| {
+            let own = guest.spec.iter().flat_map(|spec| &spec.disks).map(|disk| disk.source.clone());
+            own.chain(guest.rescue.iter().map(|rescue| rescue.image.clone())).collect::<Vec<_>>()
+        };
+        let base = |source| match source {
+            DiskSource::Image { base, .. } => Some(base),
+            DiskSource::Blank | DiskSource::File { .. } => None,
+        };
+        guests.flat_map(sources).filter_map(base).collect()
     }
 
     /// What is ready for guests that have not come: traces, of the order that made them.

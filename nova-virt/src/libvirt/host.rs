@@ -31,6 +31,8 @@ pub(super) fn resources(conn: &Connect, options: &LibvirtOptions) -> Result<Node
         disk_free_gb,
         traits: traits::traits(conn, options, &cpu_info, &cells),
         cells,
+        // An emulated processor is QEMU's, whatever the host's is.
+        guests_see_cpu: options.virt_type == "kvm" && options.cpu_mode != "custom",
         cpu_info,
         host_ip: options.host_ip.clone(),
         uptime: uptime(),

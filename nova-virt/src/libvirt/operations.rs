@@ -198,6 +198,9 @@ impl Inner {
         }
         if newer {
             self.redefine(guest, existing).await?;
+        } else if start {
+            // It may have been broken off between the two.
+            self.put_places(guest).await?;
         }
         if start { self.start_for(guest).await } else { Ok(()) }
     }
@@ -226,7 +229,7 @@ impl Inner {
         self.keep_secrets(&guest.volumes).await?;
         self.call(move |conn| domains::define(conn, &xml)).await?;
         self.known.forget(guest.instance);
-        Ok(())
+        self.put_places(guest).await
     }
 
     pub(super) async fn destroy(&self, instance: InstanceId) -> Result<()> {

@@ -3,6 +3,8 @@
 //! What the guest was is kept in a file beside its disks, so that it comes back after a restart of everything. As long as
 //! the file is there, the guest is in rescue.
 
+mod definition;
+
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -13,8 +15,10 @@ use super::domains::{self, Guest};
 use super::errors;
 use super::folder::{self, Made, beside, exists, finish, remove_file};
 use super::operations::Inner;
-use super::xml_tree::{self, Child, Element};
+use super::xml_tree::{self, Element};
 use crate::{BoxError, DiskRole, DiskSource, DiskSpec, HypervisorError, RescueSpec};
+
+use definition::{Beside, rescued};
 
 type Result<T> = std::result::Result<T, HypervisorError>;
 
@@ -29,6 +33,7 @@ impl Inner {
         if !matches!(rescue.image, DiskSource::Image { .. }) {
             return Err(HypervisorError::invalid("rescue.image", "must be an image"));
         }
+        let stable = rescue.stable.as_ref().map(Beside::of).transpose()?;
         let _lock = self.locks.lock(instance).await;
         let folder = folder::folder_of(&self.options, instance);
         let defined = self.with(instance, Guest::definition).await?;
@@ -42,7 +47,7 @@ impl Inner {
             remove_file(&folder.join(DISK)).await?;
         }
         let mut made = Made::default();
-        match self.begin_rescue(instance, &folder, &original, &rescue, &mut made).await {
+        match self.begin_rescue(instance, &folder, &original, &rescue, stable, &mut made).await {
             Ok(()) => Ok(()),
             Err(error) => {
                 let text = original.write().map_err(broken)?;
@@ -66,6 +71,7 @@ impl Inner {
         folder: &Path,
         original: &Element,
         rescue: &RescueSpec,
+        stable: Option<Beside>,
         made: &mut Made,
     ) -> Result<()> {
         let path = folder.join(DISK);
@@ -82,12 +88,13 @@ impl Inner {
             }
             None => None,
         };
-        let rescued = rescued(original, &path, format.as_str(), rescue.stable, drive.as_deref()).map_err(broken)?;
+        let rescued = rescued(original, &path, format.as_str(), stable, drive.as_deref()).map_err(broken)?;
         let rescued = rescued.write().map_err(broken)?;
         keep_original(folder, original).await?;
         self.with(instance, Guest::stop).await?;
         self.call(move |conn| domains::define(conn, &rescued)).await?;
         self.known.forget(instance);
+        self.put_places_onto(instance, rescue.config_drive.as_ref(), CONFIG_DRIVE).await?;
         self.start(instance).await
     }
 
@@ -150,147 +157,5 @@ pub(super) async fn remove_rescue(folder: &Path) -> Result<()> {
     match records.remove(DISK) {
         Some(_) => folder::record::write(folder, &records).await,
         None => Ok(()),
-    }
-}
-
-/// The definition of a rescued guest, from that of the guest.
-fn rescued(
-    original: &Element,
-    path: &Path,
-    format: &str,
-    stable: bool,
-    drive: Option<&Path>,
-) -> std::result::Result<Element, BoxError> {
-    let mut domain = original.clone();
-    if let Some(os) = domain.child_mut("os") {
-        // Each device tells its place in the order instead.
-        os.take("boot");
-    }
-    let devices = domain.child_mut("devices").ok_or("the definition has no devices")?;
-    let places: Vec<usize> = (0..devices.children.len()).filter(|place| is_disk(&devices.children[*place])).collect();
-    let disks = || places.iter().filter_map(|place| element(&devices.children[*place]));
-    let targets: Vec<String> =
-        disks().filter_map(|disk| Some(disk.child("target")?.attribute("dev")?.into())).collect();
-    let bus = disks().next().and_then(|disk| disk.child("target")?.attribute("bus")).unwrap_or("virtio").to_owned();
-    let prefix = targets.first().map_or("vd", |target| &target[..2.min(target.len())]).to_owned();
-    let free = (b'a'..=b'z')
-        .map(|letter| format!("{prefix}{}", char::from(letter)))
-        .find(|name| name != "hda" && !targets.contains(name))
-        .ok_or("there is no device name left for the rescue disk")?;
-    let source = path.to_str().ok_or("the rescue disk's path is no text")?;
-    let disk = |target: &str| {
-        Element::new("disk", &[("type", "file"), ("device", "disk")])
-            .with(Element::new("driver", &[("name", "qemu"), ("type", format), ("discard", "unmap")]))
-            .with(Element::new("source", &[("file", source)]))
-            .with(Element::new("target", &[("dev", target), ("bus", &bus)]))
-            .with(Element::new("boot", &[("order", "1")]))
-    };
-    if stable || targets.is_empty() {
-        // The guest's own disks keep their names.
-        let at = places.last().map_or(0, |last| last + 1);
-        devices.children.insert(at, Child::Element(disk(&free)));
-    } else {
-        // The guest numbers its disks by their slots: each takes the name and the slot of the next.
-        let slots: Vec<Option<Element>> = disks().map(|disk| disk.child("address").cloned()).collect();
-        let names = targets.iter().skip(1).chain([&free]);
-        for ((number, place), name) in places.iter().enumerate().zip(names) {
-            let Some(Child::Element(own)) = devices.children.get_mut(*place) else { continue };
-            own.take("address");
-            own.children.extend(slots.get(number + 1).cloned().flatten().map(Child::Element));
-            if let Some(target) = own.child_mut("target") {
-                target.set("dev", name);
-            }
-        }
-        let mut rescue = disk(&targets[0]);
-        rescue.children.extend(slots.first().cloned().flatten().map(Child::Element));
-        devices.children.insert(places.first().copied().unwrap_or(0), Child::Element(rescue));
-    }
-    if let Some(drive) = drive {
-        put_drive(devices, drive)?;
-    }
-    Ok(domain)
-}
-
-fn element(child: &Child) -> Option<&Element> {
-    match child {
-        Child::Element(element) => Some(element),
-        Child::Text(_) => None,
-    }
-}
-
-fn is_disk(child: &Child) -> bool {
-    element(child).is_some_and(|disk| disk.name == "disk" && disk.attribute("device") == Some("disk"))
-}
-
-/// The rescued guest's own config drive, in the place of the guest's, or in the drive that it has not had.
-fn put_drive(devices: &mut Element, drive: &Path) -> std::result::Result<(), BoxError> {
-    let path = drive.to_str().ok_or("the config drive's path is no text")?;
-    let known = devices.elements_mut().find(|disk| disk.name == "disk" && disk.attribute("device") == Some("cdrom"));
-    match known.and_then(|disk| disk.child_mut("source")) {
-        Some(source) => source.set("file", path),
-        None => {
-            let ide = !devices
-                .elements()
-                .any(|device| device.name == "controller" && device.attribute("type") == Some("sata"));
-            let (name, bus) = if ide { ("hda", "ide") } else { ("sda", "sata") };
-            let cdrom = Element::new("disk", &[("type", "file"), ("device", "cdrom")])
-                .with(Element::new("driver", &[("name", "qemu"), ("type", "raw")]))
-                .with(Element::new("source", &[("file", path)]))
-                .with(Element::new("target", &[("dev", name), ("bus", bus)]))
-                .with(Element::new("readonly", &[]));
-            devices.children.insert(0, Child::Element(cdrom));
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GUEST: &str = "<domain><os><type>hvm</type><boot dev='hd'/></os><devices>\
-        <disk type='file' device='disk'><source file='/i/disk'/><target dev='vda' bus='virtio'/><address slot='4'/></disk>\
-        <disk type='file' device='disk'><source file='/i/disk.eph0'/><target dev='vdb' bus='virtio'/><address slot='5'/></disk>\
-        <disk type='file' device='cdrom'><source file='/i/disk.config'/><target dev='hda' bus='ide'/></disk>\
-        </devices></domain>";
-
-    fn disks(stable: bool, drive: Option<&str>) -> Vec<[String; 3]> {
-        let original = xml_tree::parse(GUEST).unwrap();
-        let path = Path::new("/i/disk.rescue");
-        let domain = rescued(&original, path, "qcow2", stable, drive.map(Path::new)).unwrap();
-        assert!(domain.child("os").unwrap().child("boot").is_none(), "one order, not two");
-        let disks = domain.child("devices").unwrap().elements().map(|disk| {
-            let of = |name: &str, attribute: &str| {
-                disk.child(name).and_then(|element| element.attribute(attribute)).unwrap_or("-").to_owned()
-            };
-            [of("source", "file"), of("target", "dev"), of("address", "slot")]
-        });
-        disks.collect()
-    }
-
-    fn rows(rows: &[[&str; 3]]) -> Vec<[String; 3]> {
-        rows.iter().map(|row| row.map(str::to_owned)).collect()
-    }
-
-    #[test]
-    fn the_rescue_disk_takes_the_root_disks_place() {
-        let expected = [
-            ["/i/disk.rescue", "vda", "4"],
-            ["/i/disk", "vdb", "5"],
-            ["/i/disk.eph0", "vdc", "-"],
-            ["/i/disk.config", "hda", "-"],
-        ];
-        assert_eq!(disks(false, None), rows(&expected));
-    }
-
-    #[test]
-    fn a_stable_rescue_leaves_the_guests_disks_where_they_are() {
-        let expected = [
-            ["/i/disk", "vda", "4"],
-            ["/i/disk.eph0", "vdb", "5"],
-            ["/i/disk.rescue", "vdc", "-"],
-            ["/i/disk.config.rescue", "hda", "-"],
-        ];
-        assert_eq!(disks(true, Some("/i/disk.config.rescue")), rows(&expected));
     }
 }

@@ -74,10 +74,9 @@ impl Step for Rescue {
         let Work::Rescue { image, .. } = &cx.task.work else {
             return Err(StepError::fatal(500, "This task rescues nothing.", ""));
         };
-        let stable = ["hw_rescue_device", "hw_rescue_bus"].iter().any(|key| image.properties.contains_key(*key));
         let image_grant = Some(services.image_grants.grant(image.id, cx.task.deadline));
         let graceful = Some(services.options.get().shutdown_timeout);
-        let order = RescueOrder { image: image.clone(), image_grant, stable, graceful, guest };
+        let order = RescueOrder { image: image.clone(), image_grant, graceful, guest };
         begin(cx, "compute_rescue_instance");
         Ok(Ran::Ordered(StagedOrder::of::<RescueInstance, _>(order)))
     }

@@ -87,34 +87,14 @@ pub const NEUTRON_OPTIONS: &[OptionDecl] = &[
 ];
 
 /// How to reach an outside Neutron.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NeutronOptions {
     /// Where it is; `None`: as the catalog says.
     pub endpoint: Option<String>,
-    /// The Keystone that gives tokens.
-    pub auth_url: String,
-    /// The user.
-    pub username: String,
-    /// The user's password.
-    pub password: String,
-    /// The project.
-    pub project_name: String,
-    /// The user's domain.
-    pub user_domain_name: String,
-    /// The project's domain.
-    pub project_domain_name: String,
-    /// The region of the catalog; empty: the first.
-    pub region_name: String,
+    /// As whom it is asked.
+    pub account: Account,
     /// The outer network that floating addresses come from.
     pub default_floating_pool: String,
-    /// How often a request is tried again.
-    pub retries: u32,
-    /// Before the first of these; doubled for each further one, and jittered.
-    pub first_wait: Duration,
-    /// How long an answer is waited for.
-    pub timeout: Duration,
-    /// How long a connection is waited for.
-    pub connect_timeout: Duration,
     /// How long the list of extensions is remembered.
     pub extensions_for: Duration,
 }
@@ -124,34 +104,9 @@ impl NeutronOptions {
     pub fn new(auth_url: impl Into<String>, username: impl Into<String>, password: impl Into<String>) -> Self {
         Self {
             endpoint: None,
-            auth_url: auth_url.into(),
-            username: username.into(),
-            password: password.into(),
-            project_name: "service".into(),
-            user_domain_name: "Default".into(),
-            project_domain_name: "Default".into(),
-            region_name: String::new(),
+            account: Account::new(auth_url, username, password),
             default_floating_pool: "nova".into(),
-            retries: 3,
-            first_wait: Duration::from_millis(200),
-            timeout: Duration::from_secs(60),
-            connect_timeout: Duration::from_secs(10),
             extensions_for: Duration::from_secs(600),
-        }
-    }
-
-    pub(super) fn account(&self) -> Account {
-        let base = Account::new(self.auth_url.clone(), self.username.clone(), self.password.clone());
-        Account {
-            project_name: self.project_name.clone(),
-            user_domain_name: self.user_domain_name.clone(),
-            project_domain_name: self.project_domain_name.clone(),
-            region_name: self.region_name.clone(),
-            retries: self.retries,
-            first_wait: self.first_wait,
-            timeout: self.timeout,
-            connect_timeout: self.connect_timeout,
-            ..base
         }
     }
 
@@ -162,31 +117,23 @@ impl NeutronOptions {
             return None;
         }
         let auth_url = config.get(&AUTH_URL).unwrap_or_default();
-        let base = Self::new(auth_url, config.get(&USERNAME), config.get(&PASSWORD));
-        Some(Self {
-            endpoint: config.get(&ENDPOINT_OVERRIDE),
+        let base = Account::new(auth_url, config.get(&USERNAME), config.get(&PASSWORD));
+        let account = Account {
             project_name: config.get(&PROJECT_NAME),
             user_domain_name: config.get(&USER_DOMAIN_NAME),
             project_domain_name: config.get(&PROJECT_DOMAIN_NAME),
             region_name: config.get(&REGION_NAME),
-            default_floating_pool: config.get(&DEFAULT_FLOATING_POOL),
             retries: u32::try_from(config.get(&HTTP_RETRIES)).unwrap_or(0),
             timeout: config.get(&TIMEOUT),
             connect_timeout: config.get(&CONNECT_TIMEOUT),
-            extensions_for: config.get(&EXTENSION_SYNC_INTERVAL),
             ..base
+        };
+        Some(Self {
+            endpoint: config.get(&ENDPOINT_OVERRIDE),
+            account,
+            default_floating_pool: config.get(&DEFAULT_FLOATING_POOL),
+            extensions_for: config.get(&EXTENSION_SYNC_INTERVAL),
         })
-    }
-}
-
-impl std::fmt::Debug for NeutronOptions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (endpoint, auth_url, username) = (&self.endpoint, &self.auth_url, &self.username);
-        f.debug_struct("NeutronOptions")
-            .field("endpoint", endpoint)
-            .field("auth_url", auth_url)
-            .field("username", username)
-            .finish_non_exhaustive()
     }
 }
 

@@ -49,7 +49,7 @@ impl Session {
             base: |path| format!("{}/v2.0", path.strip_suffix("/v2.0").unwrap_or(path)),
             endpoint: options.endpoint.clone(),
         };
-        let outside = outside::Session::new(service, options.account(), clock, entropy)?;
+        let outside = outside::Session::new(service, options.account.clone(), clock, entropy)?;
         Ok(Self { options, outside, extensions: Mutex::default() })
     }
 

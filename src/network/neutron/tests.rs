@@ -21,6 +21,7 @@ use super::*;
 use crate::api::{Api, ApiOptions, EnabledApi, FilterDeps, Registry, Server, ServerOptions};
 use crate::identity::{Catalog, IdentityManager, IdentityOptions, PasswordOptions};
 use crate::network::{NetworkManager, NetworkOptions};
+use crate::outside::Account;
 use crate::outside::testing::{Scripted, TestClock, reply};
 
 /// A cloud's identity and network behind a socket, and a client of them.
@@ -63,11 +64,9 @@ impl World {
         let address = server.address().unwrap();
         let (stop, stopped) = watch::channel(false);
         let serving = AbortOnDropHandle::new(tokio::spawn(server.serve(api, stopped)));
-        let options = NeutronOptions {
-            endpoint: Some(format!("http://{address}/network")),
-            project_name: "admin".into(),
-            ..NeutronOptions::new(format!("http://{address}/identity/v3"), "admin", password)
-        };
+        let options = NeutronOptions::new(format!("http://{address}/identity/v3"), "admin", password);
+        let account = Account { project_name: "admin".into(), ..options.account };
+        let options = NeutronOptions { endpoint: Some(format!("http://{address}/network")), account, ..options };
         let client = NeutronClient::new(options, clock, entropy).unwrap();
         Self { client, store, entropy: Arc::new(SeededEntropy::new(6)), _stop: stop, _serving: serving }
     }
@@ -314,11 +313,9 @@ async fn what_an_interrupted_call_made_is_found_and_completed() {
 
 /// A client of what a scripted server says.
 fn client_of(server: &Scripted) -> NeutronClient {
-    let options = NeutronOptions {
-        first_wait: Duration::from_millis(1),
-        timeout: Duration::from_secs(5),
-        ..NeutronOptions::new(server.url.clone(), "nova", "secret")
-    };
+    let options = NeutronOptions::new(server.url.clone(), "nova", "secret");
+    let account = Account { first_wait: Duration::from_millis(1), timeout: Duration::from_secs(5), ..options.account };
+    let options = NeutronOptions { account, ..options };
     NeutronClient::new(options, Arc::new(TestClock), Arc::new(SeededEntropy::new(1))).unwrap()
 }
 
@@ -410,7 +407,9 @@ async fn a_neutron_that_is_away_is_unavailable() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    let options = NeutronOptions { first_wait: Duration::from_millis(1), ..NeutronOptions::new(url, "nova", "secret") };
+    let options = NeutronOptions::new(url, "nova", "secret");
+    let account = Account { first_wait: Duration::from_millis(1), ..options.account };
+    let options = NeutronOptions { account, ..options };
     let client = NeutronClient::new(options, Arc::new(TestClock), Arc::new(SeededEntropy::new(1))).unwrap();
     let error = client.interfaces(&member("p"), &[instance()]).await.unwrap_err();
     assert!(matches!(error, NetworkServiceError::Unavailable { .. }), "{error:?}");

@@ -64,6 +64,12 @@ fn no_attachment(id: VolumeAttachmentId) -> BlockStorageError {
     BlockStorageError::AttachmentNotFound { id }
 }
 
+/// Hosts hand a volume's bytes to its guest as they are. Of an encrypted one these are not for it: it would read what nobody may
+/// read, and write over it (OSSA-2018-001). So no server is promised one, however it comes by it.
+fn encrypted(id: VolumeId) -> BlockStorageError {
+    BlockStorageError::Invalid { message: format!("Volume {id} is encrypted, which hosts here cannot undo.") }
+}
+
 /// May whoever asks know of what is that project's? A Cinder that does not say whose it is lets us see ours only.
 fn is_theirs(context: &RequestContext, project: Option<&ProjectId>) -> bool {
     context.is_admin() || project.is_none_or(|project| *project == context.project_id)
@@ -218,7 +224,9 @@ impl BlockStorage for CinderClient {
         mode: AccessMode,
     ) -> Answer<BlockAttachment> {
         const WHAT: &str = "reserve a volume";
-        self.seen(context, volume).await?;
+        if self.seen(context, volume).await?.encrypted {
+            return Err(encrypted(volume));
+        }
         let (of_volume, of_server) = (volume.to_string(), instance.to_string());
         let there = self.attachments(&[("volume_id", &of_volume), ("instance_id", &of_server)]).await?;
         let promised = there.iter().filter(|view| view.status == "reserved").map(AttachmentView::to_attachment);
@@ -331,7 +339,7 @@ impl BlockStorage for CinderClient {
 fn connection(view: AttachmentView) -> Answer<ConnectionInfo> {
     let failed = |fault: String| BlockStorageError::Failed { what: "connecting the volume", fault };
     let mut info = view.connection_info.ok_or_else(|| failed("Cinder did not say how".to_owned()))?;
-    // Hosts hand a volume's bytes to its guest as they are.
+    // One that was promised before it was known to be: see `encrypted`.
     if info["encrypted"] == json!(true) {
         return Err(failed("it is encrypted, which hosts here cannot undo".to_owned()));
     }

@@ -163,6 +163,31 @@ async fn what_may_have_been_promised_is_looked_for() {
     assert_eq!(server.seen().iter().filter(|line| line.starts_with("POST")).count(), 1, "{:?}", server.seen());
 }
 
+/// OSSA-2018-001 (row 10): a server is not promised what its host would have to decrypt, so that no guest sees the device under the
+/// encryption.
+#[tokio::test]
+async fn an_encrypted_volume_is_promised_to_nobody() {
+    let server = Scripted::start(|_, head| match head.lines().next().unwrap_or_default() {
+        line if line.starts_with("GET") && line.contains("/volumes/") => {
+            let mut sealed = volume("p", "available");
+            sealed["volume"]["encrypted"] = json!(true);
+            ok(&sealed)
+        }
+        line if line.starts_with("GET") => ok(&json!({"attachments": []})),
+        _ => ok(&json!({"attachment": {"id": attachment_id(), "volume_id": volume_id(), "status": "reserved"}})),
+    })
+    .await;
+    let client = client(&server);
+    assert!(client.volume(&member("p"), volume_id()).await.unwrap().encrypted);
+    let asked = client.reserve(&member("p"), volume_id(), attachment_id(), server_id(), AccessMode::ReadWrite).await;
+    assert!(
+        matches!(&asked, Err(BlockStorageError::Invalid { message }) if message.contains("encrypted")),
+        "{asked:?}"
+    );
+    assert!(server.seen().iter().all(|line| line.starts_with("GET")), "{:?}", server.seen());
+}
+
+/// Also row 10: the way to a volume that is encrypted is none, whoever promised it.
 #[tokio::test]
 async fn ways_to_a_volume_are_read_as_cinder_tells_them() {
     let told =

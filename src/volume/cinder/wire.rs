@@ -33,7 +33,7 @@ pub(super) struct VolumeView {
     #[serde(default)]
     multiattach: bool,
     #[serde(default)]
-    encrypted: bool,
+    pub(super) encrypted: bool,
     #[serde(default)]
     snapshot_id: Option<VolumeSnapshotId>,
     #[serde(default)]

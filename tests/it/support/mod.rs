@@ -1,8 +1,13 @@
 //! A cloud in one process, in virtual time, from a seed.
 
+mod any_image;
+mod asking;
+mod checks;
+mod door;
 mod images;
 pub mod mortal;
 pub mod networks;
+mod options;
 mod outside;
 mod recorder;
 pub mod volumes;
@@ -46,60 +51,11 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
+use any_image::AnyImage;
+use door::{Door, door};
 use images::RealImages;
+pub use options::CloudOptions;
 pub use recorder::{EventLog, RecordingBus};
-
-/// What a test wants its cloud to be like.
-pub struct CloudOptions {
-    pub seed: u64,
-    pub hosts: usize,
-    pub scheduler: &'static str,
-    pub chances: Chances,
-    pub vcpus: u32,
-    pub memory_mb: u64,
-    pub disk_gb: u64,
-    pub token_life: Duration,
-    /// What differs from host to host.
-    pub dress: fn(&str, &mut FakeOptions, &mut ComputeOptions),
-    /// Settings of the scheduler's algorithm.
-    pub algorithm: SchedulerOptions,
-    /// Images are real: hosts fetch them from a listener on loopback. Not in virtual time.
-    pub fetch_images: bool,
-    /// Settings of the conductor and, where it has the same, of the API.
-    pub conductor: ConductorOptions,
-    /// Quota of instances.
-    pub instances: Option<u64>,
-    /// A resize may end on the host that the server is on.
-    pub same_host: bool,
-    /// Interfaces are plugged in by others, who tell of it: an outside Neutron.
-    pub outside_network: bool,
-    /// There is a volume host.
-    pub volumes: bool,
-}
-
-impl Default for CloudOptions {
-    fn default() -> Self {
-        let chances = Chances::default();
-        Self {
-            seed: 1,
-            hosts: 3,
-            scheduler: "least_load",
-            chances,
-            vcpus: 8,
-            memory_mb: 8192,
-            disk_gb: 100,
-            token_life: Duration::from_secs(10 * 86_400),
-            dress: |_, _, _| {},
-            algorithm: SchedulerOptions::default(),
-            fetch_images: false,
-            conductor: ConductorOptions::default(),
-            instances: None,
-            same_host: false,
-            outside_network: false,
-            volumes: false,
-        }
-    }
-}
 
 /// The cloud, as a test holds it.
 pub struct Cloud {
@@ -123,65 +79,6 @@ pub struct Cloud {
     place: TempDir,
     services: Option<(RunningService, RunningService)>,
     pub volumes: Option<volumes::Volumes>,
-}
-
-/// Every image is there; the fake fetches none. What hosts make of servers is noted in the store, and thrown away.
-struct AnyImage(Arc<dyn Store>);
-
-/// Images of some ids have properties.
-fn properties(id: ImageId) -> BTreeMap<String, String> {
-    let of: &[(&str, &str)] = match id.to_string().get(..4) {
-        Some("deb1") => &[("os_distro", "debian")],
-        Some("fed0") => &[("os_distro", "fedora")],
-        // No copy without file systems that stand still; with an agent that does it, and without.
-        Some("a9e1") => &[("os_require_quiesce", "yes"), ("hw_qemu_guest_agent", "yes")],
-        Some("a9e0") => &[("os_require_quiesce", "yes"), ("hw_qemu_guest_agent", "no")],
-        _ => &[],
-    };
-    of.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-}
-
-#[async_trait]
-impl ImageService for AnyImage {
-    async fn bootable_image(&self, _: &RequestContext, id: ImageId) -> Result<ImageMeta, ImageServiceError> {
-        Ok(ImageMeta {
-            id,
-            name: Some("guest".into()),
-            disk_format: "qcow2".into(),
-            size: 1,
-            sha512: "00".repeat(64),
-            min_ram: 0,
-            min_disk: 0,
-            virtual_size: 1,
-            properties: properties(id),
-        })
-    }
-    async fn download(&self, id: ImageId, _: Option<&ImageGrant>) -> Result<Box<dyn ImageData>, ImageServiceError> {
-        Err(ImageServiceError::NotFound { id: id.to_string() })
-    }
-    async fn upload(
-        &self,
-        id: ImageId,
-        grant: Option<&ImageGrant>,
-        size: u64,
-        mut data: Box<dyn ImageData>,
-    ) -> Result<(), ImageServiceError> {
-        assert!(grant.is_some(), "an order without a grant");
-        let missing = |_| ImageServiceError::NotFound { id: id.to_string() };
-        let image = self.0.get_image(id).await.map_err(missing)?;
-        if image.status == ImageStatus::Active {
-            return Ok(());
-        }
-        let mut read = 0;
-        while let Some(piece) = data.next_chunk().await? {
-            read += piece.len() as u64;
-        }
-        assert_eq!(read, size);
-        // As long as a real one takes.
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        let active = nova_core::image::Image { status: ImageStatus::Active, size: Some(size), ..image };
-        self.0.update_image(active).await.map(drop).map_err(missing)
-    }
 }
 
 impl Cloud {
@@ -371,111 +268,6 @@ impl Cloud {
         files.filter_map(|file| Some(file.ok()?.path())).collect()
     }
 
-    /// A flavor of that size.
-    pub fn flavor(&self, vcpus: u32, memory_mb: u64) -> Flavor {
-        Flavor {
-            id: FlavorId::new("1"),
-            name: "m1.test".into(),
-            vcpus,
-            memory_mb,
-            root_gb: 1,
-            ephemeral_gb: 0,
-            swap_mb: 0,
-            rxtx_factor: 1.0,
-            disabled: false,
-            is_public: true,
-            description: None,
-            extra_specs: BTreeMap::new(),
-            access: BTreeSet::new(),
-            created_at: self.clock.now(),
-            updated_at: None,
-            generation: 0,
-        }
-    }
-
-    /// Asks for servers; their ids come when the answer is 202.
-    pub async fn boot(&self, count: u32, flavor: Flavor) -> Result<Vec<InstanceId>, String> {
-        self.boot_from(ImageId::generate(&*self.entropy), count, flavor).await
-    }
-
-    /// The same, from that image.
-    pub async fn boot_from(&self, image: ImageId, count: u32, flavor: Flavor) -> Result<Vec<InstanceId>, String> {
-        let id = FlavorId::new(format!("{}-{}", flavor.vcpus, flavor.memory_mb));
-        match self.store.create_flavor(Flavor { name: id.to_string(), id: id.clone(), ..flavor }).await {
-            Ok(_) | Err(StoreError::Duplicate { .. }) => {}
-            Err(error) => panic!("{error}"),
-        }
-        let server = json!({"name": "server", "flavorRef": id, "imageRef": image, "networks": "none",
-            "min_count": count, "max_count": count, "return_reservation_id": true});
-        let (status, answer) = self.call("POST", "/compute/v2.1/servers", Some(json!({"server": server}))).await;
-        if status != 202 {
-            return Err(format!("{status} {answer}"));
-        }
-        let reservation_id = Some(answer["reservation_id"].as_str().unwrap().parse().unwrap());
-        let query = InstanceQuery { reservation_id, ..InstanceQuery::default() };
-        let mut made = self.store.list_instances(&query).await.unwrap();
-        made.sort_by_key(|instance| instance.launch_index);
-        Ok(made.into_iter().map(|instance| instance.id).collect())
-    }
-
-    /// Begins an action; false: not allowed now.
-    pub async fn act(&self, id: InstanceId, action: Action) -> bool {
-        let path = format!("/compute/v2.1/servers/{id}");
-        let body = match action {
-            Action::Delete => return self.call("DELETE", &path, None).await.0 == 204,
-            Action::Start => json!({"os-start": null}),
-            Action::Stop => json!({"os-stop": null}),
-            Action::RebootSoft => json!({"reboot": {"type": "SOFT"}}),
-            Action::RebootHard => json!({"reboot": {"type": "HARD"}}),
-            Action::Pause => json!({"pause": null}),
-            Action::Unpause => json!({"unpause": null}),
-            Action::Suspend => json!({"suspend": null}),
-            Action::Resume => json!({"resume": null}),
-            Action::Restore => json!({"restore": null}),
-            Action::ForceDelete => json!({"forceDelete": null}),
-            Action::TriggerCrashDump => json!({"trigger_crash_dump": null}),
-            Action::Rescue => json!({"rescue": {}}),
-            Action::Unrescue => json!({"unrescue": null}),
-            Action::Rebuild => json!({"rebuild": {"imageRef": ImageId::generate(&*self.entropy)}}),
-            Action::CreateImage => json!({"createImage": {"name": "image"}}),
-            Action::CreateBackup => json!({"createBackup": {"name": "b", "backup_type": "daily", "rotation": 1}}),
-            Action::ChangePassword => json!({"changePassword": {"adminPass": "secret"}}),
-            other => panic!("{other:?} is not built"),
-        };
-        let (status, answer) = self.call("POST", &format!("{path}/action"), Some(body)).await;
-        assert!(matches!(status, 200 | 202 | 404 | 409), "{status} {answer}");
-        matches!(status, 200 | 202)
-    }
-
-    /// A request of the demo user through the whole pipeline, without a socket.
-    pub async fn call(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
-        self.call_with(&self.token, method, path, body).await
-    }
-
-    /// The same of the administrator.
-    pub async fn call_as_admin(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
-        self.call_with(&self.admin_token, method, path, body).await
-    }
-
-    async fn call_with(&self, token: &str, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
-        let request = http::Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "cloud")
-            .header("x-auth-token", token)
-            .header("openstack-api-version", "compute 2.104")
-            .header("content-type", "application/json");
-        let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
-        let answer = self.api.handle(request.body(body).unwrap()).await;
-        let status = answer.status().as_u16();
-        let bytes = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
-        (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
-    }
-
-    pub async fn get(&self, id: InstanceId) -> Instance {
-        self.store.get_instance(id).await.unwrap()
-    }
-
     /// Lets virtual time pass until nothing is being done any more, at most an hour.
     pub async fn settle(&self) {
         let (since, until) = (self.clock.now(), self.clock.now() + SignedDuration::from_hours(1));
@@ -498,52 +290,6 @@ impl Cloud {
         self.clock.now()
     }
 
-    /// What must hold whenever nothing is being done: reliability invariants I2, I3, I5, I6, I8 and I16.
-    pub async fn check(&self) {
-        use nova_virt::Hypervisor;
-        assert_eq!(self.world.violations(), vec![], "a guest ran twice");
-        let all = self.store.list_instances(&nova_db::InstanceQuery::default()).await.unwrap();
-        let allocations = self.store.list_allocations(None).await.unwrap();
-        let usage = self.store.usage(&self.project).await.unwrap();
-        let counted = all.iter().map(|i| i.usage());
-        assert_eq!(usage.instances, counted.clone().map(|counts| counts.instances).sum::<u64>());
-        assert_eq!(usage.ram, counted.map(|counts| counts.ram).sum::<u64>());
-        for image in self.store.list_images().await.unwrap() {
-            assert_eq!(image.status, ImageStatus::Active, "an image that gets no data any more: {image:?}");
-        }
-        assert_eq!(self.copies(), Vec::<PathBuf>::new(), "copies of disks are left");
-        for instance in &all {
-            let own: Vec<_> = allocations.iter().filter(|a| a.instance_id == instance.id).collect();
-            match &instance.host {
-                Some(host) => assert_eq!((own.len(), &own[0].host), (1, host), "{instance:?}"),
-                None => assert!(own.is_empty(), "{instance:?}"),
-            }
-            assert!(instance.task_state.is_none(), "{instance:?}");
-        }
-        for allocation in &allocations {
-            assert!(all.iter().any(|i| i.id == allocation.instance_id), "{allocation:?} of nobody");
-        }
-        for node in self.store.list_nodes().await.unwrap() {
-            let used = allocations.iter().filter(|a| a.host == node.host).fold(Default::default(), add);
-            assert_eq!(node.used, used, "{}", node.host);
-            assert_eq!(node.inventory.shortage(used, Default::default()), None);
-        }
-        for (host, fake) in &self.hosts {
-            for guest in fake.list().await.unwrap() {
-                let instance = all.iter().find(|i| i.id == guest.instance);
-                assert_eq!(instance.and_then(|i| i.host.as_ref()), Some(host), "{guest:?} is a stray on {host}");
-            }
-        }
-        for instance in all.iter().filter(|i| i.vm_state == VmState::Active) {
-            let host = &self.hosts[instance.host.as_ref().unwrap()];
-            assert_eq!(host.info(instance.id).await.unwrap().power_state, PowerState::Running, "{instance:?}");
-            let size = host.spec_of(instance.id).map(|spec| (spec.vcpus, spec.memory_mb));
-            assert_eq!(size, Some((instance.flavor.vcpus, instance.flavor.memory_mb)), "{instance:?}");
-        }
-        self.check_ports().await;
-        self.check_volumes().await;
-    }
-
     pub async fn stop(mut self) {
         for agent in std::mem::take(&mut self.agents).into_values() {
             // One that is dead does not end what it has in hand.
@@ -554,86 +300,4 @@ impl Cloud {
             conductor.stop().await;
         }
     }
-}
-
-/// The API in front of the cloud, and tokens for as long as any test runs.
-struct Door {
-    api: Api,
-    token: String,
-    admin_token: String,
-    project: ProjectId,
-}
-
-async fn door(
-    store: &Arc<dyn Store>,
-    clock: &Arc<dyn Clock>,
-    entropy: &Arc<dyn Entropy>,
-    orders: BusOrders,
-    wanted: &CloudOptions,
-    images: Option<Arc<ImageManager>>,
-    volumes: Option<Arc<dyn BlockStorage>>,
-) -> Door {
-    let options = IdentityOptions {
-        token_expiration: wanted.token_life,
-        password: PasswordOptions::cheap(),
-        ..IdentityOptions::default()
-    };
-    let catalog = Catalog::of_this_process("http://cloud");
-    let identity = IdentityManager::open(store.clone(), clock.clone(), entropy.clone(), catalog, options);
-    let identity = Arc::new(identity.await.unwrap());
-    identity.bootstrap().await.unwrap();
-    let user = store.list_users(Some("demo")).await.unwrap().remove(0).id;
-    let project = store.list_projects(Some("demo")).await.unwrap().remove(0).id;
-    let (token, _) = identity.issue_token(&user, Some(&project)).await.unwrap();
-    let admin = store.list_users(Some("admin")).await.unwrap().remove(0).id;
-    let admin_project = store.list_projects(Some("admin")).await.unwrap().remove(0).id;
-    let (admin_token, _) = identity.issue_token(&admin, Some(&admin_project)).await.unwrap();
-    let network = NetworkManager::new(store.clone(), clock.clone(), entropy.clone(), NetworkOptions::default());
-    let network = Arc::new(network);
-    let compute = ComputeApi {
-        store: store.clone(),
-        images: match &images {
-            Some(images) => images.clone(),
-            None => Arc::new(AnyImage(store.clone())),
-        },
-        image_books: images.clone(),
-        volumes,
-        identity: identity.clone(),
-        network: network.clone(),
-        books: Some(network),
-        neutron: None,
-        orders: Arc::new(orders),
-        clock: clock.clone(),
-        entropy: entropy.clone(),
-        options: Live::new(ApiComputeOptions {
-            limits: Limits { instances: wanted.instances, cores: None, ram: None },
-            reclaim_instance_interval: wanted.conductor.reclaim_instance_interval,
-            allow_resize_to_same_host: wanted.same_host,
-            offloads_at_once: wanted.conductor.moves.shelved_offload_time == Some(Duration::ZERO),
-            server_groups: None,
-            server_group_members: None,
-            instance_build_timeout: Duration::from_secs(600),
-            operation_timeout: Duration::from_secs(600),
-            ..ApiComputeOptions::default()
-        }),
-    };
-    let enabled = ["osapi_compute"].into_iter().chain(images.is_some().then_some("image"));
-    let enabled_apis = enabled.map(|name| EnabledApi { name: name.into(), address: None }).collect();
-    let deps = FilterDeps {
-        identity,
-        clock: clock.clone(),
-        entropy: entropy.clone(),
-        options: Arc::new(ApiOptions { enabled_apis, ..ApiOptions::default() }),
-    };
-    let mut registry = Registry::new(deps);
-    registry.application(compute_application(Arc::new(compute)));
-    if let Some(images) = images {
-        registry.application(nova::image::application(images));
-    }
-    let (_, api) = registry.build().unwrap().remove(0);
-    Door { api, token, admin_token, project }
-}
-
-fn add(sum: nova_core::flavor::Resources, a: &nova_core::host::Allocation) -> nova_core::flavor::Resources {
-    sum.plus(a.resources)
 }

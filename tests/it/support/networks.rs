@@ -167,6 +167,12 @@ impl Cloud {
     pub async fn boot_on(&self, requested: RequestedNetworks, flavor: Flavor) -> InstanceId {
         let id = InstanceId::generate(&*self.entropy);
         let instance = self.new_instance(id, flavor).await;
+        self.boot_instance(instance, requested).await
+    }
+
+    /// A server, as an API that checks nothing writes it.
+    pub async fn boot_instance(&self, instance: Instance, requested: RequestedNetworks) -> InstanceId {
+        let id = instance.id;
         let spec = RequestSpec {
             instances: vec![id],
             purpose: Purpose::Create,
@@ -186,7 +192,8 @@ impl Cloud {
         id
     }
 
-    async fn new_instance(&self, id: InstanceId, flavor: Flavor) -> Instance {
+    /// A server that is not in the store yet.
+    pub async fn new_instance(&self, id: InstanceId, flavor: Flavor) -> Instance {
         let now = self.now();
         let States { vm_state, task_state, power_state } = States::created();
         let image = AnyImage(self.store.clone())
@@ -232,6 +239,7 @@ impl Cloud {
             created_at: now,
             updated_at: now,
             previous_vm_state: None,
+            device_places: Vec::new(),
             soft_deleted_at: None,
             system_metadata: std::collections::BTreeMap::new(),
             launched_at: None,

@@ -65,12 +65,10 @@ rpc_method! {
 /// How to rescue.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct RescueOrder {
-    /// What the rescue disk is made from.
+    /// What the rescue disk is made from; its properties say how it is plugged in (2.87).
     pub image: ImageMeta,
     /// Leave to fetch that image.
     pub image_grant: Option<ImageGrant>,
-    /// The rescue disk comes after the guest's own disks, whose names stay (2.87).
-    pub stable: bool,
     /// How long the guest may take to shut down by itself before.
     pub graceful: Option<Duration>,
     /// What the guest is made of otherwise: of this its config drive is made anew, with another password.

@@ -45,7 +45,7 @@ async fn no_path_takes_a_hostile_image() {
             let disks = vec![DiskSpec { role: DiskRole::Root, source: source.clone(), size_gb: 1 }];
             GuestSpec { epoch, disks, ..guest_spec(number) }
         };
-        let rescue = RescueSpec { image: image.clone(), stable: false, config_drive: None };
+        let rescue = RescueSpec { image: image.clone(), stable: None, config_drive: None };
         let refused = [
             hypervisor.spawn(&with(0x511, 1, &image)).await,
             hypervisor.spawn(&with(0x511, 1, &file)).await,

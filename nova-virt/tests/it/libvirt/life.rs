@@ -4,11 +4,11 @@ use nova_core::state::PowerState;
 use nova_virt::testing::guest_spec;
 use nova_virt::{
     DiskFormat, DiskRole, DiskSource, DiskSpec, ExportRequest, GuestSpec, Hypervisor, Quiesce, RescueSpec,
-    SnapshotRequest,
+    SnapshotRequest, StableRescue,
 };
 
 use super::boot::console;
-use super::{PATIENCE, open};
+use super::{PATIENCE, open, run};
 
 /// One guest through its life: password, live copy, rebuild, a move by copy with a larger disk, rescue.
 #[tokio::test]
@@ -57,7 +57,7 @@ async fn a_guest_lives_through_all_of_it() {
     assert_eq!(log.matches("boots=2").count(), 2, "{log}");
 
     // In rescue it has another root disk, and its own beside it.
-    let rescue = RescueSpec { image: base, stable: false, config_drive: None };
+    let rescue = RescueSpec { image: base, stable: None, config_drive: None };
     hypervisor.rescue(id, &rescue).await.unwrap();
     let log = console(&hypervisor, id, "boot finished", 3).await;
     let rescued = log.rsplit("guest: up").next().unwrap();
@@ -66,5 +66,20 @@ async fn a_guest_lives_through_all_of_it() {
     let log = console(&hypervisor, id, "boot finished", 4).await;
     let back = log.rsplit("guest: up").next().unwrap();
     assert!(back.contains("disk vda bytes=1073741824") && !back.contains("disk vdb"), "{back}");
+
+    // In a stable one it has the rescue disk where the image asks for it, and boots from that: its own can't be booted any more.
+    hypervisor.power_off(id, None).await.unwrap();
+    let own = folder.path().join(id.to_string()).join("disk");
+    run("qemu-io", &["-f", "qcow2", "-c", "write -P 0 0 512", own.to_str().unwrap()]);
+    let asked = StableRescue { device: Some("disk".into()), bus: Some("scsi".into()) };
+    hypervisor.rescue(id, &RescueSpec { stable: Some(asked), ..rescue.clone() }).await.unwrap();
+    let log = console(&hypervisor, id, "boot finished", 5).await;
+    let rescued = log.rsplit("guest: up").next().unwrap();
+    assert!(rescued.contains("disk vda bytes=1073741824") && rescued.contains("disk sda bytes=67108864"), "{rescued}");
+    assert!(!rescued.contains("disk vdb"), "{rescued}");
+    let floppy = StableRescue { device: Some("floppy".into()), bus: None };
+    let refused = hypervisor.rescue(id, &RescueSpec { stable: Some(floppy), ..rescue }).await.unwrap_err();
+    assert!(refused.to_string().starts_with("hw_rescue_device"), "{refused}");
+    assert_eq!(hypervisor.info(id).await.unwrap().power_state, PowerState::Running);
     hypervisor.destroy(id).await.unwrap();
 }

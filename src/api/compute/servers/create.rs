@@ -278,6 +278,7 @@ impl Intent<'_> {
             vm_state,
             task_state,
             previous_vm_state: None,
+            device_places: Vec::new(),
             soft_deleted_at: None,
             system_metadata: BTreeMap::new(),
             power_state: PowerState::NoState,

@@ -1,14 +1,19 @@
 //! A destination is found and booked, while the source keeps its allocation.
 
 use async_trait::async_trait;
+use nova_core::compatibility::obstacle;
+use nova_core::error::chain;
+use nova_core::host::ComputeNode;
+use nova_core::ids::HostName;
 use nova_core::instance::Instance;
 use nova_core::migration::Migration;
 use nova_core::request::RequestSpec;
 use nova_core::task::Move;
+use nova_db::StoreError;
 
 use super::super::build::select;
 use super::ends::DOUBTFUL_HOST;
-use super::{has_left, not_on, stays, the_move, was_abandoned};
+use super::{begin, has_left, not_on, record, stays, the_move, was_abandoned};
 use crate::conductor::context::TaskContext;
 use crate::conductor::steps::{Ran, Services, Step, StepError};
 
@@ -43,6 +48,46 @@ impl Step for SelectHost {
     }
 }
 
+/// Nova's name for its part of the action.
+const PREFLIGHT: &str = "conductor_live_migrate_instance";
+
+/// Candidates on which a running guest can't go on are not tried. When none is left, it is said of each what is in the way, before
+/// anything was begun (Nova's `MigrationPreCheckError`). Hosts are named to administrators only.
+async fn leave_out_unfit(services: &Services, cx: &mut TaskContext) -> Result<(), StepError> {
+    if !matches!(the_move(cx)?, Move::LiveMigrate { .. }) {
+        return Ok(());
+    }
+    let source = record(cx)?.source_compute.clone();
+    let Some(here) = node_of(services, &source).await? else { return Ok(()) };
+    let (mut fit, mut reasons) = (Vec::new(), Vec::new());
+    for candidate in std::mem::take(&mut cx.task.alternates) {
+        // One that has not said what it is, is asked.
+        let there = node_of(services, &candidate.host).await?;
+        match there.and_then(|there| obstacle(&here, &there)) {
+            None => fit.push(candidate),
+            Some(obstacle) => reasons.push(format!("{}: {obstacle}", candidate.host)),
+        }
+    }
+    if fit.is_empty() {
+        begin(cx, PREFLIGHT, &source);
+        let message = "Migration pre-check error: no host that has room can take the server over while it runs.";
+        return Err(StepError::fatal(400, message, reasons.join("; ")));
+    }
+    if !reasons.is_empty() {
+        tracing::info!(instance = %cx.instance.id, "hosts that cannot take it over while it runs: {}", reasons.join("; "));
+    }
+    cx.task.alternates = fit;
+    Ok(())
+}
+
+async fn node_of(services: &Services, host: &HostName) -> Result<Option<ComputeNode>, StepError> {
+    match services.store.node_of_host(host).await {
+        Ok(node) => Ok(Some(node)),
+        Err(StoreError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(StepError::Later(chain(&error))),
+    }
+}
+
 /// Books the next candidate.
 pub struct BookHost;
 
@@ -62,6 +107,7 @@ impl Step for BookHost {
             let message = "No valid host was found. There are not enough hosts available.";
             return Err(StepError::fatal(500, message, "each candidate was tried"));
         }
+        leave_out_unfit(services, cx).await?;
         let chosen = cx.task.alternates.remove(0);
         match &cx.migration {
             // Of one that stays, both sizes are kept room for: no more than the larger, as one of both is off.

@@ -133,7 +133,13 @@ async fn way_to(
             "the service answered with another volume",
         ));
     }
-    Ok(VolumeOrder { connection, device: volume.device.clone(), boot: volume.is_root(), shareable: volume.shareable })
+    Ok(VolumeOrder {
+        connection,
+        device: volume.device.clone(),
+        boot: volume.is_root(),
+        shareable: volume.shareable,
+        tag: volume.tag.clone(),
+    })
 }
 
 /// The server has its volumes on that host.
