@@ -226,6 +226,7 @@ impl Instance {
             caller_is_admin,
             microversion,
             volume_backed: self.image.is_none(),
+            swaps_volume: self.volumes.iter().any(|volume| volume.swap.is_some()),
         }
     }
 

@@ -100,6 +100,7 @@ fn view(volume: &Volume, types: &[VolumeType]) -> BlockVolume {
         metadata: volume.metadata.clone(),
         image_metadata: volume.image_metadata.clone(),
         attachments: volume.attachments.values().map(attachment).collect(),
+        migrating: false,
         created_at: Some(volume.created_at),
     }
 }

@@ -1,6 +1,7 @@
 //! Volumes of servers: from the API through conductor and host to the volume host and back.
 
 mod moves;
+mod swap;
 mod sweep;
 
 use std::time::Duration;

@@ -59,6 +59,10 @@ rpc_method! {
     DetachVolume = "compute"."detach_volume": Cast from [Conductor], Order<DetachVolumeOrder> => ()
 }
 rpc_method! {
+    /// Put another volume in the place of one that a running guest has, with what is on it.
+    SwapVolume = "compute"."swap_volume": Cast from [Conductor], Order<SwapVolumeOrder> => ()
+}
+rpc_method! {
     /// A volume of it is larger: the guest is to see it. One that is not told sees it when it starts anew.
     ExtendVolume = "compute"."extend_volume": Cast from [Api, Conductor, Volume], ExtendVolumeRequest => ()
 }
@@ -226,6 +230,18 @@ pub struct VolumeOrder {
 pub struct DetachVolumeOrder {
     /// The volume.
     pub volume_id: VolumeId,
+}
+
+/// Which volume takes the place of which.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwapVolumeOrder {
+    /// The one that the guest has.
+    pub old: VolumeId,
+    /// The one that it gets.
+    pub new: VolumeId,
+    /// The way to that. `None`: it shall not get it any more; the answer is `came` where it was too late for that.
+    #[serde(default)]
+    pub to: Option<VolumeOrder>,
 }
 
 /// Which volume has grown.

@@ -175,6 +175,11 @@ pub enum Work {
         /// Which.
         volume_id: VolumeId,
     },
+    /// Put another volume in the place of one, which its row says by now.
+    SwapVolume {
+        /// Which of its mappings.
+        device: BlockDeviceId,
+    },
     /// Move it between hosts.
     Move(Move),
 }
@@ -232,6 +237,7 @@ impl Work {
             Self::DetachInterface { .. } => "detach_interface",
             Self::AttachVolume { .. } => "attach_volume",
             Self::DetachVolume { .. } => "detach_volume",
+            Self::SwapVolume { .. } => "swap_volume",
             Self::Move(one) => one.kind(),
         }
     }
@@ -262,6 +268,7 @@ impl Work {
             Self::DetachInterface { .. } => Action::DetachInterface,
             Self::AttachVolume { .. } => Action::AttachVolume,
             Self::DetachVolume { .. } => Action::DetachVolume,
+            Self::SwapVolume { .. } => Action::SwapVolume,
             Self::Move(one) => one.action(),
         }
     }
@@ -322,8 +329,22 @@ impl Work {
             Self::DetachVolume { .. } => {
                 Plan { steps: &["begin_detaching", "detach_volume", "release_volume"], retry_from: None }
             }
+            Self::SwapVolume { .. } => Plan { steps: &["begin_swap", "swap_volume", "end_swap"], retry_from: None },
             Self::Move(one) => one.plan(),
         }
+    }
+
+    /// Is it about one interface or one volume? Such go on beside what else is done to the server, and in turns among
+    /// themselves; only a deletion ends them.
+    pub const fn plugs(&self) -> bool {
+        matches!(
+            self,
+            Self::AttachInterface { .. }
+                | Self::DetachInterface { .. }
+                | Self::AttachVolume { .. }
+                | Self::DetachVolume { .. }
+                | Self::SwapVolume { .. }
+        )
     }
 
     /// The move that it makes.

@@ -102,6 +102,8 @@ pub struct BlockVolume {
     pub image_metadata: BTreeMap<String, String>,
     /// In whose hands it is.
     pub attachments: Vec<BlockAttachment>,
+    /// The service itself is moving it elsewhere.
+    pub migrating: bool,
     /// When it was asked for, as the API shows it.
     pub created_at: Option<jiff::Timestamp>,
 }

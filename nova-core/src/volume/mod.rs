@@ -23,7 +23,7 @@ pub use model::{
 };
 pub use problem::{VolumeProblem, VolumeProblemClass};
 pub use quota::{VolumeLimits, VolumeQuotaKey, VolumeResource};
-pub use server_volume::{Hold, ServerVolume, VolumeToMake, attachment_key, next_device};
+pub use server_volume::{Hold, ServerVolume, VolumeSwap, VolumeToMake, attachment_key, next_device};
 pub use state::{
     Holds, SnapshotEvent, SnapshotStatus, VolumeEvent, VolumeRefusal, VolumeStatus, next, next_snapshot, rest,
 };

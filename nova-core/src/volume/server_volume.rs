@@ -37,6 +37,25 @@ pub struct ServerVolume {
     /// The guest may only read it.
     #[serde(default)]
     pub read_only: bool,
+    /// The one that is taking its place.
+    #[serde(default)]
+    pub swap: Option<VolumeSwap>,
+}
+
+/// A volume that takes another one's place under a running guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeSwap {
+    /// Which.
+    pub volume_id: VolumeId,
+    /// By which attachments the server has it already.
+    #[serde(default)]
+    pub holds: Vec<Hold>,
+    /// Other servers may have it, too.
+    #[serde(default)]
+    pub shareable: bool,
+    /// The guest may only read it.
+    #[serde(default)]
+    pub read_only: bool,
 }
 
 /// What a volume is to be made of on the way.
@@ -74,6 +93,30 @@ impl ServerVolume {
     /// The attachment that is for that host.
     pub fn hold_of(&self, host: &HostName) -> Option<&Hold> {
         self.holds.iter().find(|hold| hold.host.as_ref() == Some(host))
+    }
+
+    /// Is it that volume, or shall that one take its place?
+    pub fn is_or_becomes(&self, id: VolumeId) -> bool {
+        self.volume_id == id || self.swap.as_ref().is_some_and(|swap| swap.volume_id == id)
+    }
+
+    /// All attachments by which the server has it, and the one that is taking its place.
+    pub fn all_holds(&self) -> impl Iterator<Item = &Hold> {
+        self.holds.iter().chain(self.swap.iter().flat_map(|swap| &swap.holds))
+    }
+
+    /// As it will be once the other one has taken its place; as it is, if none does.
+    #[must_use]
+    pub fn swapped(&self) -> Self {
+        let Some(swap) = self.swap.clone() else { return self.clone() };
+        Self {
+            volume_id: swap.volume_id,
+            holds: swap.holds,
+            shareable: swap.shareable,
+            read_only: swap.read_only,
+            swap: None,
+            ..self.clone()
+        }
     }
 
     /// The attachment that is shown: the one of the host that the server is on, or else any.

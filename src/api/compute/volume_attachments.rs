@@ -1,5 +1,7 @@
 //! Volumes of servers, looked at, plugged in and out (nova/api/openstack/compute/volume_attachments.py).
 
+mod swap;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +18,8 @@ use super::ComputeApi;
 use super::servers::{Besides, Start, fields, owner};
 use crate::api::validate::{Fields, boolean, invalid, known_query};
 use crate::api::{ApiError, HandlerResult, Microversion, Request, Resource, Response, Route, policy, route};
+
+const RULE_OF_SWAP: &str = "os_compute_api:os-volumes-attachments:swap";
 
 /// A volume is waited for that long until it is promised to the server.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -242,7 +246,7 @@ impl VolumeAttachments {
         self.check(&request, &server, &found, &wish)?;
         let device = BlockDeviceId::generate(&*self.api.entropy);
         let change = |server: &mut Instance, _: &mut Work| {
-            if server.volume(id).is_some() {
+            if server.volumes.iter().any(|volume| volume.is_or_becomes(id)) {
                 return Err(ApiError::BadRequest(format!("Invalid volume: volume {id} already attached")));
             }
             let name = device_for(server);
@@ -257,6 +261,7 @@ impl VolumeAttachments {
                 delete_on_termination: wish.delete_on_termination.unwrap_or(false),
                 shareable: found.multiattach,
                 read_only: found.readonly,
+                swap: None,
             });
             Ok(())
         };
@@ -346,14 +351,11 @@ impl VolumeAttachments {
         let wish = read_change(&body, version, request.lenient)?;
         let swaps =
             version.before(85) || wish.volume.map(|id| id.to_string()).as_deref() != Some(request.param("volume"));
-        let rule = if swaps {
-            "os_compute_api:os-volumes-attachments:swap"
-        } else {
-            "os_compute_api:os-volumes-attachments:update"
-        };
+        let rule = if swaps { RULE_OF_SWAP } else { "os_compute_api:os-volumes-attachments:update" };
         let server = self.server(&request, rule).await?;
         if swaps {
-            return self.swap(&request, &server, wish.volume).await;
+            let new = wish.volume.ok_or_else(|| ApiError::internal("no volume is named"))?;
+            return self.swap(&request, &server, new).await;
         }
         for _ in 0..5 {
             let mut server = self.server(&request, rule).await?;
@@ -376,23 +378,6 @@ impl VolumeAttachments {
         Err(ApiError::Conflict(format!("Instance {} is being changed by others; try again.", server.id)))
     }
 
-    /// Nova lets volumes be swapped only while block storage moves the one to the other, since 2025: nobody but that service
-    /// knows when the old one may go.
-    async fn swap(&self, request: &Request, server: &Instance, to: Option<VolumeId>) -> HandlerResult {
-        let (storage, context) = (self.api.block_storage()?, request.context()?);
-        let old = volume_of(server, request.param("volume"))?.volume_id;
-        storage.volume(context, old).await.map_err(refused)?;
-        if let Some(new) = to {
-            let found = storage.volume(context, new).await;
-            // The new one is of the body.
-            found.map_err(|error| match error {
-                BlockStorageError::VolumeNotFound { .. } => ApiError::BadRequest(error.to_string()),
-                other => refused(other),
-            })?;
-        }
-        Err(ApiError::Conflict(format!("The volume {old} is not being migrated by the block storage service.")))
-    }
-
     async fn delete(self: Arc<Self>, request: Request) -> HandlerResult {
         const RULE: &str = "os_compute_api:os-volumes-attachments:delete";
         let server = self.server(&request, RULE).await?;
@@ -411,7 +396,11 @@ impl VolumeAttachments {
         }
         let work = Work::DetachVolume { volume_id };
         let start = Start { rule: RULE, action: Action::DetachVolume, work, supersede: false };
-        self.api.begin(&request, start).await?;
+        let change = |server: &mut Instance, _: &mut Work| match volume_of(server, request.param("volume"))?.swap {
+            Some(_) => Err(ApiError::Conflict(format!("The volume {volume_id} is being swapped for another one."))),
+            None => Ok(()),
+        };
+        self.api.begin_with(&request, start, Besides { change: Some(&change), ..Besides::default() }).await?;
         Ok(Response::empty(StatusCode::ACCEPTED))
     }
 }

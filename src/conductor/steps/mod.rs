@@ -127,6 +127,9 @@ const STEPS: &[&dyn Step] = &[
     &volumes::BeginDetaching,
     &volumes::DetachVolume,
     &volumes::ReleaseVolume,
+    &volumes::BeginSwap,
+    &volumes::SwapVolume,
+    &volumes::EndSwap,
     &volumes::MakeVolumes,
     &volumes::SettleVolumes,
     &volumes::LeaveVolumes,
@@ -159,7 +162,7 @@ mod tests {
         let mut all = vec![build, Work::Delete, Work::Start, Work::Stop, Work::Reboot { hard: true }, attach, detach];
         let device = nova_core::ids::BlockDeviceId::from_uuid(uuid::Uuid::nil());
         let volume_id = nova_core::ids::VolumeId::from_uuid(uuid::Uuid::nil());
-        all.extend([Work::AttachVolume { device }, Work::DetachVolume { volume_id }]);
+        all.extend([Work::AttachVolume { device }, Work::DetachVolume { volume_id }, Work::SwapVolume { device }]);
         all.extend([Work::Pause, Work::Unpause, Work::Suspend, Work::Resume]);
         all.extend([Work::SoftDelete, Work::Restore, Work::TriggerCrashDump, Work::Unrescue]);
         let image = serde_json::json!({"id": uuid::Uuid::nil(), "disk_format": "raw", "size": 1, "sha512": ""});

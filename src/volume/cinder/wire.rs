@@ -43,6 +43,8 @@ pub(super) struct VolumeView {
     #[serde(default)]
     attachments: Vec<HeldView>,
     #[serde(default)]
+    migration_status: Option<String>,
+    #[serde(default)]
     created_at: Option<String>,
     #[serde(default, rename = "os-vol-tenant-attr:tenant_id")]
     pub(super) project: Option<ProjectId>,
@@ -140,6 +142,9 @@ impl VolumeView {
             metadata,
             image_metadata: self.volume_image_metadata,
             attachments: self.attachments.into_iter().map(held).collect(),
+            migrating: self
+                .migration_status
+                .is_some_and(|word| matches!(&*word, "starting" | "migrating" | "completing")),
             created_at: time(self.created_at.as_deref()),
         }
     }

@@ -4,7 +4,7 @@ use nova::volume::driver::MemoryVolumes;
 use nova::volume::service::{HostOptions, VolumeHost};
 use nova::volume::{CreateVolume, MadeOf, OwnBlockStorage, VolumeManager, VolumeOptions, VolumeParts};
 use nova_core::ids::VolumeId;
-use nova_core::volume::{BlockStorage, Volume, VolumeStatus};
+use nova_core::volume::{BlockStorage, ServerVolume, Volume, VolumeStatus};
 use nova_db::ListQuery;
 use nova_virt::Hypervisor;
 
@@ -155,7 +155,7 @@ impl Cloud {
             for attachment in volume.attachments.values() {
                 let server = all.iter().find(|server| Some(server.id) == attachment.instance_id);
                 let server = server.unwrap_or_else(|| panic!("an attachment of nobody: {volume:?}"));
-                let holds = server.volumes.iter().flat_map(|known| &known.holds);
+                let holds = server.volumes.iter().flat_map(ServerVolume::all_holds);
                 let known = holds.into_iter().any(|hold| hold.attachment_id == attachment.id);
                 assert!(known, "an attachment that its server does not know: {attachment:?} {server:?}");
             }

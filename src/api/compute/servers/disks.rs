@@ -52,6 +52,7 @@ impl Disks {
             delete_on_termination: wanted.delete_on_termination,
             shareable: wanted.shareable,
             read_only: wanted.read_only,
+            swap: None,
         };
         self.volumes.iter().map(own).collect()
     }
