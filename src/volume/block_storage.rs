@@ -9,7 +9,8 @@ use nova_core::ids::{InstanceId, VolumeAttachmentId, VolumeId, VolumeSnapshotId,
 use nova_core::volume::connection::{AccessMode, ConnectionInfo, Connector};
 use nova_core::volume::{
     Attachment, BlockAttachment, BlockSnapshot, BlockSource, BlockStorage, BlockStorageError, BlockVolume,
-    NewBlockVolume, Snapshot, SnapshotStatus, Volume, VolumeProblem, VolumeProblemClass, VolumeStatus, VolumeType,
+    NewBlockSnapshot, NewBlockVolume, Snapshot, SnapshotStatus, Volume, VolumeProblem, VolumeProblemClass,
+    VolumeStatus, VolumeType,
 };
 use nova_db::{ListQuery, SnapshotField, StoreError, VolumeField};
 
@@ -260,13 +261,25 @@ impl BlockStorage for OwnBlockStorage {
     async fn take_snapshot(
         &self,
         context: &RequestContext,
-        volume: VolumeId,
-        name: &str,
-        description: &str,
+        new: NewBlockSnapshot,
     ) -> Result<BlockSnapshot, BlockStorageError> {
         let none = std::collections::BTreeMap::new();
-        let taken = self.manager.take_snapshot(context, volume, name, description, &none, true).await;
-        Ok(snapshot_view(&taken.map_err(of_volume(volume))?))
+        let words = (&*new.name, &*new.description);
+        let taken = self.manager.take_snapshot_as(context, new.key, new.volume_id, words, &none, true).await;
+        Ok(snapshot_view(&taken.map_err(of_volume(new.volume_id))?))
+    }
+
+    async fn snapshot_of_key(
+        &self,
+        context: &RequestContext,
+        _volume: VolumeId,
+        key: VolumeSnapshotId,
+    ) -> Result<Option<BlockSnapshot>, BlockStorageError> {
+        match self.manager.snapshot(context, key).await {
+            Ok(found) => Ok(Some(snapshot_view(&found))),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(told(error)),
+        }
     }
 
     async fn delete_snapshot(&self, context: &RequestContext, id: VolumeSnapshotId) -> Result<(), BlockStorageError> {

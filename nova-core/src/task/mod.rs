@@ -139,6 +139,11 @@ pub enum Work {
         /// The image, described already (`queued`).
         image_id: ImageId,
     },
+    /// Make an image of a server that boots from a volume: snapshots of its volumes.
+    SnapshotVolumes {
+        /// The image, described already (`queued`).
+        image_id: ImageId,
+    },
     /// Make an image of its root disk and delete the oldest ones of that kind.
     CreateBackup {
         /// The image, described already (`queued`).
@@ -230,6 +235,7 @@ impl Work {
             Self::Unrescue => "unrescue",
             Self::Rebuild { .. } => "rebuild",
             Self::CreateImage { .. } => "create_image",
+            Self::SnapshotVolumes { .. } => "snapshot_volumes",
             Self::CreateBackup { .. } => "create_backup",
             Self::ChangePassword { .. } => "change_password",
             Self::TriggerCrashDump => "trigger_crash_dump",
@@ -260,7 +266,7 @@ impl Work {
             Self::Rescue { .. } => Action::Rescue,
             Self::Unrescue => Action::Unrescue,
             Self::Rebuild { .. } => Action::Rebuild,
-            Self::CreateImage { .. } => Action::CreateImage,
+            Self::CreateImage { .. } | Self::SnapshotVolumes { .. } => Action::CreateImage,
             Self::CreateBackup { .. } => Action::CreateBackup,
             Self::ChangePassword { .. } => Action::ChangePassword,
             Self::TriggerCrashDump => Action::TriggerCrashDump,
@@ -277,6 +283,7 @@ impl Work {
     pub const fn image_in_making(&self) -> Option<ImageId> {
         match self {
             Self::CreateImage { image_id }
+            | Self::SnapshotVolumes { image_id }
             | Self::CreateBackup { image_id, .. }
             | Self::Move(Move::Shelve { image_id, .. }) => Some(*image_id),
             _ => None,
@@ -314,6 +321,7 @@ impl Work {
             Self::Unrescue => Plan { steps: &["unrescue"], retry_from: None },
             Self::Rebuild { .. } => Plan { steps: &["check_host", "rebuild"], retry_from: None },
             Self::CreateImage { .. } => Plan { steps: &["snapshot"], retry_from: None },
+            Self::SnapshotVolumes { .. } => Plan { steps: &["snapshot_volumes"], retry_from: None },
             Self::CreateBackup { .. } => Plan { steps: &["snapshot", "rotate_backups"], retry_from: None },
             Self::ChangePassword { .. } => Plan { steps: &["set_password"], retry_from: None },
             Self::TriggerCrashDump => Plan { steps: &["crash_dump"], retry_from: None },

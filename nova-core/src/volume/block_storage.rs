@@ -183,6 +183,19 @@ pub struct NewBlockVolume {
     pub metadata: BTreeMap<String, String>,
 }
 
+/// A snapshot that is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewBlockSnapshot {
+    /// A second request with the same key takes no second snapshot, as of [`NewBlockVolume::key`].
+    pub key: VolumeSnapshotId,
+    /// Of this volume.
+    pub volume_id: VolumeId,
+    /// Display name.
+    pub name: String,
+    /// Free text.
+    pub description: String,
+}
+
 /// Volumes, as compute asks for them. What is another project's than the context's is not there, unless an administrator or the
 /// control plane itself asks.
 #[async_trait]
@@ -259,14 +272,21 @@ pub trait BlockStorage: Send + Sync {
     /// Its server keeps it. Fine if nothing was begun.
     async fn roll_detaching(&self, context: &RequestContext, volume: VolumeId) -> Result<(), BlockStorageError>;
 
-    /// Takes a snapshot of a volume, also of one that is in use.
+    /// Begins to take a snapshot of a volume, also of one that is in use. May be repeated with the same key; the snapshot's id is
+    /// the one that is answered.
     async fn take_snapshot(
         &self,
         context: &RequestContext,
-        volume: VolumeId,
-        name: &str,
-        description: &str,
+        new: NewBlockSnapshot,
     ) -> Result<BlockSnapshot, BlockStorageError>;
+
+    /// The snapshot of that volume that was taken with that key, if one was.
+    async fn snapshot_of_key(
+        &self,
+        context: &RequestContext,
+        volume: VolumeId,
+        key: VolumeSnapshotId,
+    ) -> Result<Option<BlockSnapshot>, BlockStorageError>;
 
     /// Begins to remove a snapshot. Fine if there is none.
     async fn delete_snapshot(&self, context: &RequestContext, id: VolumeSnapshotId) -> Result<(), BlockStorageError>;

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::BlockSource;
-use crate::ids::{BlockDeviceId, HostName, TaskId, VolumeAttachmentId, VolumeId};
+use crate::ids::{BlockDeviceId, HostName, TaskId, VolumeAttachmentId, VolumeId, VolumeSnapshotId};
 
 /// A volume that a server has, or is to have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,15 +128,24 @@ impl ServerVolume {
 
 /// The key of an attachment that a task asks for, for that host or for none: a repetition asks with the same one.
 pub fn attachment_key(task: TaskId, volume: VolumeId, host: Option<&HostName>, counter: u64) -> VolumeAttachmentId {
+    VolumeAttachmentId::from_uuid(key(task, volume, counter, host.map_or("", HostName::as_str)))
+}
+
+/// The key of the snapshot that a task takes of a volume.
+pub fn snapshot_key(task: TaskId, volume: VolumeId) -> VolumeSnapshotId {
+    VolumeSnapshotId::from_uuid(key(task, volume, 0, "snapshot"))
+}
+
+fn key(task: TaskId, volume: VolumeId, counter: u64, word: &str) -> uuid::Uuid {
     // FNV-1a of 128 bits over all of them.
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
     let mut hash: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-    let name = host.map_or("", HostName::as_str).as_bytes();
-    let all = [&task.as_uuid().as_bytes()[..], &volume.as_uuid().as_bytes()[..], &counter.to_be_bytes()[..], name];
+    let (task, volume, counter) = (task.as_uuid().as_bytes(), volume.as_uuid().as_bytes(), counter.to_be_bytes());
+    let all = [&task[..], &volume[..], &counter[..], word.as_bytes()];
     for byte in all.into_iter().flatten() {
         hash = (hash ^ u128::from(*byte)).wrapping_mul(PRIME);
     }
-    VolumeAttachmentId::from_uuid(uuid::Builder::from_random_bytes(hash.to_be_bytes()).into_uuid())
+    uuid::Builder::from_random_bytes(hash.to_be_bytes()).into_uuid()
 }
 
 /// The next device name that is free, `/dev/vdb` (nova/compute/utils.py, `get_next_device_name`).

@@ -207,6 +207,27 @@ impl ComputeApi {
         let none = || ApiError::NotImplemented("There is no block storage service.".to_owned());
         self.volumes.as_deref().ok_or_else(none)
     }
+
+    /// Waits until that step of a task is done, or the task is over. False: it lasts longer than anybody waits.
+    pub(super) async fn until_done(&self, task: &Task, step: &str) -> Result<bool, ApiError> {
+        let wait = async {
+            let mut pause = FIRST_LOOK;
+            loop {
+                match self.store.get_task(task.id).await {
+                    Ok(now) if now.log.iter().any(|one| one.step == step && one.event == Event::Done) => return Ok(()),
+                    Ok(_) => {}
+                    Err(StoreError::NotFound { .. }) => return Ok(()),
+                    Err(error) => return Err(error.into()),
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 3 / 2).min(LAST_LOOK);
+            }
+        };
+        match tokio::time::timeout(PATIENCE, wait).await {
+            Ok(looked) => looked.map(|()| true),
+            Err(_) => Ok(false),
+        }
+    }
 }
 
 impl VolumeAttachments {
@@ -323,26 +344,12 @@ impl VolumeAttachments {
         task: &Task,
         device: BlockDeviceId,
     ) -> Result<(Instance, ServerVolume), ApiError> {
-        let wait = async {
-            let mut pause = FIRST_LOOK;
-            loop {
-                let over = match self.api.store.get_task(task.id).await {
-                    Ok(now) => now.log.iter().any(|one| one.step == "reserve_volume" && one.event == Event::Done),
-                    Err(StoreError::NotFound { .. }) => true,
-                    Err(error) => return Err(error.into()),
-                };
-                if over {
-                    break;
-                }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 3 / 2).min(LAST_LOOK);
-            }
-            let now = self.api.store.get_instance(server.id).await?;
-            let volume = now.volumes.iter().find(|volume| volume.id == device).cloned();
-            volume.map(|volume| (now.clone(), volume)).ok_or_else(|| why_not(&now, task))
-        };
-        let late = |_| ApiError::Unavailable { retry_after: 1 };
-        tokio::time::timeout(PATIENCE, wait).await.map_err(late)?
+        if !self.api.until_done(task, "reserve_volume").await? {
+            return Err(ApiError::Unavailable { retry_after: 1 });
+        }
+        let now = self.api.store.get_instance(server.id).await?;
+        let volume = now.volumes.iter().find(|volume| volume.id == device).cloned();
+        volume.map(|volume| (now.clone(), volume)).ok_or_else(|| why_not(&now, task, "the volume was not attached"))
     }
 
     async fn update(self: Arc<Self>, mut request: Request) -> HandlerResult {
@@ -429,8 +436,8 @@ fn check_same(server: &Instance, volume: &ServerVolume, wish: &Wish) -> Result<(
     Ok(())
 }
 
-/// Why a volume was not promised: what the server's fault says since then.
-fn why_not(server: &Instance, task: &Task) -> ApiError {
+/// Why a task failed: what the server's fault says since then. `otherwise` is for what is nobody's fault that asked.
+pub(super) fn why_not(server: &Instance, task: &Task, otherwise: &str) -> ApiError {
     let fault = server.fault.as_ref().filter(|fault| fault.created >= task.created_at);
     let (code, text) = match fault {
         Some(fault) => (fault.code, fault.message.clone()),
@@ -441,7 +448,7 @@ fn why_not(server: &Instance, task: &Task) -> ApiError {
         403 => ApiError::OverQuota(text),
         404 => ApiError::NotFound(text),
         409 => ApiError::Conflict(text),
-        _ => ApiError::internal("the volume was not attached"),
+        _ => ApiError::internal(otherwise.to_owned()),
     }
 }
 

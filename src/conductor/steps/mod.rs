@@ -18,7 +18,7 @@ pub(crate) use moves::{SHELVED_AT, SHELVED_IMAGE};
 pub(super) use moves::{booking_of, ended_by_deletion, history_of, moved, must_be_done, not_moved};
 pub(super) use network::{makes_ports, release_build};
 pub(super) use on_host::{failed as on_host_failed, phase as on_host_phase, succeeded as on_host_succeeded};
-pub(super) use volumes::{holds_volumes, release_unknown};
+pub(super) use volumes::{abandoned_snapshots, holds_volumes, release_unknown};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,6 +127,7 @@ const STEPS: &[&dyn Step] = &[
     &volumes::BeginDetaching,
     &volumes::DetachVolume,
     &volumes::ReleaseVolume,
+    &volumes::SnapshotVolumes,
     &volumes::BeginSwap,
     &volumes::SwapVolume,
     &volumes::EndSwap,
@@ -176,7 +177,7 @@ mod tests {
         });
         all.push(Work::ChangePassword { password: String::new() });
         let image_id = nova_core::ids::ImageId::from_uuid(uuid::Uuid::nil());
-        all.push(Work::CreateImage { image_id });
+        all.extend([Work::CreateImage { image_id }, Work::SnapshotVolumes { image_id }]);
         all.push(Work::CreateBackup { image_id, backup_type: "daily".into(), rotation: 1 });
         let (migration, spec) =
             (nova_core::ids::MigrationId::from_uuid(uuid::Uuid::nil()), Box::<RequestSpec>::default());

@@ -6,7 +6,8 @@ use nova_core::context::RequestContext;
 use nova_core::ids::{InstanceId, ProjectId, VolumeAttachmentId, VolumeId, VolumeSnapshotId};
 use nova_core::volume::connection::{AccessMode, ConnectionInfo, Connector};
 use nova_core::volume::{
-    BlockAttachment, BlockSnapshot, BlockSource, BlockStorage, BlockStorageError, BlockVolume, NewBlockVolume,
+    BlockAttachment, BlockSnapshot, BlockSource, BlockStorage, BlockStorageError, BlockVolume, NewBlockSnapshot,
+    NewBlockVolume,
 };
 use serde_json::{Value, json};
 
@@ -288,24 +289,37 @@ impl BlockStorage for CinderClient {
         self.act(id, &json!({"os-roll_detaching": null}), "keep a volume").await.map(drop)
     }
 
-    async fn take_snapshot(
-        &self,
-        context: &RequestContext,
-        volume: VolumeId,
-        name: &str,
-        description: &str,
-    ) -> Answer<BlockSnapshot> {
+    async fn take_snapshot(&self, context: &RequestContext, new: NewBlockSnapshot) -> Answer<BlockSnapshot> {
         const WHAT: &str = "take a snapshot";
+        let volume = new.volume_id;
         self.seen(context, volume).await?;
+        if let Some(taken) = self.snapshot_of_key(context, volume, new.key).await? {
+            return Ok(taken);
+        }
         let scope = scope_of(context);
         let how = Ask { scope: &scope, version: Some(VERSION) };
         let body = json!({"snapshot": {
-            "volume_id": volume, "name": name, "description": description, "force": true, "metadata": {},
+            "volume_id": volume, "name": new.name, "description": new.description, "force": true,
+            "metadata": {MARK: new.key},
         }});
         let answer = self.session.ask(how, Method::POST, "/snapshots", Some(&body)).await;
         let answer = answer.map_err(missing(no_volume(volume), WHAT))?;
         let view: SnapshotView = self.session.read("/snapshots", answer, "snapshot").map_err(told(WHAT))?;
         Ok(view.into_snapshot())
+    }
+
+    async fn snapshot_of_key(
+        &self,
+        context: &RequestContext,
+        volume: VolumeId,
+        key: VolumeSnapshotId,
+    ) -> Answer<Option<BlockSnapshot>> {
+        let id = volume.to_string();
+        let query = [("all_tenants", "1"), ("volume_id", &*id)];
+        let found: Vec<SnapshotView> =
+            self.list("snapshots/detail", "snapshots", &query).await.map_err(told("list snapshots"))?;
+        let mut theirs = found.into_iter().filter(|view| is_theirs(context, view.project.as_ref()));
+        Ok(theirs.find(|view| view.is_marked(volume, key)).map(SnapshotView::into_snapshot))
     }
 
     async fn delete_snapshot(&self, context: &RequestContext, id: VolumeSnapshotId) -> Answer<()> {

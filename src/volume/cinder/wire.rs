@@ -87,6 +87,8 @@ pub(super) struct SnapshotView {
     #[serde(default)]
     pub(super) status: String,
     #[serde(default)]
+    metadata: BTreeMap<String, String>,
+    #[serde(default)]
     created_at: Option<String>,
     #[serde(default, rename = "os-extended-snapshot-attributes:project_id")]
     pub(super) project: Option<ProjectId>,
@@ -164,6 +166,11 @@ impl AttachmentView {
 }
 
 impl SnapshotView {
+    /// Was it taken of that volume for that request?
+    pub(super) fn is_marked(&self, volume: VolumeId, key: VolumeSnapshotId) -> bool {
+        self.volume_id == volume && self.metadata.get(MARK).is_some_and(|mark| *mark == key.to_string())
+    }
+
     pub(super) fn into_snapshot(self) -> BlockSnapshot {
         BlockSnapshot {
             id: self.id,

@@ -3,10 +3,11 @@
 use nova_core::context::RequestContext;
 use nova_core::entropy::Entropy;
 use nova_core::ids::{BlockDeviceId, ImageId, VolumeId, VolumeSnapshotId};
+use nova_core::image::ImageMeta;
 use nova_core::volume::{BlockSource, BlockStorage, BlockStorageError, ServerVolume, VolumeStatus, VolumeToMake};
 
 use super::body::CreateBody;
-use super::mapping::{Mapping, Source, wrong};
+use super::mapping::{self, Mapping, Source, wrong};
 use crate::api::compute::ComputeApi;
 use crate::api::compute::volume_attachments::refused;
 use crate::api::{ApiError, policy};
@@ -63,8 +64,8 @@ fn boot_sequence() -> ApiError {
 }
 
 /// The places in the boot order are 0, 1, …, each once. The image's own disk is at 0 where no mapping is.
-fn check_boot_order(body: &CreateBody) -> Result<(), ApiError> {
-    let mut places: Vec<u32> = body.mappings.iter().filter_map(|mapping| mapping.boot_index).collect();
+fn check_boot_order(body: &CreateBody, mappings: &[Mapping]) -> Result<(), ApiError> {
+    let mut places: Vec<u32> = mappings.iter().filter_map(|mapping| mapping.boot_index).collect();
     let image = body.image_ref.as_deref().is_some_and(|image| !image.is_empty());
     if image && !places.contains(&0) {
         places.push(0);
@@ -77,17 +78,24 @@ fn check_boot_order(body: &CreateBody) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Looks the disks of a request up.
+/// Looks the disks of a request up; `image`: the one that it names.
 ///
 /// # Errors
 /// 400 for what is not there, not ready, not bootable or has no size.
-pub(crate) async fn disks(api: &ComputeApi, context: &RequestContext, body: &CreateBody) -> Result<Disks, ApiError> {
+pub(crate) async fn disks(
+    api: &ComputeApi,
+    context: &RequestContext,
+    body: &CreateBody,
+    image: Option<&ImageMeta>,
+) -> Result<Disks, ApiError> {
     let mut found = Disks::default();
-    if body.mappings.is_empty() {
+    let of_image = image.map(|image| mapping::of_image(&image.properties)).transpose()?.unwrap_or_default();
+    let mappings = mapping::merged(of_image, &body.mappings);
+    if mappings.is_empty() {
         return Ok(found);
     }
-    check_boot_order(body)?;
-    for mapping in &body.mappings {
+    check_boot_order(body, &mappings)?;
+    for mapping in &mappings {
         if mapping.is_image_root() {
             let Source::Image(image) = &mapping.source else { continue };
             if body.image_ref.as_deref() != Some(image.as_str()) {

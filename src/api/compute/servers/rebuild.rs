@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::actions::{Besides, Start};
 use super::fields::{self, Addresses};
-use super::resolve::{check_fit, check_signature};
+use super::resolve::{check_fit, check_has_data, check_signature};
 use super::view::Place;
 use super::{Servers, owner};
 use crate::api::compute::quotas::InForce;
@@ -58,6 +58,7 @@ impl Servers {
         let quotas = self.api.quotas_in_force(&instance.project_id, None).await?;
         check_limits(&quotas, &body)?;
         let image = self.rebuild_image(context, &body).await?;
+        check_has_data(&image)?;
         let certificates = body.trusted_certificates.clone().unwrap_or_else(|| instance.trusted_certs());
         check_signature(&image, certificates.as_deref())?;
         if instance.root_volume().is_some() {

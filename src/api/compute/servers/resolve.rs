@@ -67,7 +67,11 @@ pub(crate) async fn resolve(
     body: &CreateBody,
 ) -> Result<Resolved, ApiError> {
     let placement = placement(api, context, body).await?;
-    let disks = disks(api, context, body).await?;
+    let named = match body.image_ref.as_deref() {
+        Some(text) if !text.is_empty() => Some(image(api, context, text).await?),
+        _ => None,
+    };
+    let disks = disks(api, context, body, named.as_ref()).await?;
     let flavor = flavor(api, context, &body.flavor_ref).await?;
     if !disks.boots_from_volume() {
         check_root_disk(context, &flavor)?;
@@ -76,7 +80,8 @@ pub(crate) async fn resolve(
     check_limits(api, &quotas, body)?;
     let image = match &disks {
         disks if !disks.boots_from_volume() => {
-            let image = image(api, context, body).await?;
+            let image = named.ok_or_else(|| ApiError::bad_request("Missing imageRef attribute"))?;
+            check_has_data(&image)?;
             check_fit(&flavor, &image)?;
             check_certificates(context, &image, body.trusted_certificates.as_deref())?;
             Some(image)
@@ -107,9 +112,15 @@ async fn flavor(api: &ComputeApi, context: &RequestContext, id: &str) -> Result<
     if visible && !flavor.disabled { Ok(flavor) } else { Err(missing()) }
 }
 
-async fn image(api: &ComputeApi, context: &RequestContext, body: &CreateBody) -> Result<ImageMeta, ApiError> {
-    let text = body.image_ref.as_deref().filter(|text| !text.is_empty());
-    let text = text.ok_or_else(|| ApiError::bad_request("Missing imageRef attribute"))?;
+/// An image that only says of which volumes it is makes no disk.
+pub(super) fn check_has_data(image: &ImageMeta) -> Result<(), ApiError> {
+    if image.size > 0 {
+        return Ok(());
+    }
+    Err(ApiError::BadRequest(format!("Image {} is unacceptable: it has no data.", image.id)))
+}
+
+async fn image(api: &ComputeApi, context: &RequestContext, text: &str) -> Result<ImageMeta, ApiError> {
     let missing = || ApiError::bad_request("Can not find requested image");
     let id: ImageId = text.parse().map_err(|_| missing())?;
     match api.images.bootable_image(context, id).await {

@@ -8,6 +8,7 @@
 mod boot;
 mod moves;
 mod plug;
+mod snapshots;
 mod swap;
 
 use std::collections::BTreeSet;
@@ -25,6 +26,7 @@ use nova_db::StoreError;
 pub use boot::{MakeVolumes, ReleaseVolumes};
 pub use moves::{LeaveVolumes, SettleVolumes, UnbindVolumes};
 pub use plug::{AttachVolume, BeginDetaching, CompleteVolume, DetachVolume, ReleaseVolume, ReserveVolume};
+pub use snapshots::{SnapshotVolumes, abandoned as abandoned_snapshots};
 pub use swap::{BeginSwap, EndSwap, SwapVolume};
 
 use super::{Services, StepError};
