@@ -96,6 +96,7 @@ impl Rows {
             display_description: None,
             hostname: "server".into(),
             image: Some(self.image()),
+            volume_image: std::collections::BTreeMap::new(),
             flavor: flavor(),
             volumes: Vec::new(),
             key_name: None,

@@ -263,7 +263,7 @@ pub(crate) fn guest(order: &Order<BuildOrder>, base: Option<PathBuf>, entropy: &
         placement: body.placement.clone(),
         hardware: Hardware {
             extra_specs: body.extra_specs.clone(),
-            image_properties: body.image.as_ref().map(|image| image.properties.clone()).unwrap_or_default(),
+            image_properties: body.image.as_ref().map_or(&body.image_properties, |image| &image.properties).clone(),
         },
         volumes: body.volumes.iter().map(attachment).collect(),
     }

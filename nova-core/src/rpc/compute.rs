@@ -154,6 +154,9 @@ pub struct BuildOrder {
     pub resources: Option<Resources>,
     /// What it boots from.
     pub image: Option<ImageMeta>,
+    /// What its root volume remembers of an image, where it boots from that.
+    #[serde(default)]
+    pub image_properties: BTreeMap<String, String>,
     /// Leave to fetch that image, and no other, until the task's deadline.
     #[serde(default)]
     pub image_grant: Option<ImageGrant>,

@@ -101,6 +101,7 @@ impl Make {
             display_description: None,
             hostname: "server".into(),
             image: Some(image_meta(self.image_id())),
+            volume_image: std::collections::BTreeMap::new(),
             flavor: flavor("1"),
             volumes: Vec::new(),
             key_name: None,

@@ -175,16 +175,24 @@ fn read_change(body: &Value, version: Microversion, lenient: bool) -> Result<Wis
     Ok(wish)
 }
 
-/// The next name of a disk of that server: those on its host come first.
-pub(super) fn device_for(server: &Instance) -> String {
-    let bus =
-        server.image.as_ref().and_then(|image| image.properties.get("hw_disk_bus")).map_or("virtio", String::as_str);
-    let prefix = match bus {
+/// How names of disks begin on the bus that its image asks for.
+fn prefix_for(server: &Instance) -> &'static str {
+    match server.image_properties().get("hw_disk_bus").map_or("virtio", String::as_str) {
         "scsi" | "sata" | "usb" => "sd",
         "ide" => "hd",
         "xen" => "xvd",
         _ => "vd",
-    };
+    }
+}
+
+/// The name of the disk that it boots from.
+pub(super) fn root_device_for(server: &Instance) -> String {
+    next_device(prefix_for(server), &[])
+}
+
+/// The next name of a disk of that server: those on its host come first.
+pub(super) fn device_for(server: &Instance) -> String {
+    let prefix = prefix_for(server);
     let local = usize::from(server.root_volume().is_none())
         + usize::from(server.flavor.ephemeral_gb > 0)
         + usize::from(server.flavor.swap_mb > 0);

@@ -265,6 +265,7 @@ pub(super) fn order_for(services: &Services, cx: &TaskContext, instance: &Instan
         swap_mb: flavor.swap_mb,
         resources: Some(instance.booked_resources()),
         image: instance.image.clone(),
+        image_properties: instance.volume_image.clone(),
         image_grant: instance.image.as_ref().map(|image| services.image_grants.grant(image.id, cx.task.deadline)),
         config_drive: instance.config_drive,
         keys,

@@ -41,8 +41,7 @@ const ON_HOST: &[OnHost] = &[
             _ => String::new(),
         };
         // The image says who that is, as Nova's libvirt driver reads it.
-        let image = cx.instance.image.as_ref();
-        let user = image.and_then(|image| image.properties.get("os_admin_user").cloned());
+        let user = cx.instance.image_properties().get("os_admin_user").cloned();
         StagedOrder::of::<orders::SetAdminPassword, _>(orders::PasswordOrder { user, password })
     }),
     step("crash_dump", "compute_trigger_crash_dump", |_, _| StagedOrder::of::<orders::TriggerCrashDump, _>(())),

@@ -2,7 +2,7 @@
 //! nova/compute/manager.py, `rescue_instance`, `rebuild_instance`).
 
 use async_trait::async_trait;
-use nova_core::request::{FlavorWish, ImageWish, Purpose, RequestSpec};
+use nova_core::request::{FlavorWish, Purpose, RequestSpec};
 use nova_core::rpc::compute::{
     BuildOrder, MoveInstance, MoveOrder, RebootOrder, RebuildInstance, RebuildOrder, RescueInstance, RescueOrder,
 };
@@ -91,8 +91,7 @@ impl Step for Rescue {
 /// The host that has the server, asked about another image. Nothing is booked anew.
 fn same_host(cx: &TaskContext) -> RequestSpec {
     let instance = &cx.instance;
-    let image = instance.image.as_ref();
-    let property = |name: &str| image.and_then(|image| image.properties.get(name).cloned());
+    let property = |name: &str| instance.image_properties().get(name).cloned();
     RequestSpec {
         instances: vec![instance.id],
         purpose: Purpose::Rebuild,
@@ -101,7 +100,7 @@ fn same_host(cx: &TaskContext) -> RequestSpec {
         architecture: property("hw_architecture").or_else(|| property("architecture")),
         hints: instance.scheduler_hints.clone(),
         flavor: FlavorWish { name: instance.flavor.name.clone(), extra_specs: instance.flavor.extra_specs.clone() },
-        image: image.map(|image| ImageWish { id: image.id, properties: image.properties.clone() }),
+        image: instance.image_wish(),
         topology: instance.topology(),
         ..RequestSpec::default()
     }

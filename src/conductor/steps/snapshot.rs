@@ -33,7 +33,7 @@ fn largest(instance: &Instance) -> u64 {
 /// Its image says that no copy is one that its file systems did not stand still for (nova/virt/libvirt/driver.py,
 /// `_requires_quiesce`).
 pub(super) fn requires_quiesce(instance: &Instance) -> bool {
-    let property = instance.image.as_ref().and_then(|image| image.properties.get("os_require_quiesce"));
+    let property = instance.image_properties().get("os_require_quiesce");
     property.is_some_and(|text| matches!(text.to_ascii_lowercase().as_str(), "1" | "t" | "true" | "on" | "y" | "yes"))
 }
 

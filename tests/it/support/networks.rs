@@ -205,6 +205,7 @@ impl Cloud {
             display_description: None,
             hostname: "server".into(),
             image: Some(image),
+            volume_image: BTreeMap::new(),
             flavor,
             volumes: Vec::new(),
             key_name: None,

@@ -1,5 +1,7 @@
 //! The volumes that a create request asks for (nova/compute/api.py, `_check_and_transform_bdm`, `_validate_bdm`).
 
+use std::collections::BTreeMap;
+
 use nova_core::context::RequestContext;
 use nova_core::entropy::Entropy;
 use nova_core::ids::{BlockDeviceId, ImageId, VolumeId, VolumeSnapshotId};
@@ -32,12 +34,23 @@ pub(crate) struct Disks {
     pub(crate) volumes: Vec<WantedVolume>,
     /// The image that its root volume is made of.
     pub(crate) root_image: Option<ImageId>,
+    /// What its root volume, or the one that this is made of, remembers of an image.
+    pub(crate) root_remembers: BTreeMap<String, String>,
 }
 
 impl Disks {
     /// Does the server boot from a volume?
     pub(crate) fn boots_from_volume(&self) -> bool {
-        self.volumes.iter().any(|volume| volume.boot_index == Some(0))
+        self.root().is_some()
+    }
+
+    fn root(&self) -> Option<&WantedVolume> {
+        self.volumes.iter().find(|volume| volume.boot_index == Some(0))
+    }
+
+    /// How large the root volume is to be made, where the request says so.
+    pub(crate) fn root_gb(&self) -> Option<u64> {
+        self.root().and_then(|root| root.make.as_ref()).and_then(|make| make.size_gb)
     }
 
     /// The volumes of one server.
@@ -108,7 +121,11 @@ pub(crate) async fn disks(
         if let (Some(0), Source::Image(image)) = (mapping.boot_index, &mapping.source) {
             found.root_image = image.parse().ok();
         }
-        found.volumes.push(wanted(storage, context, body, mapping).await?);
+        let (wanted, remembers) = wanted(storage, context, body, mapping).await?;
+        if wanted.boot_index == Some(0) {
+            found.root_remembers = remembers;
+        }
+        found.volumes.push(wanted);
     }
     Ok(found)
 }
@@ -118,7 +135,8 @@ async fn wanted(
     context: &RequestContext,
     body: &CreateBody,
     mapping: &Mapping,
-) -> Result<WantedVolume, ApiError> {
+) -> Result<(WantedVolume, BTreeMap<String, String>), ApiError> {
+    let mut remembers = BTreeMap::new();
     let mut wanted = WantedVolume {
         there: None,
         make: None,
@@ -130,10 +148,14 @@ async fn wanted(
     };
     let source = match &mapping.source {
         Source::Volume(id) => {
-            volume(storage, context, body, id, &mut wanted).await?;
-            return Ok(wanted);
+            let remembers = volume(storage, context, body, id, &mut wanted).await?;
+            return Ok((wanted, remembers));
         }
-        Source::Snapshot(id) => BlockSource::Snapshot(snapshot(storage, context, id, mapping).await?),
+        Source::Snapshot(id) => {
+            let (snapshot, of_volume) = snapshot(storage, context, id, mapping).await?;
+            remembers = of_volume;
+            BlockSource::Snapshot(snapshot)
+        }
         Source::Image(id) => {
             let missing = |_| wrong(&format!("failed to get image {id}."));
             if mapping.size_gb.unwrap_or(0) == 0 {
@@ -163,17 +185,17 @@ async fn wanted(
         volume_type: mapping.volume_type.clone(),
         availability_zone: None,
     });
-    Ok(wanted)
+    Ok((wanted, remembers))
 }
 
-/// A volume that is there.
+/// A volume that is there; what it remembers of an image.
 async fn volume(
     storage: &dyn BlockStorage,
     context: &RequestContext,
     body: &CreateBody,
     id: &str,
     wanted: &mut WantedVolume,
-) -> Result<(), ApiError> {
+) -> Result<BTreeMap<String, String>, ApiError> {
     let missing = || wrong(&format!("failed to get volume {id}."));
     let found = match storage.volume(context, id.parse().map_err(|_| missing())?).await {
         Ok(found) => found,
@@ -194,16 +216,16 @@ async fn volume(
     wanted.there = Some(found.id);
     wanted.shareable = found.multiattach;
     wanted.read_only = found.readonly;
-    Ok(())
+    Ok(found.image_metadata)
 }
 
-/// A snapshot that is there, of which the volume is made.
+/// A snapshot that is there, of which the volume is made; what its volume remembers of an image, if it is booted from.
 async fn snapshot(
     storage: &dyn BlockStorage,
     context: &RequestContext,
     id: &str,
     mapping: &Mapping,
-) -> Result<VolumeSnapshotId, ApiError> {
+) -> Result<(VolumeSnapshotId, BTreeMap<String, String>), ApiError> {
     let missing = || wrong(&format!("failed to get snapshot {id}."));
     let parsed: VolumeSnapshotId = id.parse().map_err(|_| missing())?;
     let found = match storage.snapshot(context, parsed).await {
@@ -216,6 +238,7 @@ async fn snapshot(
         if !of.bootable {
             return Err(ApiError::BadRequest(format!("Block Device {id} is not bootable.")));
         }
+        return Ok((parsed, of.image_metadata));
     }
-    Ok(parsed)
+    Ok((parsed, BTreeMap::new()))
 }

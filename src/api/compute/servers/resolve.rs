@@ -1,12 +1,14 @@
 //! From what a create request says to what it means: image, flavor, key, zone and host looked up and checked
 //! (nova/compute/api.py, `_validate_and_build_base_options`).
 
+use std::collections::BTreeMap;
+
 use nova_core::context::RequestContext;
 use nova_core::contracts::ImageServiceError;
 use nova_core::flavor::Flavor;
 use nova_core::host::Service;
 use nova_core::ids::{FlavorId, HostName, ImageId, ServerGroupId, ZoneName};
-use nova_core::image::ImageMeta;
+use nova_core::image::{ImageMeta, remembered_number};
 use nova_core::keypair::Keypair;
 use nova_core::server_group::group_of_hints;
 use nova_core::topology::{self, GuestTopology};
@@ -15,6 +17,7 @@ use nova_db::{ServiceQuery, StoreError};
 use super::body::CreateBody;
 use super::disks::{Disks, disks};
 use super::networks;
+use super::snapshot::OF_VOLUMES;
 use crate::api::compute::ComputeApi;
 use crate::api::compute::quotas::InForce;
 use crate::api::{ApiError, policy};
@@ -28,6 +31,8 @@ pub(crate) struct Resolved {
     pub flavor: Flavor,
     /// The image as it is now; `None`: it boots from a volume.
     pub image: Option<ImageMeta>,
+    /// What its root volume remembers of an image; empty unless it boots from one.
+    pub volume_image: BTreeMap<String, String>,
     /// Its volumes.
     pub disks: Disks,
     /// The key pair.
@@ -78,6 +83,7 @@ pub(crate) async fn resolve(
     }
     let quotas = api.quotas_in_force(&context.project_id, Some(&context.user_id)).await?;
     check_limits(api, &quotas, body)?;
+    let mut volume_image = BTreeMap::new();
     let image = match &disks {
         disks if !disks.boots_from_volume() => {
             let image = named.ok_or_else(|| ApiError::bad_request("Missing imageRef attribute"))?;
@@ -87,18 +93,18 @@ pub(crate) async fn resolve(
             Some(image)
         }
         disks => {
-            check_root_volume(api, context, body, disks, &flavor).await?;
+            volume_image = root_volume_image(api, context, body, disks, named).await?;
+            check_volume_fit(&flavor, disks, &volume_image)?;
             None
         }
     };
     let keypair = keypair(api, context, body).await?;
     let group = group(api, context, body).await?;
-    let none = std::collections::BTreeMap::new();
-    let properties = image.as_ref().map_or(&none, |image| &image.properties);
+    let properties = image.as_ref().map_or(&volume_image, |image| &image.properties);
     let topology = topology::asked(&flavor.extra_specs, properties, flavor.vcpus, flavor.memory_mb);
     let topology = topology.map_err(|error| ApiError::BadRequest(error.to_string()))?;
     let most = networks::check(api, context, body).await?;
-    Ok(Resolved { flavor, image, disks, keypair, placement, group, topology, quotas, most })
+    Ok(Resolved { flavor, image, volume_image, disks, keypair, placement, group, topology, quotas, most })
 }
 
 async fn flavor(api: &ComputeApi, context: &RequestContext, id: &str) -> Result<Flavor, ApiError> {
@@ -130,29 +136,48 @@ async fn image(api: &ComputeApi, context: &RequestContext, text: &str) -> Result
     }
 }
 
-/// A server that boots from a volume: the image that this is made of must be there and fit into the flavor's memory.
-async fn check_root_volume(
+/// What is known of the image behind a root volume (nova/utils.py, `get_bdm_image_metadata`): what the named image says, or the
+/// one that the volume is made of, or what the volume remembers.
+async fn root_volume_image(
     api: &ComputeApi,
     context: &RequestContext,
     body: &CreateBody,
     disks: &Disks,
-    flavor: &Flavor,
-) -> Result<(), ApiError> {
+    named: Option<ImageMeta>,
+) -> Result<BTreeMap<String, String>, ApiError> {
     if body.trusted_certificates.is_some() {
         return Err(ApiError::bad_request("Image certificate validation is not supported when booting from volume"));
     }
-    let Some(id) = disks.root_image else { return Ok(()) };
-    let image = match api.images.bootable_image(context, id).await {
-        Ok(image) => image,
-        Err(ImageServiceError::NotFound { .. }) => {
-            return Err(super::mapping::wrong(&format!("failed to get image {id}.")));
-        }
-        Err(error) => return Err(error.into()),
-    };
-    if flavor.memory_mb < image.min_ram {
+    if let Some(mut named) = named {
+        named.properties.retain(|key, _| !OF_VOLUMES.contains(&key.as_str()));
+        return Ok(named.remembered());
+    }
+    let Some(id) = disks.root_image else { return Ok(disks.root_remembers.clone()) };
+    match api.images.bootable_image(context, id).await {
+        Ok(image) => Ok(image.remembered()),
+        Err(ImageServiceError::NotFound { .. }) => Err(super::mapping::wrong(&format!("failed to get image {id}."))),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Memory and root volume must be what the image needs (nova/compute/api.py, `_validate_flavor_image_nostatus`). How large a volume
+/// is that is there was its service's business when it was made.
+fn check_volume_fit(flavor: &Flavor, disks: &Disks, remembered: &BTreeMap<String, String>) -> Result<(), ApiError> {
+    if flavor.memory_mb < remembered_number(remembered, "min_ram") {
         return Err(ApiError::bad_request("Flavor's memory is too small for requested image."));
     }
-    Ok(())
+    let least = remembered_number(remembered, "min_disk").saturating_mul(GIB);
+    match disks.root_gb().map(|size| size.saturating_mul(GIB)) {
+        Some(size) if size < least => Err(volume_too_small(size, least)),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn volume_too_small(size: u64, least: u64) -> ApiError {
+    ApiError::BadRequest(format!(
+        "Volume is smaller than the minimum size specified in image metadata. Volume size is {size} bytes, minimum size is \
+         {least} bytes."
+    ))
 }
 
 async fn keypair(api: &ComputeApi, context: &RequestContext, body: &CreateBody) -> Result<Option<Keypair>, ApiError> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::{StatusCode, header};
 use nova_core::context::RequestContext;
 use nova_core::ids::ImageId;
-use nova_core::image::{Image, ImageMember, ImageStatus, MemberStatus, Visibility};
+use nova_core::image::{Image, ImageMember, ImageStatus, MemberStatus, REMEMBERED, Visibility, remembered_number};
 use nova_core::instance::Instance;
 use nova_core::state::{Action, decide};
 use nova_core::task::{Task, Work};
@@ -31,7 +31,7 @@ const NOT_INHERITED: &[&str] = &[
 ];
 
 /// Properties that say of which volumes an image is.
-const OF_VOLUMES: &[&str] = &["block_device_mapping", "bdm_v2", "root_device_name"];
+pub(super) const OF_VOLUMES: &[&str] = &["block_device_mapping", "bdm_v2", "root_device_name"];
 
 /// An image that is asked for.
 struct Wanted<'a> {
@@ -151,8 +151,10 @@ impl Servers {
     fn described(&self, context: &RequestContext, instance: &Instance, wanted: Wanted<'_>) -> Image {
         let now = self.api.clock.now();
         let base = instance.image.as_ref();
-        let mut properties: BTreeMap<String, String> = base.map(|base| base.properties.clone()).unwrap_or_default();
-        properties.retain(|key, _| !NOT_INHERITED.contains(&key.as_str()) && !OF_VOLUMES.contains(&key.as_str()));
+        let mut properties: BTreeMap<String, String> = instance.image_properties().clone();
+        let not_inherited = [NOT_INHERITED, OF_VOLUMES, if base.is_none() { REMEMBERED } else { &[] }].concat();
+        properties.retain(|key, _| !not_inherited.contains(&key.as_str()));
+        let least = |key| remembered_number(&instance.volume_image, key);
         if let Some(base) = base {
             properties.insert("base_image_ref".into(), base.id.to_string());
         }
@@ -181,9 +183,9 @@ impl Servers {
             virtual_size: None,
             checksum: None,
             os_hash_value: None,
-            min_ram: base.map_or(0, |base| base.min_ram),
+            min_ram: base.map_or_else(|| least("min_ram"), |base| base.min_ram),
             // Its root disk is as large as the flavor says, unless it is a volume.
-            min_disk: base.map_or(0, |base| base.min_disk).max(match instance.root_volume() {
+            min_disk: base.map_or_else(|| least("min_disk"), |base| base.min_disk).max(match instance.root_volume() {
                 Some(_) => 0,
                 None => instance.flavor.root_gb,
             }),
