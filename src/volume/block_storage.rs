@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use nova_core::context::RequestContext;
 use nova_core::contracts::ImageServiceError;
-use nova_core::ids::{InstanceId, VolumeAttachmentId, VolumeId, VolumeSnapshotId, VolumeTypeId};
+use nova_core::ids::{ImageId, InstanceId, VolumeAttachmentId, VolumeId, VolumeSnapshotId, VolumeTypeId};
 use nova_core::volume::connection::{AccessMode, ConnectionInfo, Connector};
 use nova_core::volume::{
     Attachment, BlockAttachment, BlockSnapshot, BlockSource, BlockStorage, BlockStorageError, BlockVolume,
@@ -102,6 +102,7 @@ fn view(volume: &Volume, types: &[VolumeType]) -> BlockVolume {
         image_metadata: volume.image_metadata.clone(),
         attachments: volume.attachments.values().map(attachment).collect(),
         migrating: false,
+        fault: volume.fault.clone(),
         created_at: Some(volume.created_at),
     }
 }
@@ -177,6 +178,19 @@ impl BlockStorage for OwnBlockStorage {
             _ => told(error),
         })?;
         self.viewed(&made).await
+    }
+
+    async fn reimage(
+        &self,
+        context: &RequestContext,
+        volume: VolumeId,
+        image: ImageId,
+    ) -> Result<(), BlockStorageError> {
+        let now = self.manager.volume(context, volume).await.map_err(of_volume(volume))?;
+        if now.status == VolumeStatus::Downloading {
+            return Ok(());
+        }
+        self.manager.reimage(context, volume, image, true).await.map(drop).map_err(of_volume(volume))
     }
 
     async fn delete(&self, context: &RequestContext, id: VolumeId) -> Result<(), BlockStorageError> {

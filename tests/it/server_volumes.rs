@@ -3,6 +3,7 @@
 mod image_properties;
 mod images;
 mod moves;
+mod rebuild;
 mod swap;
 mod sweep;
 

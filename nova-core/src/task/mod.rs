@@ -133,6 +133,12 @@ pub enum Work {
         /// Was it stopped before, so that it is to be stopped again?
         #[serde(default)]
         stopped: bool,
+        /// Its root disk is a volume: this image takes the place of what is on that (2.93).
+        #[serde(default)]
+        reimage: Option<ImageId>,
+        /// What that volume remembered of an image before.
+        #[serde(default)]
+        previous_volume_image: Option<BTreeMap<String, String>>,
     },
     /// Make an image of its root disk.
     CreateImage {
@@ -319,6 +325,18 @@ impl Work {
             Self::Restore => Plan { steps: &["restore"], retry_from: None },
             Self::Rescue { .. } => Plan { steps: &["rescue"], retry_from: None },
             Self::Unrescue => Plan { steps: &["unrescue"], retry_from: None },
+            Self::Rebuild { reimage: Some(_), .. } => Plan {
+                steps: &[
+                    "check_host",
+                    "stop_to_reimage",
+                    "leave_root_volume",
+                    "reimage",
+                    "await_reimage",
+                    "rebuild",
+                    "settle_volumes",
+                ],
+                retry_from: None,
+            },
             Self::Rebuild { .. } => Plan { steps: &["check_host", "rebuild"], retry_from: None },
             Self::CreateImage { .. } => Plan { steps: &["snapshot"], retry_from: None },
             Self::SnapshotVolumes { .. } => Plan { steps: &["snapshot_volumes"], retry_from: None },

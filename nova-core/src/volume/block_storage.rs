@@ -104,6 +104,8 @@ pub struct BlockVolume {
     pub attachments: Vec<BlockAttachment>,
     /// The service itself is moving it elsewhere.
     pub migrating: bool,
+    /// Why the last operation on it failed, where the service tells.
+    pub fault: Option<String>,
     /// When it was asked for, as the API shows it.
     pub created_at: Option<jiff::Timestamp>,
 }
@@ -222,6 +224,15 @@ pub trait BlockStorage: Send + Sync {
     /// Begins to make a volume; it is there when this returns, and `creating`. May be repeated with the same key. The volume's
     /// id is the one that is answered, which may be another than the key.
     async fn create(&self, context: &RequestContext, new: NewBlockVolume) -> Result<BlockVolume, BlockStorageError>;
+
+    /// Begins to write an image's data in the place of what is on a volume that is promised to a server and that no host comes
+    /// to: it is `downloading` until then, and `reserved` afterwards. Fine if that is under way.
+    async fn reimage(
+        &self,
+        context: &RequestContext,
+        volume: VolumeId,
+        image: ImageId,
+    ) -> Result<(), BlockStorageError>;
 
     /// Begins to remove a volume. Fine if there is none.
     async fn delete(&self, context: &RequestContext, id: VolumeId) -> Result<(), BlockStorageError>;

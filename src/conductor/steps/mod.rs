@@ -127,6 +127,10 @@ const STEPS: &[&dyn Step] = &[
     &volumes::BeginDetaching,
     &volumes::DetachVolume,
     &volumes::ReleaseVolume,
+    &volumes::StopToReimage,
+    &volumes::LeaveRootVolume,
+    &volumes::Reimage,
+    &volumes::AwaitReimage,
     &volumes::SnapshotVolumes,
     &volumes::BeginSwap,
     &volumes::SwapVolume,
@@ -174,6 +178,16 @@ mod tests {
             preserve_ephemeral: false,
             admin_password: None,
             stopped: false,
+            reimage: None,
+            previous_volume_image: None,
+        });
+        all.push(Work::Rebuild {
+            previous_image: None,
+            preserve_ephemeral: false,
+            admin_password: None,
+            stopped: false,
+            reimage: Some(nova_core::ids::ImageId::from_uuid(uuid::Uuid::nil())),
+            previous_volume_image: None,
         });
         all.push(Work::ChangePassword { password: String::new() });
         let image_id = nova_core::ids::ImageId::from_uuid(uuid::Uuid::nil());

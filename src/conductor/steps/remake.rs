@@ -115,7 +115,14 @@ impl Step for CheckHost {
 
     async fn run(&self, services: &Services, cx: &mut TaskContext) -> Result<Ran, StepError> {
         // The image that it has runs here.
-        if matches!(cx.task.work, Work::Rebuild { previous_image: Some(_), .. }) {
+        let changes = match &cx.task.work {
+            Work::Rebuild { previous_image: Some(_), .. } => true,
+            Work::Rebuild { previous_volume_image: Some(before), .. } => {
+                before.get("image_id") != cx.instance.volume_image.get("image_id")
+            }
+            _ => false,
+        };
+        if changes {
             select(services, cx, &same_host(cx)).await?;
         }
         Ok(Ran::Done)
@@ -135,9 +142,13 @@ impl Step for Rebuild {
 
     async fn run(&self, services: &Services, cx: &mut TaskContext) -> Result<Ran, StepError> {
         let guest = guest(services, cx).await?;
-        let Work::Rebuild { preserve_ephemeral, stopped, .. } = cx.task.work else {
+        let Work::Rebuild { preserve_ephemeral, stopped, reimage, .. } = cx.task.work else {
             return Err(StepError::fatal(500, "This task rebuilds nothing.", ""));
         };
+        if reimage.is_some() {
+            // It is not the only order of the task.
+            cx.renew_epoch();
+        }
         begin(cx, "compute_rebuild_instance");
         let order = RebuildOrder { guest, preserve_ephemeral, running: !stopped };
         Ok(Ran::Ordered(StagedOrder::of::<RebuildInstance, _>(order)))

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use http::{Method, StatusCode};
 use nova_core::context::RequestContext;
-use nova_core::ids::{InstanceId, ProjectId, VolumeAttachmentId, VolumeId, VolumeSnapshotId};
+use nova_core::ids::{ImageId, InstanceId, ProjectId, VolumeAttachmentId, VolumeId, VolumeSnapshotId};
 use nova_core::volume::connection::{AccessMode, ConnectionInfo, Connector};
 use nova_core::volume::{
     BlockAttachment, BlockSnapshot, BlockSource, BlockStorage, BlockStorageError, BlockVolume, NewBlockSnapshot,
@@ -20,6 +20,7 @@ type Answer<T> = Result<T, BlockStorageError>;
 /// Attachments are completed since 3.44; what was before is as it was.
 const VERSION: &str = "volume 3.44";
 /// An attachment says since 3.54 whether it writes.
+const WITH_REIMAGE: &str = "volume 3.68";
 const WITH_MODE: &str = "volume 3.54";
 
 /// What Cinder said, about something that is meant by `what`.
@@ -198,6 +199,17 @@ impl BlockStorage for CinderClient {
         })?;
         let view: VolumeView = self.session.read("/volumes", answer, "volume").map_err(told(WHAT))?;
         Ok(view.into_volume())
+    }
+
+    async fn reimage(&self, context: &RequestContext, volume: VolumeId, image: ImageId) -> Answer<()> {
+        const WHAT: &str = "write an image onto a volume";
+        if self.seen(context, volume).await?.status == "downloading" {
+            return Ok(());
+        }
+        let body = json!({"os-reimage": {"image_id": image, "reimage_reserved": true}});
+        let how = Ask { version: Some(WITH_REIMAGE), ..Ask::default() };
+        let asked = self.session.ask(how, Method::POST, &format!("/volumes/{volume}/action"), Some(&body)).await;
+        asked.map(drop).map_err(missing(no_volume(volume), WHAT))
     }
 
     async fn delete(&self, context: &RequestContext, id: VolumeId) -> Answer<()> {

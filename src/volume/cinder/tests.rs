@@ -146,6 +146,25 @@ async fn refusals_keep_their_words() {
     assert!(matches!(error, BlockStorageError::Unsupported { .. }), "{error:?}");
 }
 
+/// What is being written is not written again.
+#[tokio::test]
+async fn an_image_is_written_once() {
+    let server = Scripted::start(|number, head| match head.lines().next().unwrap_or_default() {
+        line if line.starts_with("GET") => ok(&volume("p", if number == 1 { "reserved" } else { "downloading" })),
+        _ if head.to_ascii_lowercase().contains("openstack-api-version: volume 3.68") => ok(&Value::Null),
+        _ => None,
+    })
+    .await;
+    let (client, me) = (client(&server), member("p"));
+    let image = "a01b23c4-d5e6-47f8-9a0b-c1d2e3f4a505".parse().unwrap();
+    for _ in 0..2 {
+        client.reimage(&me, volume_id(), image).await.unwrap();
+    }
+    let methods: Vec<String> =
+        server.seen().iter().map(|line| line.split(' ').next().unwrap_or_default().to_owned()).collect();
+    assert_eq!(methods, ["GET", "POST", "GET"]);
+}
+
 /// A request that was not answered may have made an attachment: it is not sent again, and the next call finds it.
 #[tokio::test]
 async fn what_may_have_been_promised_is_looked_for() {

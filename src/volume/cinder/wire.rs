@@ -147,6 +147,7 @@ impl VolumeView {
             migrating: self
                 .migration_status
                 .is_some_and(|word| matches!(&*word, "starting" | "migrating" | "completing")),
+            fault: None,
             created_at: time(self.created_at.as_deref()),
         }
     }

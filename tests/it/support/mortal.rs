@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use nova_core::context::RequestContext;
-use nova_core::ids::{HostName, InstanceId, PortId, ProjectId, VolumeAttachmentId, VolumeId, VolumeSnapshotId};
+use nova_core::ids::{
+    HostName, ImageId, InstanceId, PortId, ProjectId, VolumeAttachmentId, VolumeId, VolumeSnapshotId,
+};
 use nova_core::network::{
     InstanceNetworks, NetworkService, NetworkServiceError, PortStatus, RequestedInterface, RequestedNetworks, Vif,
 };
@@ -194,6 +196,9 @@ impl BlockStorage for MortalStorage {
     }
     async fn attachments_of(&self, context: &RequestContext, instance: InstanceId) -> Stored<Vec<BlockAttachment>> {
         self.inner.attachments_of(context, instance).await
+    }
+    async fn reimage(&self, context: &RequestContext, volume: VolumeId, image: ImageId) -> Stored<()> {
+        self.life.around(self.inner.reimage(context, volume, image)).await
     }
     async fn begin_detaching(&self, context: &RequestContext, volume: VolumeId) -> Stored<()> {
         self.life.around(self.inner.begin_detaching(context, volume)).await

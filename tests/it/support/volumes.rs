@@ -15,6 +15,8 @@ pub struct Volumes {
     pub manager: Arc<VolumeManager>,
     pub for_api: Arc<dyn BlockStorage>,
     pub for_conductor: Arc<dyn BlockStorage>,
+    /// Where the bytes are.
+    pub disks: Arc<MemoryVolumes>,
     _running: RunningService,
 }
 
@@ -79,7 +81,7 @@ impl Volumes {
         let disks = Arc::new(MemoryVolumes::new(1000, 1.0));
         let host = VolumeHost::new(nova::volume::service::Parts {
             store: store.clone(),
-            driver: disks,
+            driver: disks.clone(),
             images: Some(Arc::new(Images)),
             grants: None,
             rpc: client(Role::Volume, "store1"),
@@ -96,6 +98,7 @@ impl Volumes {
             for_api: Arc::new(OwnBlockStorage::new(own.clone())),
             for_conductor: Arc::new(OwnBlockStorage::new(manager(Role::Conductor))),
             manager: own,
+            disks,
             _running: running,
         }
     }

@@ -8,6 +8,7 @@
 mod boot;
 mod moves;
 mod plug;
+mod reimage;
 mod snapshots;
 mod swap;
 
@@ -26,6 +27,7 @@ use nova_db::StoreError;
 pub use boot::{MakeVolumes, ReleaseVolumes};
 pub use moves::{LeaveVolumes, SettleVolumes, UnbindVolumes};
 pub use plug::{AttachVolume, BeginDetaching, CompleteVolume, DetachVolume, ReleaseVolume, ReserveVolume};
+pub use reimage::{AwaitReimage, LeaveRootVolume, Reimage, StopToReimage};
 pub use snapshots::{SnapshotVolumes, abandoned as abandoned_snapshots};
 pub use swap::{BeginSwap, EndSwap, SwapVolume};
 
