@@ -98,6 +98,7 @@ impl Rows {
             image: Some(self.image()),
             volume_image: std::collections::BTreeMap::new(),
             flavor: flavor(),
+            local_disks: nova_core::instance::LocalDisks::default(),
             volumes: Vec::new(),
             key_name: None,
             key_data: None,

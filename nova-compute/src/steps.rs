@@ -239,7 +239,8 @@ pub(crate) fn guest(order: &Order<BuildOrder>, base: Option<PathBuf>, entropy: &
         }
         None => {}
     }
-    for (role, size_gb) in [(DiskRole::Ephemeral, body.ephemeral_gb), (DiskRole::Swap, body.swap_mb.div_ceil(1024))] {
+    let ephemerals = body.ephemerals().into_iter().map(|size_gb| (DiskRole::Ephemeral, size_gb));
+    for (role, size_gb) in ephemerals.chain([(DiskRole::Swap, body.swap_mb.div_ceil(1024))]) {
         if size_gb > 0 {
             disks.push(DiskSpec { role, source: DiskSource::Blank, size_gb });
         }

@@ -58,6 +58,9 @@ pub struct Instance {
     pub volume_image: BTreeMap<String, String>,
     /// The flavor as it was then.
     pub flavor: Flavor,
+    /// Blank disks on its host, where it was asked for others than its flavor has.
+    #[serde(default, skip_serializing_if = "LocalDisks::is_as_flavor")]
+    pub local_disks: LocalDisks,
     /// The volumes that it has, or is to have.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<ServerVolume>,
@@ -155,7 +158,36 @@ pub struct Instance {
     pub generation: u64,
 }
 
+/// Blank disks on a server's host that are not simply those of its flavor.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalDisks {
+    /// Sizes of ephemeral disks in GiB; none: one as large as the flavor's.
+    #[serde(default)]
+    pub ephemeral_gb: Vec<u64>,
+    /// Swap space in MiB; `None`: as much as the flavor's.
+    #[serde(default)]
+    pub swap_mb: Option<u64>,
+}
+
+impl LocalDisks {
+    fn is_as_flavor(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 impl Instance {
+    /// Sizes of its ephemeral disks, GiB.
+    pub fn ephemerals_gb(&self) -> Vec<u64> {
+        let all = &self.local_disks.ephemeral_gb;
+        let of_flavor = Some(self.flavor.ephemeral_gb).filter(|size| *size > 0 && all.is_empty());
+        all.iter().copied().chain(of_flavor).collect()
+    }
+
+    /// Its swap space in MiB: never more than its flavor has by now.
+    pub fn swap_mb(&self) -> u64 {
+        self.local_disks.swap_mb.unwrap_or(self.flavor.swap_mb).min(self.flavor.swap_mb)
+    }
+
     /// What it books on its host.
     pub fn booked_resources(&self) -> Resources {
         let booked = self.flavor.booked_resources(self.image_properties());

@@ -2,6 +2,7 @@
 
 mod image_properties;
 mod images;
+mod local_disks;
 mod moves;
 mod rebuild;
 mod swap;

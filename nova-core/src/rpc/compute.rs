@@ -146,6 +146,9 @@ pub struct BuildOrder {
     /// Ephemeral disk in GiB.
     #[serde(default)]
     pub ephemeral_gb: u64,
+    /// Sizes of ephemeral disks in GiB; none: one of `ephemeral_gb`.
+    #[serde(default)]
+    pub ephemerals_gb: Vec<u64>,
     /// Swap disk in MiB.
     #[serde(default)]
     pub swap_mb: u64,
@@ -256,6 +259,14 @@ pub struct ExtendVolumeRequest {
     pub volume_id: VolumeId,
     /// How large it is by now.
     pub bytes: u64,
+}
+
+impl BuildOrder {
+    /// Sizes of its ephemeral disks, GiB.
+    pub fn ephemerals(&self) -> Vec<u64> {
+        let of_flavor = Some(self.ephemeral_gb).filter(|size| *size > 0 && self.ephemerals_gb.is_empty());
+        self.ephemerals_gb.iter().copied().chain(of_flavor).collect()
+    }
 }
 
 impl std::fmt::Debug for BuildOrder {

@@ -103,6 +103,7 @@ impl Make {
             image: Some(image_meta(self.image_id())),
             volume_image: std::collections::BTreeMap::new(),
             flavor: flavor("1"),
+            local_disks: nova_core::instance::LocalDisks::default(),
             volumes: Vec::new(),
             key_name: None,
             key_data: None,

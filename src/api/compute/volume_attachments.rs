@@ -193,9 +193,8 @@ pub(super) fn root_device_for(server: &Instance) -> String {
 /// The next name of a disk of that server: those on its host come first.
 pub(super) fn device_for(server: &Instance) -> String {
     let prefix = prefix_for(server);
-    let local = usize::from(server.root_volume().is_none())
-        + usize::from(server.flavor.ephemeral_gb > 0)
-        + usize::from(server.flavor.swap_mb > 0);
+    let local =
+        usize::from(server.root_volume().is_none()) + server.ephemerals_gb().len() + usize::from(server.swap_mb() > 0);
     let mut taken: Vec<String> = server.volumes.iter().filter_map(|volume| volume.device.clone()).collect();
     for _ in 0..local {
         let all: Vec<&str> = taken.iter().map(String::as_str).collect();

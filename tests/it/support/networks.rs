@@ -207,6 +207,7 @@ impl Cloud {
             image: Some(image),
             volume_image: BTreeMap::new(),
             flavor,
+            local_disks: nova_core::instance::LocalDisks::default(),
             volumes: Vec::new(),
             key_name: None,
             key_data: None,

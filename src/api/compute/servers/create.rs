@@ -266,6 +266,7 @@ impl Intent<'_> {
             image: resolved.image.clone(),
             volume_image: resolved.volume_image.clone(),
             flavor: resolved.flavor.clone(),
+            local_disks: resolved.local_disks.clone(),
             volumes: resolved.disks.of_server(&*self.api.entropy),
             key_name: resolved.keypair.as_ref().map(|key| key.name.clone()),
             key_data: resolved.keypair.as_ref().map(|key| key.public_key.clone()),

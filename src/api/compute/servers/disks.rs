@@ -9,6 +9,7 @@ use nova_core::image::ImageMeta;
 use nova_core::volume::{BlockSource, BlockStorage, BlockStorageError, ServerVolume, VolumeStatus, VolumeToMake};
 
 use super::body::CreateBody;
+use super::local_disks::AskedDisks;
 use super::mapping::{self, Mapping, Source, wrong};
 use crate::api::compute::ComputeApi;
 use crate::api::compute::volume_attachments::refused;
@@ -32,6 +33,8 @@ pub(crate) struct WantedVolume {
 pub(crate) struct Disks {
     /// Its volumes, in order.
     pub(crate) volumes: Vec<WantedVolume>,
+    /// Its blank disks on the host.
+    pub(crate) asked: AskedDisks,
     /// The image that its root volume is made of.
     pub(crate) root_image: Option<ImageId>,
     /// What its root volume, or the one that this is made of, remembers of an image.
@@ -114,6 +117,15 @@ pub(crate) async fn disks(
             if body.image_ref.as_deref() != Some(image.as_str()) {
                 return Err(boot_sequence());
             }
+            continue;
+        }
+        if !mapping.volume && mapping.source == Source::Blank {
+            // An empty disk boots nothing.
+            if mapping.boot_index.is_some() {
+                return Err(boot_sequence());
+            }
+            let of_kind = if mapping.swap { &mut found.asked.swaps } else { &mut found.asked.ephemerals };
+            of_kind.push(mapping.size_gb);
             continue;
         }
         policy::enforce("os_compute_api:servers:create:attach_volume", context)?;

@@ -29,6 +29,8 @@ pub struct Mapping {
     pub source: Source,
     /// It is a volume; otherwise a disk on the host.
     pub volume: bool,
+    /// A blank disk on the host is swap space, and its size in MiB.
+    pub swap: bool,
     /// Its place in the boot order; `None`: not booted from.
     pub boot_index: Option<u32>,
     /// GiB.
@@ -71,7 +73,8 @@ pub fn current(item: &Value, version: Microversion, has_image: bool) -> Result<O
         return Err(invalid("uuid", item, "it does not match '^[a-zA-Z0-9._-]*$'"));
     }
     let image = disk.text("image_id", Text::new(1, 255))?;
-    for key in ["guest_format", "device_type", "disk_bus"] {
+    let guest_format = disk.text("guest_format", Text::new(0, 255))?;
+    for key in ["device_type", "disk_bus"] {
         disk.text(key, Text::new(0, 255))?;
     }
     let boot_index = boot_index(&mut disk)?.and_then(|index| u32::try_from(index).ok());
@@ -108,10 +111,10 @@ pub fn current(item: &Value, version: Microversion, has_image: bool) -> Result<O
         Source::Volume(_) | Source::Snapshot(_) if !is_volume => {
             return Err(wrong("Invalid destination_type field."));
         }
-        Source::Blank if !is_volume => return Err(wrong("blank disks are not supported.")),
         _ => {}
     }
     Ok(Some(Mapping {
+        swap: source == Source::Blank && !is_volume && guest_format == Some("swap"),
         source,
         volume: is_volume,
         boot_index,
@@ -123,8 +126,8 @@ pub fn current(item: &Value, version: Microversion, has_image: bool) -> Result<O
     }))
 }
 
-/// An item of the first `block_device_mapping`: always a volume or a snapshot of one. The one that is called `vda` is booted
-/// from.
+/// An item of the first `block_device_mapping`: a volume, a snapshot of one, or by its `virtual_name` a blank disk on the host. The
+/// one that is called `vda` is booted from.
 pub fn legacy(item: &Value) -> Result<Option<Mapping>, ApiError> {
     let mut disk = Fields::of("block_device_mapping", item, false)?;
     let common = common(&mut disk)?;
@@ -135,12 +138,14 @@ pub fn legacy(item: &Value) -> Result<Option<Mapping>, ApiError> {
         (Some(id), _) => Source::Volume(id),
         (None, Some(id)) => Source::Snapshot(id),
         (None, None) if common.no_device => return Ok(None),
+        (None, None) if common.swap || common.ephemeral => Source::Blank,
         (None, None) => return Err(wrong("Missing device UUID.")),
     };
     let name = common.device_name.as_deref().map(|name| name.strip_prefix("/dev/").unwrap_or(name));
     Ok(Some(Mapping {
+        volume: source != Source::Blank,
+        swap: common.swap && source == Source::Blank,
         source,
-        volume: true,
         boot_index: (name == Some("vda")).then_some(0),
         size_gb: common.size_gb,
         delete_on_termination: common.delete_on_termination,
@@ -218,10 +223,14 @@ struct Common {
     device_name: Option<String>,
     delete_on_termination: bool,
     no_device: bool,
+    /// By its virtual name.
+    swap: bool,
+    ephemeral: bool,
 }
 
 fn common(disk: &mut Fields<'_>) -> Result<Common, ApiError> {
-    disk.text("virtual_name", Text::new(0, 255))?;
+    let virtual_name = disk.text("virtual_name", Text::new(0, 255))?.unwrap_or_default();
+    let numbered = virtual_name.strip_prefix("ephemeral").filter(|number| !number.is_empty());
     for key in ["volume_id", "snapshot_id"] {
         if let Some(value) = disk.get(key)
             && !value.as_str().is_some_and(fields::is_uuid)
@@ -243,6 +252,8 @@ fn common(disk: &mut Fields<'_>) -> Result<Common, ApiError> {
         device_name: device.map(str::to_owned),
         delete_on_termination: flag.unwrap_or(false),
         no_device,
+        swap: virtual_name == "swap",
+        ephemeral: numbered.is_some_and(|number| number.chars().all(|c| c.is_ascii_digit())),
     })
 }
 
@@ -334,7 +345,6 @@ mod tests {
             json!({"source_type": "nowhere"}),
             json!({"source_type": "volume"}),
             json!({"source_type": "blank", "uuid": ID, "destination_type": "volume"}),
-            json!({"source_type": "blank", "destination_type": "local"}),
             json!({"uuid": ID, "source_type": "volume", "destination_type": "local"}),
             json!({"uuid": ID, "source_type": "image", "destination_type": "local", "boot_index": 1}),
             json!({"volume_type": "x", "volume_id": ID}),
@@ -342,6 +352,19 @@ mod tests {
             assert!(current(&item, Microversion(66), true).is_err(), "{item}");
         }
         assert!(legacy(&json!({"volume_id": "x"})).is_err());
+        assert!(legacy(&json!({"virtual_name": "ephemeral"})).is_err());
+        for (item, swap, size) in [
+            (json!({"source_type": "blank", "destination_type": "local"}), false, None),
+            (json!({"source_type": "blank", "volume_size": 3, "guest_format": "ext4"}), false, Some(3)),
+            (json!({"source_type": "blank", "destination_type": "local", "guest_format": "swap"}), true, None),
+        ] {
+            let read = current(&item, Microversion(1), true).unwrap().unwrap();
+            assert_eq!((&read.source, read.volume, read.swap, read.size_gb), (&Source::Blank, false, swap, size));
+        }
+        for (name, swap) in [("ephemeral0", false), ("swap", true)] {
+            let read = legacy(&json!({"virtual_name": name, "device_name": "vdb"})).unwrap().unwrap();
+            assert_eq!((&read.source, read.volume, read.swap), (&Source::Blank, false, swap));
+        }
         let root = legacy(&json!({"volume_id": ID, "device_name": "/dev/vda"})).unwrap().unwrap();
         assert_eq!(root.boot_index, Some(0));
     }

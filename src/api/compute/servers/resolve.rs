@@ -9,6 +9,7 @@ use nova_core::flavor::Flavor;
 use nova_core::host::Service;
 use nova_core::ids::{FlavorId, HostName, ImageId, ServerGroupId, ZoneName};
 use nova_core::image::{ImageMeta, remembered_number};
+use nova_core::instance::LocalDisks;
 use nova_core::keypair::Keypair;
 use nova_core::server_group::group_of_hints;
 use nova_core::topology::{self, GuestTopology};
@@ -35,6 +36,8 @@ pub(crate) struct Resolved {
     pub volume_image: BTreeMap<String, String>,
     /// Its volumes.
     pub disks: Disks,
+    /// Its blank disks on the host, where they are not simply those of the flavor.
+    pub local_disks: LocalDisks,
     /// The key pair.
     pub keypair: Option<Keypair>,
     /// Where it may go.
@@ -81,6 +84,8 @@ pub(crate) async fn resolve(
     if !disks.boots_from_volume() {
         check_root_disk(context, &flavor)?;
     }
+    let root = usize::from(!disks.boots_from_volume());
+    let local_disks = disks.asked.of_flavor(&flavor, root, api.options.get().max_local_block_devices)?;
     let quotas = api.quotas_in_force(&context.project_id, Some(&context.user_id)).await?;
     check_limits(api, &quotas, body)?;
     let mut volume_image = BTreeMap::new();
@@ -104,7 +109,7 @@ pub(crate) async fn resolve(
     let topology = topology::asked(&flavor.extra_specs, properties, flavor.vcpus, flavor.memory_mb);
     let topology = topology.map_err(|error| ApiError::BadRequest(error.to_string()))?;
     let most = networks::check(api, context, body).await?;
-    Ok(Resolved { flavor, image, volume_image, disks, keypair, placement, group, topology, quotas, most })
+    Ok(Resolved { flavor, image, volume_image, disks, local_disks, keypair, placement, group, topology, quotas, most })
 }
 
 async fn flavor(api: &ComputeApi, context: &RequestContext, id: &str) -> Result<Flavor, ApiError> {

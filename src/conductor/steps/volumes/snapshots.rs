@@ -74,7 +74,8 @@ impl Step for SnapshotVolumes {
                 }
             }
         }
-        let mappings: Vec<Value> = taken.iter().map(|(volume, snapshot)| mapping(volume, snapshot)).collect();
+        let of_volumes = taken.iter().map(|(volume, snapshot)| mapping(volume, snapshot));
+        let mappings: Vec<Value> = of_volumes.chain(blank_disks(&cx.instance)).collect();
         complete(services, described, &cx.instance, &Value::Array(mappings)).await?.ok_or_else(gone)?;
         Ok(Ran::Done)
     }
@@ -164,6 +165,32 @@ fn mapping(volume: &ServerVolume, snapshot: &BlockSnapshot) -> Value {
         "no_device": null,
         "tag": null,
         "volume_type": null,
+    })
+}
+
+/// Disks on its host that it was asked for with.
+fn blank_disks(instance: &Instance) -> impl Iterator<Item = Value> {
+    let local = &instance.local_disks;
+    let ephemerals = local.ephemeral_gb.iter().map(|size| (*size, Value::Null));
+    let all = ephemerals.chain(local.swap_mb.map(|size| (size, json!("swap"))));
+    all.map(|(size, format)| {
+        json!({
+            "source_type": "blank",
+            "destination_type": "local",
+            "guest_format": format,
+            "volume_size": size,
+            "boot_index": null,
+            "device_name": null,
+            "delete_on_termination": true,
+            "device_type": "disk",
+            "disk_bus": null,
+            "snapshot_id": null,
+            "volume_id": null,
+            "image_id": null,
+            "no_device": null,
+            "tag": null,
+            "volume_type": null,
+        })
     })
 }
 
