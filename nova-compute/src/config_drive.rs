@@ -33,7 +33,7 @@ fn about(instance: InstanceId, order: &BuildOrder) -> InstanceMetadata {
         flavor_name: order.flavor_name.clone(),
         image_id: order.image.as_ref().map(|image| image.id.to_string()),
         security_groups: order.security_groups.clone(),
-        disks: GuestDisk::of_flavor(order.image.is_some() || order.root_gb > 0, order.ephemeral_gb, order.swap_mb),
+        disks: GuestDisk::all(order.image.is_some() || order.root_gb > 0, order.ephemerals().len(), order.swap_mb > 0),
         dedicated_cpus: order.placement.as_ref().map(|placement| placement.dedicated_cpus()).unwrap_or_default(),
         vifs: order.vifs.clone(),
         tagged_volumes: order.volumes.iter().filter_map(tagged).collect(),

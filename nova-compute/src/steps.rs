@@ -246,7 +246,8 @@ pub(crate) fn guest(order: &Order<BuildOrder>, base: Option<PathBuf>, entropy: &
         }
         None => {}
     }
-    for (role, size_gb) in [(DiskRole::Ephemeral, body.ephemeral_gb), (DiskRole::Swap, body.swap_mb.div_ceil(1024))] {
+    let ephemerals = body.ephemerals().into_iter().map(|size_gb| (DiskRole::Ephemeral, size_gb));
+    for (role, size_gb) in ephemerals.chain([(DiskRole::Swap, body.swap_mb.div_ceil(1024))]) {
         if size_gb > 0 {
             disks.push(DiskSpec { role, source: DiskSource::Blank, size_gb });
         }
@@ -270,7 +271,7 @@ pub(crate) fn guest(order: &Order<BuildOrder>, base: Option<PathBuf>, entropy: &
         placement: body.placement.clone(),
         hardware: Hardware {
             extra_specs: body.extra_specs.clone(),
-            image_properties: body.image.as_ref().map(|image| image.properties.clone()).unwrap_or_default(),
+            image_properties: body.image.as_ref().map_or(&body.image_properties, |image| &image.properties).clone(),
         },
         volumes: body.volumes.iter().map(attachment).collect(),
     }

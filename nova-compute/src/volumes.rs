@@ -1,15 +1,18 @@
 //! Volumes of guests that are there: plugged in and out by order, each order as often as it comes (nova/compute/manager.py,
-//! `attach_volume`, `detach_volume`, `extend_volume`). The driver makes sure that a volume is the one that is meant before the
+//! `attach_volume`, `detach_volume`, `swap_volume`, `extend_volume`). The driver makes sure that a volume is the one that is meant before the
 //! guest sees it.
 
 use std::time::Duration;
 
 use nova_core::error::chain;
 use nova_core::ids::{InstanceId, VolumeId};
-use nova_core::rpc::compute::{AttachVolume, DetachVolume, DetachVolumeOrder, ExtendVolume, Order, VolumeOrder};
+use nova_core::rpc::compute::{
+    AttachVolume, DetachVolume, DetachVolumeOrder, ExtendVolume, Order, SwapVolume, SwapVolumeOrder, VolumeOrder,
+};
 use nova_core::rpc::conductor::StepOutcome;
 use nova_queue::Dispatcher;
 use nova_virt::{DiskAttachment, ErrorKind, HypervisorError};
+use serde_json::json;
 
 use crate::agent::Agent;
 
@@ -46,6 +49,12 @@ impl Agent {
         });
         let dispatcher = self.on_order::<DetachVolume, _, _, _>(dispatcher, |agent, order| async move {
             agent.detach_volume(&order).await
+        });
+        let dispatcher = self.on_order::<SwapVolume, _, _, _>(dispatcher, |agent, order| async move {
+            match &order.body.to {
+                Some(to) => agent.swap_volume(&order, to).await,
+                None => agent.end_swap(&order).await,
+            }
         });
         let agent = self.clone();
         dispatcher.method::<ExtendVolume, _, _>(move |_, request| {
@@ -93,6 +102,45 @@ impl Agent {
             wait *= 2;
         }
         Ok(())
+    }
+
+    async fn swap_volume(&self, order: &Order<SwapVolumeOrder>, to: &VolumeOrder) -> StepOutcome {
+        let (id, old) = (order.instance_id, order.body.old);
+        let Err(error) = self.hypervisor.swap_disk(id, old, &attachment(to)).await else {
+            return self.done(order, Vec::new()).await;
+        };
+        // An answer may be lost, and what was done is done.
+        let came = self.has_come(order).await;
+        if matches!(came, Ok(true)) {
+            return self.done(order, Vec::new()).await;
+        }
+        StepOutcome::Failed {
+            message: format!("Failed to swap volume {old} of {id} for {}: {}", order.body.new, reason(&error)),
+            details: chain(&error),
+            // Whether the guest surely has the old one.
+            retryable: came.is_ok(),
+        }
+    }
+
+    /// Ends what is left of a swap. True: the guest has the new volume. Without the guest there is none in it.
+    async fn has_come(&self, order: &Order<SwapVolumeOrder>) -> Result<bool, HypervisorError> {
+        match self.hypervisor.settle_swap(order.instance_id, order.body.old, order.body.new).await {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Unsupported) => Ok(false),
+            settled => settled,
+        }
+    }
+
+    async fn end_swap(&self, order: &Order<SwapVolumeOrder>) -> StepOutcome {
+        let id = order.instance_id;
+        match self.has_come(order).await {
+            Ok(true) => StepOutcome::Answered { power_state: None, answer: json!({"came": true}) },
+            Ok(false) => self.done(order, Vec::new()).await,
+            Err(error) => StepOutcome::Failed {
+                message: format!("It is not known which volume {id} has: {}", reason(&error)),
+                details: chain(&error),
+                retryable: false,
+            },
+        }
     }
 
     async fn detach_volume(&self, order: &Order<DetachVolumeOrder>) -> StepOutcome {

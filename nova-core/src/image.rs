@@ -176,6 +176,33 @@ pub struct ImageMeta {
     pub properties: BTreeMap<String, String>,
 }
 
+/// What a volume remembers of its image besides the image's properties (cinder/volume/flows/manager/create_volume.py).
+pub const REMEMBERED: &[&str] =
+    &["image_id", "image_name", "checksum", "container_format", "disk_format", "min_disk", "min_ram", "size"];
+
+impl ImageMeta {
+    /// What a volume that is made of it remembers.
+    pub fn remembered(&self) -> BTreeMap<String, String> {
+        let mut kept = self.properties.clone();
+        let own = [
+            ("image_id", self.id.to_string()),
+            ("image_name", self.name.clone().unwrap_or_default()),
+            ("disk_format", self.disk_format.clone()),
+            ("container_format", "bare".to_owned()),
+            ("min_disk", self.min_disk.to_string()),
+            ("min_ram", self.min_ram.to_string()),
+            ("size", self.size.to_string()),
+        ];
+        kept.extend(own.map(|(key, value)| (key.to_owned(), value)));
+        kept
+    }
+}
+
+/// A number that a volume remembers of its image, `min_ram` or `min_disk`; 0 where it does not.
+pub fn remembered_number(remembered: &BTreeMap<String, String>, key: &str) -> u64 {
+    remembered.get(key).and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
 /// Leave to read the data of one image for a while: made by the conductor, carried by an order, checked by the image
 /// service. Whoever holds it has that leave, so it is not shown. What is in it is its maker's business.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,6 +13,7 @@ use crate::ids::{
 use crate::image::ImageMeta;
 use crate::metadata::DevicePlace;
 use crate::quota::Usage;
+use crate::request::ImageWish;
 use crate::server_group::group_of_hints;
 use crate::state::{LockedBy, PowerState, Situation, States, TaskState, VmState};
 use crate::topology::{self, GuestTopology};
@@ -52,8 +53,15 @@ pub struct Instance {
     pub hostname: String,
     /// The image as it was then; `None` for boot from volume.
     pub image: Option<ImageMeta>,
+    /// Of one that boots from a volume: what that remembers of the image that it was made of, or what the image says that the
+    /// server was asked for with (`volume_image_metadata`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub volume_image: BTreeMap<String, String>,
     /// The flavor as it was then.
     pub flavor: Flavor,
+    /// Blank disks on its host, where it was asked for others than its flavor has.
+    #[serde(default, skip_serializing_if = "LocalDisks::is_as_flavor")]
+    pub local_disks: LocalDisks,
     /// The volumes that it has, or is to have.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<ServerVolume>,
@@ -154,14 +162,55 @@ pub struct Instance {
     pub generation: u64,
 }
 
+/// Blank disks on a server's host that are not simply those of its flavor.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalDisks {
+    /// Sizes of ephemeral disks in GiB; none: one as large as the flavor's.
+    #[serde(default)]
+    pub ephemeral_gb: Vec<u64>,
+    /// Swap space in MiB; `None`: as much as the flavor's.
+    #[serde(default)]
+    pub swap_mb: Option<u64>,
+}
+
+impl LocalDisks {
+    fn is_as_flavor(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 impl Instance {
+    /// Sizes of its ephemeral disks, GiB.
+    pub fn ephemerals_gb(&self) -> Vec<u64> {
+        let all = &self.local_disks.ephemeral_gb;
+        let of_flavor = Some(self.flavor.ephemeral_gb).filter(|size| *size > 0 && all.is_empty());
+        all.iter().copied().chain(of_flavor).collect()
+    }
+
+    /// Its swap space in MiB: never more than its flavor has by now.
+    pub fn swap_mb(&self) -> u64 {
+        self.local_disks.swap_mb.unwrap_or(self.flavor.swap_mb).min(self.flavor.swap_mb)
+    }
+
     /// What it books on its host.
     pub fn booked_resources(&self) -> Resources {
-        let none = BTreeMap::new();
-        let booked = self.flavor.booked_resources(self.image.as_ref().map_or(&none, |image| &image.properties));
+        let booked = self.flavor.booked_resources(self.image_properties());
         // Its root disk is a volume, and none of the host's.
         let volume = if self.root_volume().is_some() { self.flavor.root_gb } else { 0 };
         Resources { disk_gb: booked.disk_gb.saturating_sub(volume), ..booked }
+    }
+
+    /// `hw_*`, `os_*` and others, of what it boots from.
+    pub fn image_properties(&self) -> &BTreeMap<String, String> {
+        self.image.as_ref().map_or(&self.volume_image, |image| &image.properties)
+    }
+
+    /// What filters read of what it boots from.
+    pub fn image_wish(&self) -> Option<ImageWish> {
+        match &self.image {
+            Some(image) => Some(ImageWish { id: image.id, properties: image.properties.clone() }),
+            None => ImageWish::of_volume(&self.volume_image),
+        }
     }
 
     /// The volume that it boots from.
@@ -176,9 +225,8 @@ impl Instance {
 
     /// The cells, CPUs and pages that it asks for. What it could not ask for was refused when it was made.
     pub fn topology(&self) -> Option<GuestTopology> {
-        let (flavor, none) = (&self.flavor, BTreeMap::new());
-        let image = self.image.as_ref().map_or(&none, |image| &image.properties);
-        topology::asked(&flavor.extra_specs, image, flavor.vcpus, flavor.memory_mb).ok().flatten()
+        let flavor = &self.flavor;
+        topology::asked(&flavor.extra_specs, self.image_properties(), flavor.vcpus, flavor.memory_mb).ok().flatten()
     }
 
     /// What it counts against its project's limits: nothing once it is deleted, and nothing while it is soft-deleted, unless
@@ -230,6 +278,7 @@ impl Instance {
             caller_is_admin,
             microversion,
             volume_backed: self.image.is_none(),
+            swaps_volume: self.volumes.iter().any(|volume| volume.swap.is_some()),
         }
     }
 

@@ -107,6 +107,15 @@ pub struct ImageWish {
     pub properties: BTreeMap<String, String>,
 }
 
+impl ImageWish {
+    /// What a volume remembers of its image; `None`: nothing. Of which image it was it may not say.
+    pub fn of_volume(remembered: &BTreeMap<String, String>) -> Option<Self> {
+        let id = remembered.get("image_id").and_then(|id| id.parse().ok());
+        let id = id.unwrap_or(ImageId::from_uuid(uuid::Uuid::nil()));
+        (!remembered.is_empty()).then(|| Self { id, properties: remembered.clone() })
+    }
+}
+
 /// Where one instance goes (nova/objects/selection.py).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Selection {

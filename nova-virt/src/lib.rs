@@ -197,6 +197,13 @@ pub trait Hypervisor: Send + Sync {
         Err(HypervisorError::Unsupported { operation: Operation::Devices })
     }
 
+    /// Ends a swap that may be half done, since whoever began it died: true, the guest has the new volume now, as after
+    /// `swap_disk`; false, it has the old one or neither, and no copy runs. One that is done, or was never begun, is told in the
+    /// same way.
+    async fn settle_swap(&self, _id: InstanceId, _old: VolumeId, _new: VolumeId) -> Result<bool, HypervisorError> {
+        Err(HypervisorError::Unsupported { operation: Operation::SettleSwap })
+    }
+
     /// Hardware addresses of the guest's interfaces, lower case, in the order in which it sees them: of one that runs, those
     /// that it has now; of any other, those that it will have.
     async fn interfaces(&self, _id: InstanceId) -> Result<Vec<String>, HypervisorError> {

@@ -377,6 +377,10 @@ impl Hypervisor for LibvirtHypervisor {
             .await
     }
 
+    async fn settle_swap(&self, id: InstanceId, old: VolumeId, new: VolumeId) -> Result<bool, HypervisorError> {
+        self.run(Operation::SettleSwap, move |inner| async move { inner.settle_swap(id, old, new).await }).await
+    }
+
     async fn snapshot(&self, id: InstanceId, request: &SnapshotRequest) -> Result<(), HypervisorError> {
         let (request, extra) = (request.clone(), self.inner.options.copy_limit);
         self.bounded(Operation::Snapshot, extra, move |inner| async move { inner.snapshot(id, request).await }).await

@@ -94,7 +94,16 @@ impl Conductor {
         let (task, makes) = (cx.task.id, steps::makes_ports(&self.services, &cx));
         let (context, instance) = (cx.task.context.clone(), cx.instance.id);
         let holds = steps::holds_volumes(&cx);
+        let takes =
+            matches!(cx.task.work, Work::SnapshotVolumes { .. }).then(|| (cx.task.clone(), cx.instance.clone()));
         let driven = self.drive_on(cx).await;
+        if let (Some((task, instance)), Err(DriveError::Overtaken)) = (&takes, &driven) {
+            match steps::abandoned_snapshots(&self.services, task, instance).await {
+                Ok(()) => {}
+                Err(StepError::Later(why)) => return Err(DriveError::Later(why)),
+                Err(StepError::Failed(failure)) => return Err(DriveError::Later(failure.message)),
+            }
+        }
         if holds && matches!(driven, Err(DriveError::Overtaken)) {
             self.drop_attachments_of(instance, &context).await?;
         }

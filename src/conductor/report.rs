@@ -119,6 +119,7 @@ impl Conductor {
             // It is too late to take it back: the guest has left, or has come. So it goes on.
             StepOutcome::Answered { answer, .. } if answer["left"] == true || answer["came"] == true => {
                 let sent = if step == "prepare_incoming" { "live_migrate" } else { step };
+                // So it is with a volume that has taken another one's place.
                 while cx.task.log.last().is_some_and(|last| last.step != sent || last.event != Event::Begun) {
                     cx.task.log.pop();
                 }

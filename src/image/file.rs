@@ -100,7 +100,12 @@ impl Files {
             file.seek(SeekFrom::Start(from.unwrap_or(0)))?;
             Ok(file)
         });
-        let file = opened.await?.map_err(|error: io::Error| match error.kind() {
+        let opened: io::Result<_> = opened.await?;
+        if image.size == Some(0) && opened.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            // One that only says of which volumes it is.
+            return Ok(Response::empty(StatusCode::NO_CONTENT));
+        }
+        let file = opened.map_err(|error: io::Error| match error.kind() {
             // Deleted between the look at its record and this.
             io::ErrorKind::NotFound => not_found(&id.to_string()),
             _ => disk_failed(&error),

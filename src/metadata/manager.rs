@@ -182,10 +182,10 @@ fn document(instance: &Instance, vifs: Vec<Vif>, options: &GuestOptions) -> Inst
         flavor_name: flavor.name.clone(),
         image_id: instance.image.as_ref().map(|image| image.id.to_string()),
         security_groups: security_groups(instance),
-        disks: GuestDisk::of_flavor(
+        disks: GuestDisk::all(
             instance.image.is_some() || flavor.root_gb > 0,
-            flavor.ephemeral_gb,
-            flavor.swap_mb,
+            instance.ephemerals_gb().len(),
+            instance.swap_mb() > 0,
         ),
         dedicated_cpus: Vec::new(),
         vifs,

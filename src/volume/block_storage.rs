@@ -5,11 +5,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use nova_core::context::RequestContext;
 use nova_core::contracts::ImageServiceError;
-use nova_core::ids::{InstanceId, VolumeAttachmentId, VolumeId, VolumeSnapshotId, VolumeTypeId};
+use nova_core::ids::{ImageId, InstanceId, VolumeAttachmentId, VolumeId, VolumeSnapshotId, VolumeTypeId};
 use nova_core::volume::connection::{AccessMode, ConnectionInfo, Connector};
 use nova_core::volume::{
     Attachment, BlockAttachment, BlockSnapshot, BlockSource, BlockStorage, BlockStorageError, BlockVolume,
-    NewBlockVolume, Snapshot, SnapshotStatus, Volume, VolumeProblem, VolumeProblemClass, VolumeStatus, VolumeType,
+    NewBlockSnapshot, NewBlockVolume, Snapshot, SnapshotStatus, Volume, VolumeProblem, VolumeProblemClass,
+    VolumeStatus, VolumeType,
 };
 use nova_db::{ListQuery, SnapshotField, StoreError, VolumeField};
 
@@ -100,6 +101,8 @@ fn view(volume: &Volume, types: &[VolumeType]) -> BlockVolume {
         metadata: volume.metadata.clone(),
         image_metadata: volume.image_metadata.clone(),
         attachments: volume.attachments.values().map(attachment).collect(),
+        migrating: false,
+        fault: volume.fault.clone(),
         created_at: Some(volume.created_at),
     }
 }
@@ -175,6 +178,19 @@ impl BlockStorage for OwnBlockStorage {
             _ => told(error),
         })?;
         self.viewed(&made).await
+    }
+
+    async fn reimage(
+        &self,
+        context: &RequestContext,
+        volume: VolumeId,
+        image: ImageId,
+    ) -> Result<(), BlockStorageError> {
+        let now = self.manager.volume(context, volume).await.map_err(of_volume(volume))?;
+        if now.status == VolumeStatus::Downloading {
+            return Ok(());
+        }
+        self.manager.reimage(context, volume, image, true).await.map(drop).map_err(of_volume(volume))
     }
 
     async fn delete(&self, context: &RequestContext, id: VolumeId) -> Result<(), BlockStorageError> {
@@ -259,13 +275,25 @@ impl BlockStorage for OwnBlockStorage {
     async fn take_snapshot(
         &self,
         context: &RequestContext,
-        volume: VolumeId,
-        name: &str,
-        description: &str,
+        new: NewBlockSnapshot,
     ) -> Result<BlockSnapshot, BlockStorageError> {
         let none = std::collections::BTreeMap::new();
-        let taken = self.manager.take_snapshot(context, volume, name, description, &none, true).await;
-        Ok(snapshot_view(&taken.map_err(of_volume(volume))?))
+        let words = (&*new.name, &*new.description);
+        let taken = self.manager.take_snapshot_as(context, new.key, new.volume_id, words, &none, true).await;
+        Ok(snapshot_view(&taken.map_err(of_volume(new.volume_id))?))
+    }
+
+    async fn snapshot_of_key(
+        &self,
+        context: &RequestContext,
+        _volume: VolumeId,
+        key: VolumeSnapshotId,
+    ) -> Result<Option<BlockSnapshot>, BlockStorageError> {
+        match self.manager.snapshot(context, key).await {
+            Ok(found) => Ok(Some(snapshot_view(&found))),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(told(error)),
+        }
     }
 
     async fn delete_snapshot(&self, context: &RequestContext, id: VolumeSnapshotId) -> Result<(), BlockStorageError> {

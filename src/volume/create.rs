@@ -188,7 +188,7 @@ impl VolumeManager {
             source: Some(VolumeSource::Image(id)),
             size_gb: needed,
             bootable: true,
-            image_metadata: remembered(&image),
+            image_metadata: image.remembered(),
             image: Some(image),
             ..Origin::default()
         })
@@ -319,17 +319,4 @@ fn origin_word(made_of: MadeOf) -> &'static str {
         MadeOf::Volume(_) => "volume",
         MadeOf::Image(_) | MadeOf::Nothing => "image",
     }
-}
-
-/// What a volume remembers of its image (cinder/volume/flows/manager/create_volume.py).
-fn remembered(image: &ImageMeta) -> BTreeMap<String, String> {
-    let mut kept: BTreeMap<String, String> = image.properties.clone();
-    kept.insert("image_id".to_owned(), image.id.to_string());
-    kept.insert("image_name".to_owned(), image.name.clone().unwrap_or_default());
-    kept.insert("disk_format".to_owned(), image.disk_format.clone());
-    kept.insert("container_format".to_owned(), "bare".to_owned());
-    kept.insert("min_disk".to_owned(), image.min_disk.to_string());
-    kept.insert("min_ram".to_owned(), image.min_ram.to_string());
-    kept.insert("size".to_owned(), image.size.to_string());
-    kept
 }

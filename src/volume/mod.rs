@@ -15,6 +15,7 @@ mod error;
 mod manager;
 mod options;
 mod place;
+mod reimage;
 pub mod service;
 mod snapshots;
 mod transfers;

@@ -7,7 +7,7 @@ use nova_core::ids::{VolumeId, VolumeSnapshotId};
 use nova_core::volume::{
     Snapshot, SnapshotEvent, SnapshotStatus, VolumeEvent, VolumeProblem, VolumeStatus, VolumeWork, next_snapshot,
 };
-use nova_db::Write;
+use nova_db::{StoreError, Write};
 
 use super::change::{deleting, happen, in_a_pool, names};
 use super::manager::{Intent, Look, Seen};
@@ -27,8 +27,31 @@ impl VolumeManager {
         metadata: &BTreeMap<String, String>,
         force: bool,
     ) -> Result<Snapshot, VolumeError> {
-        let types = self.parts.store.list_volume_types().await?;
         let id = VolumeSnapshotId::generate(&*self.parts.entropy);
+        self.take_snapshot_as(context, id, volume, (name, description), metadata, force).await
+    }
+
+    /// The same with the id that it is to have; `words`: its name and description. A second one of that id is not taken.
+    ///
+    /// # Errors
+    /// As of [`take_snapshot`](Self::take_snapshot).
+    pub async fn take_snapshot_as(
+        &self,
+        context: &RequestContext,
+        id: VolumeSnapshotId,
+        volume: VolumeId,
+        words: (&str, &str),
+        metadata: &BTreeMap<String, String>,
+        force: bool,
+    ) -> Result<Snapshot, VolumeError> {
+        match self.parts.store.get_volume_snapshot(id).await {
+            Ok(there) if there.volume_id == volume => return Ok(there),
+            Ok(_) => return Err(VolumeProblem::invalid(format!("Snapshot {id} is of another volume.")).into()),
+            Err(StoreError::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let types = self.parts.store.list_volume_types().await?;
+        let (name, description) = words;
         let describe = |seen: &Seen| Snapshot {
             id,
             volume_id: volume,

@@ -1,6 +1,11 @@
 //! Volumes of servers: from the API through conductor and host to the volume host and back.
 
+mod image_properties;
+mod images;
+mod local_disks;
 mod moves;
+mod rebuild;
+mod swap;
 mod sweep;
 
 use std::time::Duration;
@@ -162,11 +167,15 @@ async fn a_stopped_server_has_its_volumes_when_it_starts() {
     end(cloud, server).await;
 }
 
-async fn boot_with(cloud: &Cloud, mappings: Value) -> (u16, Value) {
+pub(crate) async fn boot_with(cloud: &Cloud, mappings: Value) -> (u16, Value) {
+    boot_of(cloud, "", mappings).await
+}
+
+pub(crate) async fn boot_of(cloud: &Cloud, image: &str, mappings: Value) -> (u16, Value) {
     let flavor = cloud.flavor(1, 256);
     let made = cloud.store.create_flavor(flavor).await;
     assert!(made.is_ok() || matches!(made, Err(nova_db::StoreError::Duplicate { .. })));
-    let server = json!({"name": "s", "flavorRef": "1", "imageRef": "", "networks": "none",
+    let server = json!({"name": "s", "flavorRef": "1", "imageRef": image, "networks": "none",
         "block_device_mapping_v2": mappings});
     cloud.call("POST", "/compute/v2.1/servers", Some(json!({ "server": server }))).await
 }

@@ -7,9 +7,11 @@ use nova::outside::Account;
 use nova::volume::{CinderClient, CinderOptions};
 use nova_core::context::RequestContext;
 use nova_core::entropy::Entropy;
-use nova_core::ids::{InstanceId, ProjectId, RequestId, VolumeAttachmentId, VolumeId};
+use nova_core::ids::{InstanceId, ProjectId, RequestId, VolumeAttachmentId, VolumeId, VolumeSnapshotId};
 use nova_core::volume::connection::{AccessMode, Connector};
-use nova_core::volume::{BlockSource, BlockStorage, BlockStorageError, BlockVolume, NewBlockVolume, VolumeStatus};
+use nova_core::volume::{
+    BlockSource, BlockStorage, BlockStorageError, BlockVolume, NewBlockSnapshot, NewBlockVolume, VolumeStatus,
+};
 use nova_examples::client::{agent, send_json};
 use nova_examples::process::{OsEntropy, SystemClock};
 
@@ -140,7 +142,12 @@ async fn life(
     assert_eq!(of_server.iter().map(|one| one.id).collect::<Vec<_>>(), [promised.id]);
 
     // A snapshot meanwhile, and a volume of it.
-    let taken = cinder.take_snapshot(me, made.id, "moment", "").await.unwrap();
+    let key = VolumeSnapshotId::generate(entropy);
+    let new = NewBlockSnapshot { key, volume_id: made.id, name: "moment".into(), description: String::new() };
+    assert_eq!(cinder.snapshot_of_key(me, made.id, key).await.unwrap(), None);
+    let taken = cinder.take_snapshot(me, new.clone()).await.unwrap();
+    assert_eq!(cinder.take_snapshot(me, new).await.unwrap().id, taken.id, "asked for twice, taken once");
+    assert_eq!(cinder.snapshot_of_key(me, made.id, key).await.unwrap().map(|found| found.id), Some(taken.id));
     let snapshots = async || cinder.snapshot(me, taken.id).await.unwrap().status;
     let ready = async { while snapshots().await != "available" {} };
     tokio::time::timeout(Duration::from_secs(60), ready).await.unwrap();

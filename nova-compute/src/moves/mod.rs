@@ -242,9 +242,10 @@ enum Disks<'a> {
     SetAside,
 }
 
-/// That disk is what is in a file.
+/// The next disk of that role is what is in a file.
 fn take_file(spec: &mut GuestSpec, role: DiskRole, source: DiskSource, root_gb: u64) {
-    match spec.disks.iter_mut().find(|known| known.role == role) {
+    let is_open = |known: &DiskSpec| known.role == role && !matches!(known.source, DiskSource::File { .. });
+    match spec.disks.iter_mut().find(|known| is_open(known)) {
         Some(known) => known.source = source,
         None => spec.disks.insert(0, DiskSpec { role, source, size_gb: root_gb }),
     }

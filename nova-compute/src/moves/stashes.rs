@@ -17,6 +17,9 @@ use crate::agent::{Agent, AgentError};
 use crate::snapshot::make_private;
 use crate::steps::{guest, wanted};
 
+/// More than a guest has device names for.
+const MOST_EPHEMERALS: u32 = 26;
+
 impl Agent {
     pub(super) async fn is_stashed(&self, id: InstanceId) -> Result<bool, HypervisorError> {
         Ok(self.hypervisor.list_stashes().await?.iter().any(|stash| stash.instance == id))
@@ -61,14 +64,17 @@ impl Agent {
         let folder = self.options.snapshots.clone();
         make_private(&folder).await.map_err(DiskError::from)?;
         let mut files = Vec::new();
-        for role in [DiskRole::Root, DiskRole::Ephemeral] {
+        let ephemerals = (0..MOST_EPHEMERALS).map(|index| (DiskRole::Ephemeral, index));
+        for (role, index) in std::iter::once((DiskRole::Root, 0)).chain(ephemerals) {
             let destination = folder.join(format!("{}-{}-{what_for}-{}", order.task_id, order.epoch, files.len()));
-            let request = ExportRequest { role, index: 0, destination, format: DiskFormat::Qcow2 };
+            let request = ExportRequest { role, index, destination, format: DiskFormat::Qcow2 };
             disks::remove(&request.destination).await;
             match self.hypervisor.export_disk(id, &request).await {
                 Ok(()) => files.push((role, request.destination)),
-                // It has none of that kind.
-                Err(error) if error.kind() == ErrorKind::InvalidInput => {}
+                // It boots from a volume.
+                Err(error) if error.kind() == ErrorKind::InvalidInput && role == DiskRole::Root => {}
+                // That was the last one.
+                Err(error) if error.kind() == ErrorKind::InvalidInput => break,
                 Err(error) => {
                     for (_, path) in &files {
                         disks::remove(path).await;

@@ -123,10 +123,11 @@ pub enum GuestDisk {
 }
 
 impl GuestDisk {
-    /// The disks of a server of that flavor, in the order in which drivers attach them.
-    pub fn of_flavor(root: bool, ephemeral_gb: u64, swap_mb: u64) -> Vec<Self> {
-        let all = [(root, Self::Root), (ephemeral_gb > 0, Self::Ephemeral), (swap_mb > 0, Self::Swap)];
-        all.into_iter().filter_map(|(there, disk)| there.then_some(disk)).collect()
+    /// The disks of a server with so many ephemeral ones, in the order in which drivers attach them.
+    pub fn all(root: bool, ephemerals: usize, swap: bool) -> Vec<Self> {
+        let root = root.then_some(Self::Root).into_iter();
+        let ephemerals = std::iter::repeat_n(Self::Ephemeral, ephemerals);
+        root.chain(ephemerals).chain(swap.then_some(Self::Swap)).collect()
     }
 }
 

@@ -64,7 +64,7 @@ fn about() -> InstanceMetadata {
         flavor_name: "m1.small".into(),
         image_id: Some("70a599e0-31e7-49b7-b260-868f441e862b".into()),
         security_groups: vec!["default".into(), "web".into()],
-        disks: GuestDisk::of_flavor(true, 1, 512),
+        disks: GuestDisk::all(true, 1, true),
         dedicated_cpus: vec![0, 1],
         vifs: vec![
             vif("a01b23c4-d5e6-47f8-9a0b-c1d2e3f4a5b6", "fa:16:3e:00:00:01", vec![first]),

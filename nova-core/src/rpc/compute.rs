@@ -59,6 +59,10 @@ rpc_method! {
     DetachVolume = "compute"."detach_volume": Cast from [Conductor], Order<DetachVolumeOrder> => ()
 }
 rpc_method! {
+    /// Put another volume in the place of one that a running guest has, with what is on it.
+    SwapVolume = "compute"."swap_volume": Cast from [Conductor], Order<SwapVolumeOrder> => ()
+}
+rpc_method! {
     /// A volume of it is larger: the guest is to see it. One that is not told sees it when it starts anew.
     ExtendVolume = "compute"."extend_volume": Cast from [Api, Conductor, Volume], ExtendVolumeRequest => ()
 }
@@ -142,6 +146,9 @@ pub struct BuildOrder {
     /// Ephemeral disk in GiB.
     #[serde(default)]
     pub ephemeral_gb: u64,
+    /// Sizes of ephemeral disks in GiB; none: one of `ephemeral_gb`.
+    #[serde(default)]
+    pub ephemerals_gb: Vec<u64>,
     /// Swap disk in MiB.
     #[serde(default)]
     pub swap_mb: u64,
@@ -150,6 +157,9 @@ pub struct BuildOrder {
     pub resources: Option<Resources>,
     /// What it boots from.
     pub image: Option<ImageMeta>,
+    /// What its root volume remembers of an image, where it boots from that.
+    #[serde(default)]
+    pub image_properties: BTreeMap<String, String>,
     /// Leave to fetch that image, and no other, until the task's deadline.
     #[serde(default)]
     pub image_grant: Option<ImageGrant>,
@@ -231,6 +241,18 @@ pub struct DetachVolumeOrder {
     pub volume_id: VolumeId,
 }
 
+/// Which volume takes the place of which.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwapVolumeOrder {
+    /// The one that the guest has.
+    pub old: VolumeId,
+    /// The one that it gets.
+    pub new: VolumeId,
+    /// The way to that. `None`: it shall not get it any more; the answer is `came` where it was too late for that.
+    #[serde(default)]
+    pub to: Option<VolumeOrder>,
+}
+
 /// Which volume has grown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExtendVolumeRequest {
@@ -246,6 +268,12 @@ impl BuildOrder {
     /// Has a device of it a tag, so that its guest is told where it is?
     pub fn has_tags(&self) -> bool {
         self.vifs.iter().any(|vif| vif.tag.is_some()) || self.volumes.iter().any(|volume| volume.tag.is_some())
+    }
+
+    /// Sizes of its ephemeral disks, GiB.
+    pub fn ephemerals(&self) -> Vec<u64> {
+        let of_flavor = Some(self.ephemeral_gb).filter(|size| *size > 0 && self.ephemerals_gb.is_empty());
+        self.ephemerals_gb.iter().copied().chain(of_flavor).collect()
     }
 }
 

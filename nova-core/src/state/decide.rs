@@ -29,6 +29,8 @@ pub struct Situation {
     pub microversion: u16,
     /// Its root disk is a volume.
     pub volume_backed: bool,
+    /// One of its volumes is taking another one's place.
+    pub swaps_volume: bool,
 }
 
 impl Situation {
@@ -46,6 +48,7 @@ impl Situation {
             caller_is_admin: false,
             microversion: 1,
             volume_backed: false,
+            swaps_volume: false,
         }
     }
 
@@ -181,6 +184,12 @@ pub enum Refusal {
     /// It is gone. Answer 404.
     #[error("the server is gone")]
     Gone,
+    /// Which of two volumes the guest has will be known only when the swap is over.
+    #[error("{} is not possible while a volume of the server is being swapped", action.name())]
+    SwapsVolume {
+        /// What was asked.
+        action: Action,
+    },
     /// Not offered for a server whose root disk is a volume. Answer 400.
     #[error("{} is not possible for a volume-backed server", action.name())]
     VolumeBacked {
@@ -216,6 +225,9 @@ impl Refusal {
             Self::HostUp => format!("Compute service of the host of instance {id} is still in use."),
             Self::AlreadyDeleting => format!("Instance {id} is being deleted already"),
             Self::Gone => format!("Instance {id} could not be found."),
+            Self::SwapsVolume { action } => {
+                format!("Cannot '{}' instance {id} while a volume of it is being swapped", action.name())
+            }
             Self::VolumeBacked { action: Action::Rescue } => {
                 format!("Instance {id} cannot be rescued: Cannot rescue a volume-backed instance")
             }
@@ -249,6 +261,9 @@ pub fn decide(action: Action, situation: &Situation) -> Result<Transition, Refus
         check_host(rule.host, situation)?;
     }
     check_root_disk(action, situation)?;
+    if situation.swaps_volume && brings_volumes(action) {
+        return Err(Refusal::SwapsVolume { action });
+    }
     Ok(transition(action, &rule, situation))
 }
 
@@ -316,6 +331,25 @@ fn check_root_disk(action: Action, situation: &Situation) -> Result<(), Refusal>
         _ => false,
     };
     if refused { Err(Refusal::VolumeBacked { action }) } else { Ok(()) }
+}
+
+/// Does it tell a host which volumes the guest has, or read or leave them? With a copy under way, nobody could say which. Nova
+/// has no such rule, and starts such a guest with the volume that it had before.
+fn brings_volumes(action: Action) -> bool {
+    matches!(
+        action,
+        Action::Rescue
+            | Action::Rebuild
+            | Action::Evacuate
+            | Action::Resize
+            | Action::Migrate
+            | Action::RevertResize
+            | Action::LiveMigrate
+            | Action::Shelve
+            | Action::ShelveOffload
+            | Action::Unshelve
+            | Action::CreateImage
+    )
 }
 
 fn transition(action: Action, rule: &Rule, situation: &Situation) -> Transition {

@@ -190,6 +190,7 @@ fn circumstances(
             caller_is_admin: on(3),
             microversion,
             volume_backed: on(4),
+            swaps_volume: false,
         }
     })
 }
@@ -380,6 +381,11 @@ fn refusals_read_as_novas() {
     let volume = Situation { volume_backed: true, ..s };
     assert_eq!(text(Action::CreateBackup, &volume), "Backup is not supported for volume-backed instances.");
     assert_eq!(text(Action::Rescue, &volume), "Instance 42 cannot be rescued: Cannot rescue a volume-backed instance");
+    let swaps = Situation { swaps_volume: true, ..s };
+    assert_eq!(text(Action::Rebuild, &swaps), "Cannot 'rebuild' instance 42 while a volume of it is being swapped");
+    for action in [Action::Delete, Action::Stop, Action::RebootHard, Action::AttachVolume, Action::SwapVolume] {
+        assert!(decide(action, &swaps).is_ok(), "{action:?} knows nothing of volumes, or ends the swap");
+    }
     let error = Situation { vm_state: VmState::Error, ..s };
     let tags = decide(Action::UpdateTags, &error).unwrap_err();
     assert_eq!(tags.message_as("delete tag", "42"), "Cannot 'delete tag' instance 42 while it is in vm_state error");

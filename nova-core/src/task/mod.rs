@@ -133,9 +133,20 @@ pub enum Work {
         /// Was it stopped before, so that it is to be stopped again?
         #[serde(default)]
         stopped: bool,
+        /// Its root disk is a volume: this image takes the place of what is on that (2.93).
+        #[serde(default)]
+        reimage: Option<ImageId>,
+        /// What that volume remembered of an image before.
+        #[serde(default)]
+        previous_volume_image: Option<BTreeMap<String, String>>,
     },
     /// Make an image of its root disk.
     CreateImage {
+        /// The image, described already (`queued`).
+        image_id: ImageId,
+    },
+    /// Make an image of a server that boots from a volume: snapshots of its volumes.
+    SnapshotVolumes {
         /// The image, described already (`queued`).
         image_id: ImageId,
     },
@@ -174,6 +185,11 @@ pub enum Work {
     DetachVolume {
         /// Which.
         volume_id: VolumeId,
+    },
+    /// Put another volume in the place of one, which its row says by now.
+    SwapVolume {
+        /// Which of its mappings.
+        device: BlockDeviceId,
     },
     /// Move it between hosts.
     Move(Move),
@@ -225,6 +241,7 @@ impl Work {
             Self::Unrescue => "unrescue",
             Self::Rebuild { .. } => "rebuild",
             Self::CreateImage { .. } => "create_image",
+            Self::SnapshotVolumes { .. } => "snapshot_volumes",
             Self::CreateBackup { .. } => "create_backup",
             Self::ChangePassword { .. } => "change_password",
             Self::TriggerCrashDump => "trigger_crash_dump",
@@ -232,6 +249,7 @@ impl Work {
             Self::DetachInterface { .. } => "detach_interface",
             Self::AttachVolume { .. } => "attach_volume",
             Self::DetachVolume { .. } => "detach_volume",
+            Self::SwapVolume { .. } => "swap_volume",
             Self::Move(one) => one.kind(),
         }
     }
@@ -254,7 +272,7 @@ impl Work {
             Self::Rescue { .. } => Action::Rescue,
             Self::Unrescue => Action::Unrescue,
             Self::Rebuild { .. } => Action::Rebuild,
-            Self::CreateImage { .. } => Action::CreateImage,
+            Self::CreateImage { .. } | Self::SnapshotVolumes { .. } => Action::CreateImage,
             Self::CreateBackup { .. } => Action::CreateBackup,
             Self::ChangePassword { .. } => Action::ChangePassword,
             Self::TriggerCrashDump => Action::TriggerCrashDump,
@@ -262,6 +280,7 @@ impl Work {
             Self::DetachInterface { .. } => Action::DetachInterface,
             Self::AttachVolume { .. } => Action::AttachVolume,
             Self::DetachVolume { .. } => Action::DetachVolume,
+            Self::SwapVolume { .. } => Action::SwapVolume,
             Self::Move(one) => one.action(),
         }
     }
@@ -270,6 +289,7 @@ impl Work {
     pub const fn image_in_making(&self) -> Option<ImageId> {
         match self {
             Self::CreateImage { image_id }
+            | Self::SnapshotVolumes { image_id }
             | Self::CreateBackup { image_id, .. }
             | Self::Move(Move::Shelve { image_id, .. }) => Some(*image_id),
             _ => None,
@@ -305,8 +325,21 @@ impl Work {
             Self::Restore => Plan { steps: &["restore"], retry_from: None },
             Self::Rescue { .. } => Plan { steps: &["rescue"], retry_from: None },
             Self::Unrescue => Plan { steps: &["unrescue"], retry_from: None },
+            Self::Rebuild { reimage: Some(_), .. } => Plan {
+                steps: &[
+                    "check_host",
+                    "stop_to_reimage",
+                    "leave_root_volume",
+                    "reimage",
+                    "await_reimage",
+                    "rebuild",
+                    "settle_volumes",
+                ],
+                retry_from: None,
+            },
             Self::Rebuild { .. } => Plan { steps: &["check_host", "rebuild"], retry_from: None },
             Self::CreateImage { .. } => Plan { steps: &["snapshot"], retry_from: None },
+            Self::SnapshotVolumes { .. } => Plan { steps: &["snapshot_volumes"], retry_from: None },
             Self::CreateBackup { .. } => Plan { steps: &["snapshot", "rotate_backups"], retry_from: None },
             Self::ChangePassword { .. } => Plan { steps: &["set_password"], retry_from: None },
             Self::TriggerCrashDump => Plan { steps: &["crash_dump"], retry_from: None },
@@ -322,8 +355,22 @@ impl Work {
             Self::DetachVolume { .. } => {
                 Plan { steps: &["begin_detaching", "detach_volume", "release_volume"], retry_from: None }
             }
+            Self::SwapVolume { .. } => Plan { steps: &["begin_swap", "swap_volume", "end_swap"], retry_from: None },
             Self::Move(one) => one.plan(),
         }
+    }
+
+    /// Is it about one interface or one volume? Such go on beside what else is done to the server, and in turns among
+    /// themselves; only a deletion ends them.
+    pub const fn plugs(&self) -> bool {
+        matches!(
+            self,
+            Self::AttachInterface { .. }
+                | Self::DetachInterface { .. }
+                | Self::AttachVolume { .. }
+                | Self::DetachVolume { .. }
+                | Self::SwapVolume { .. }
+        )
     }
 
     /// The move that it makes.

@@ -102,6 +102,10 @@ pub struct BlockVolume {
     pub image_metadata: BTreeMap<String, String>,
     /// In whose hands it is.
     pub attachments: Vec<BlockAttachment>,
+    /// The service itself is moving it elsewhere.
+    pub migrating: bool,
+    /// Why the last operation on it failed, where the service tells.
+    pub fault: Option<String>,
     /// When it was asked for, as the API shows it.
     pub created_at: Option<jiff::Timestamp>,
 }
@@ -181,6 +185,19 @@ pub struct NewBlockVolume {
     pub metadata: BTreeMap<String, String>,
 }
 
+/// A snapshot that is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewBlockSnapshot {
+    /// A second request with the same key takes no second snapshot, as of [`NewBlockVolume::key`].
+    pub key: VolumeSnapshotId,
+    /// Of this volume.
+    pub volume_id: VolumeId,
+    /// Display name.
+    pub name: String,
+    /// Free text.
+    pub description: String,
+}
+
 /// Volumes, as compute asks for them. What is another project's than the context's is not there, unless an administrator or the
 /// control plane itself asks.
 #[async_trait]
@@ -207,6 +224,15 @@ pub trait BlockStorage: Send + Sync {
     /// Begins to make a volume; it is there when this returns, and `creating`. May be repeated with the same key. The volume's
     /// id is the one that is answered, which may be another than the key.
     async fn create(&self, context: &RequestContext, new: NewBlockVolume) -> Result<BlockVolume, BlockStorageError>;
+
+    /// Begins to write an image's data in the place of what is on a volume that is promised to a server and that no host comes
+    /// to: it is `downloading` until then, and `reserved` afterwards. Fine if that is under way.
+    async fn reimage(
+        &self,
+        context: &RequestContext,
+        volume: VolumeId,
+        image: ImageId,
+    ) -> Result<(), BlockStorageError>;
 
     /// Begins to remove a volume. Fine if there is none.
     async fn delete(&self, context: &RequestContext, id: VolumeId) -> Result<(), BlockStorageError>;
@@ -257,14 +283,21 @@ pub trait BlockStorage: Send + Sync {
     /// Its server keeps it. Fine if nothing was begun.
     async fn roll_detaching(&self, context: &RequestContext, volume: VolumeId) -> Result<(), BlockStorageError>;
 
-    /// Takes a snapshot of a volume, also of one that is in use.
+    /// Begins to take a snapshot of a volume, also of one that is in use. May be repeated with the same key; the snapshot's id is
+    /// the one that is answered.
     async fn take_snapshot(
         &self,
         context: &RequestContext,
-        volume: VolumeId,
-        name: &str,
-        description: &str,
+        new: NewBlockSnapshot,
     ) -> Result<BlockSnapshot, BlockStorageError>;
+
+    /// The snapshot of that volume that was taken with that key, if one was.
+    async fn snapshot_of_key(
+        &self,
+        context: &RequestContext,
+        volume: VolumeId,
+        key: VolumeSnapshotId,
+    ) -> Result<Option<BlockSnapshot>, BlockStorageError>;
 
     /// Begins to remove a snapshot. Fine if there is none.
     async fn delete_snapshot(&self, context: &RequestContext, id: VolumeSnapshotId) -> Result<(), BlockStorageError>;

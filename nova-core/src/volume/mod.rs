@@ -14,7 +14,8 @@ mod state;
 mod task;
 
 pub use block_storage::{
-    BlockAttachment, BlockSnapshot, BlockSource, BlockStorage, BlockStorageError, BlockVolume, NewBlockVolume,
+    BlockAttachment, BlockSnapshot, BlockSource, BlockStorage, BlockStorageError, BlockVolume, NewBlockSnapshot,
+    NewBlockVolume,
 };
 pub use connection::AccessMode;
 pub use model::{
@@ -23,7 +24,7 @@ pub use model::{
 };
 pub use problem::{VolumeProblem, VolumeProblemClass};
 pub use quota::{VolumeLimits, VolumeQuotaKey, VolumeResource};
-pub use server_volume::{Hold, ServerVolume, VolumeToMake, attachment_key, next_device};
+pub use server_volume::{Hold, ServerVolume, VolumeSwap, VolumeToMake, attachment_key, next_device, snapshot_key};
 pub use state::{
     Holds, SnapshotEvent, SnapshotStatus, VolumeEvent, VolumeRefusal, VolumeStatus, next, next_snapshot, rest,
 };

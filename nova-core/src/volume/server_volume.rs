@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::BlockSource;
-use crate::ids::{BlockDeviceId, HostName, TaskId, VolumeAttachmentId, VolumeId};
+use crate::ids::{BlockDeviceId, HostName, TaskId, VolumeAttachmentId, VolumeId, VolumeSnapshotId};
 
 /// A volume that a server has, or is to have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +31,25 @@ pub struct ServerVolume {
     /// It is deleted with the server.
     #[serde(default)]
     pub delete_on_termination: bool,
+    /// Other servers may have it, too.
+    #[serde(default)]
+    pub shareable: bool,
+    /// The guest may only read it.
+    #[serde(default)]
+    pub read_only: bool,
+    /// The one that is taking its place.
+    #[serde(default)]
+    pub swap: Option<VolumeSwap>,
+}
+
+/// A volume that takes another one's place under a running guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeSwap {
+    /// Which.
+    pub volume_id: VolumeId,
+    /// By which attachments the server has it already.
+    #[serde(default)]
+    pub holds: Vec<Hold>,
     /// Other servers may have it, too.
     #[serde(default)]
     pub shareable: bool,
@@ -76,6 +95,30 @@ impl ServerVolume {
         self.holds.iter().find(|hold| hold.host.as_ref() == Some(host))
     }
 
+    /// Is it that volume, or shall that one take its place?
+    pub fn is_or_becomes(&self, id: VolumeId) -> bool {
+        self.volume_id == id || self.swap.as_ref().is_some_and(|swap| swap.volume_id == id)
+    }
+
+    /// All attachments by which the server has it, and the one that is taking its place.
+    pub fn all_holds(&self) -> impl Iterator<Item = &Hold> {
+        self.holds.iter().chain(self.swap.iter().flat_map(|swap| &swap.holds))
+    }
+
+    /// As it will be once the other one has taken its place; as it is, if none does.
+    #[must_use]
+    pub fn swapped(&self) -> Self {
+        let Some(swap) = self.swap.clone() else { return self.clone() };
+        Self {
+            volume_id: swap.volume_id,
+            holds: swap.holds,
+            shareable: swap.shareable,
+            read_only: swap.read_only,
+            swap: None,
+            ..self.clone()
+        }
+    }
+
     /// The attachment that is shown: the one of the host that the server is on, or else any.
     pub fn attachment(&self, host: Option<&HostName>) -> Option<VolumeAttachmentId> {
         let here = host.and_then(|host| self.hold_of(host));
@@ -85,15 +128,24 @@ impl ServerVolume {
 
 /// The key of an attachment that a task asks for, for that host or for none: a repetition asks with the same one.
 pub fn attachment_key(task: TaskId, volume: VolumeId, host: Option<&HostName>, counter: u64) -> VolumeAttachmentId {
+    VolumeAttachmentId::from_uuid(key(task, volume, counter, host.map_or("", HostName::as_str)))
+}
+
+/// The key of the snapshot that a task takes of a volume.
+pub fn snapshot_key(task: TaskId, volume: VolumeId) -> VolumeSnapshotId {
+    VolumeSnapshotId::from_uuid(key(task, volume, 0, "snapshot"))
+}
+
+fn key(task: TaskId, volume: VolumeId, counter: u64, word: &str) -> uuid::Uuid {
     // FNV-1a of 128 bits over all of them.
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
     let mut hash: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-    let name = host.map_or("", HostName::as_str).as_bytes();
-    let all = [&task.as_uuid().as_bytes()[..], &volume.as_uuid().as_bytes()[..], &counter.to_be_bytes()[..], name];
+    let (task, volume, counter) = (task.as_uuid().as_bytes(), volume.as_uuid().as_bytes(), counter.to_be_bytes());
+    let all = [&task[..], &volume[..], &counter[..], word.as_bytes()];
     for byte in all.into_iter().flatten() {
         hash = (hash ^ u128::from(*byte)).wrapping_mul(PRIME);
     }
-    VolumeAttachmentId::from_uuid(uuid::Builder::from_random_bytes(hash.to_be_bytes()).into_uuid())
+    uuid::Builder::from_random_bytes(hash.to_be_bytes()).into_uuid()
 }
 
 /// The next device name that is free, `/dev/vdb` (nova/compute/utils.py, `get_next_device_name`).

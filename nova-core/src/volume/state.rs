@@ -170,6 +170,13 @@ pub enum VolumeEvent {
     Retype,
     /// It is copied to a new one.
     CopyFrom,
+    /// An image's data is to take the place of what is on it. `reserved`: also while it is promised to a server.
+    Reimage {
+        /// While promised, too.
+        reserved: bool,
+    },
+    /// It has, or has not.
+    ReimageEnded,
     /// An operator says what it is.
     Reset(VolumeStatus),
 }
@@ -225,6 +232,9 @@ pub fn next(now: VolumeStatus, holds: Holds, event: VolumeEvent) -> Result<Volum
         E::TakeSnapshot { force: true } => among(&[S::Available, S::InUse], now),
         E::Retype => among(&[S::Available, S::InUse], now),
         E::CopyFrom => among(&[S::Available, S::InUse], now),
+        E::Reimage { reserved: false } => among(&[S::Available], S::Downloading),
+        E::Reimage { reserved: true } => among(&[S::Available, S::Reserved], S::Downloading),
+        E::ReimageEnded => among(&[S::Downloading], rest(holds)),
         E::Reset(to) => Ok(to),
     }
 }
@@ -293,7 +303,7 @@ mod tests {
     #[test]
     fn the_whole_table() {
         use VolumeEvent as E;
-        let table: [(E, &str, &str); 20] = [
+        let table: [(E, &str, &str); 23] = [
             (E::Built, "av av - - - - - - - - - - - - -", "iu iu - - - - - - - - - - - - -"),
             (E::BuildFailed, "er er - - - - - - - - - - - - -", "er er - - - - - - - - - - - - -"),
             (E::Delete { force: false }, "- - de - - - - - - - - - de de de", "- - - - - - - - - - - - - - -"),
@@ -317,6 +327,9 @@ mod tests {
             (E::UploadEnded, "- - - - - - - - av - - - - - -", "- - - - - - - - iu - - - - - -"),
             (E::OfferTransfer, "- - aw - - - - - - - - - - - -", "- - aw - - - - - - - - - - - -"),
             (E::TransferEnded, "- - - - - - - - - - av - - - -", "- - - - - - - - - - iu - - - -"),
+            (E::Reimage { reserved: false }, "- - dl - - - - - - - - - - - -", "- - dl - - - - - - - - - - - -"),
+            (E::Reimage { reserved: true }, "- - dl dl - - - - - - - - - - -", "- - dl dl - - - - - - - - - - -"),
+            (E::ReimageEnded, "- av - - - - - - - - - - - - -", "- iu - - - - - - - - - - - - -"),
             (E::TakeSnapshot { force: true }, "- - av - - iu - - - - - - - - -", "- - av - - iu - - - - - - - - -"),
         ];
         for (event, free, held) in table {

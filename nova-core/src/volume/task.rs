@@ -1,6 +1,8 @@
 //! Long operations of volume hosts, as data. As with servers, the row is written with the intent that it carries out; it has
 //! an owner, a lease and a deadline, so that another process, or the same one started again, takes it up.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +63,13 @@ pub enum VolumeWork {
         /// In this format.
         disk_format: String,
     },
+    /// Write an image's data in the place of what is on it.
+    Reimage {
+        /// The image.
+        image: ImageId,
+        /// What the volume remembers of it from then on.
+        remembered: BTreeMap<String, String>,
+    },
     /// Let a host come to the volume.
     Connect {
         /// By this attachment.
@@ -83,6 +92,7 @@ impl VolumeWork {
             Self::TakeSnapshot { .. } => "take_snapshot",
             Self::DeleteSnapshot { .. } => "delete_snapshot",
             Self::Upload { .. } => "upload",
+            Self::Reimage { .. } => "reimage",
             Self::Connect { .. } => "connect",
             Self::Disconnect { .. } => "disconnect",
         }

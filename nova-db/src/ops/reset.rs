@@ -29,7 +29,7 @@ enum Fate {
 
 fn fate(work: &Work) -> Fate {
     match work {
-        Work::AttachInterface { .. } | Work::DetachInterface { .. } => Fate::GoesOn,
+        work if work.plugs() => Fate::GoesOn,
         Work::Delete => Fate::Keeps,
         Work::Build { .. } | Work::Move(_) => Fate::GivenUp,
         _ => Fate::Ends,

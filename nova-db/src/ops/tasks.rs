@@ -36,13 +36,12 @@ pub(super) async fn start(tx: &mut dyn Transaction, start: &TaskStart) -> Result
     Ok(instance)
 }
 
-/// The tasks of an instance go, and what they were to do has failed. What is done to its interfaces only a deletion ends:
-/// it would be left half done.
+/// The tasks of an instance go, and what they were to do has failed. What is done to its interfaces and volumes only a deletion
+/// ends: it would be left half done.
 async fn supersede(tx: &mut dyn Transaction, instance: InstanceId, by: &Task) -> Result<(), Fail> {
     let now = by.created_at;
     for task in list_tasks(tx, Some(instance)).await? {
-        let of_interface = matches!(task.work, Work::AttachInterface { .. } | Work::DetachInterface { .. });
-        if of_interface && !matches!(by.work, Work::Delete) {
+        if task.work.plugs() && !matches!(by.work, Work::Delete) {
             continue;
         }
         end(tx, &task, now).await?;

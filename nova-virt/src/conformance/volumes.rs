@@ -130,9 +130,11 @@ pub async fn volumes_grow_and_are_swapped(hypervisor: &dyn Hypervisor) {
     for _ in 0..2 {
         hypervisor.extend_disk(id, old.id(), 1 << 30).await.unwrap();
     }
+    assert!(!hypervisor.settle_swap(id, old.id(), new.id()).await.unwrap(), "none was begun");
     for _ in 0..2 {
         hypervisor.swap_disk(id, old.id(), &new.attachment).await.unwrap();
         assert_eq!(hypervisor.attached_disks(id).await.unwrap(), [is(&new, "vdb")]);
+        assert!(hypervisor.settle_swap(id, old.id(), new.id()).await.unwrap());
     }
     let error = hypervisor.swap_disk(id, id_of(0x1189), &old.attachment).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");

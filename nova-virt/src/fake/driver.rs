@@ -266,6 +266,12 @@ impl Hypervisor for FakeHypervisor {
         self.plug(Operation::SwapDisk, id, |guests| volumes::swap(guests, id, volume, new)).await
     }
 
+    async fn settle_swap(&self, id: InstanceId, _old: VolumeId, new: VolumeId) -> Result<bool, HypervisorError> {
+        let attached =
+            self.read(Operation::SettleSwap, Some(id), |table| table.there(id).map(volumes::attached)).await?;
+        Ok(attached.iter().any(|disk| disk.volume == new))
+    }
+
     async fn snapshot(&self, id: InstanceId, request: &SnapshotRequest) -> Result<(), HypervisorError> {
         let export = ExportRequest {
             role: DiskRole::Root,

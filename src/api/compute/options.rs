@@ -56,6 +56,8 @@ pub struct ComputeOptions {
     pub max_attempts: usize,
     /// Servers that one request may ask for.
     pub max_servers_per_request: u32,
+    /// `DEFAULT.max_local_block_devices`: disks on the host that a request may name; `None`: without limit.
+    pub max_local_block_devices: Option<usize>,
     /// The hypervisor's name for a server (`DEFAULT.instance_name_template`).
     pub instance_name_template: String,
     /// Where consoles are.
@@ -87,6 +89,7 @@ impl Default for ComputeOptions {
             allow_resize_to_same_host: false,
             max_attempts: 3,
             max_servers_per_request: 1000,
+            max_local_block_devices: Some(3),
             instance_name_template: "instance-%08x".to_owned(),
             consoles: ConsoleUrls::default(),
         }
@@ -122,6 +125,14 @@ pub const MAX_SERVERS_PER_REQUEST: Opt<i64> = Opt::integer("api", "max_servers_p
     .roles(API)
     .help("The largest max_count of a create request.");
 
+/// `DEFAULT.max_local_block_devices`
+pub const MAX_LOCAL_BLOCK_DEVICES: Opt<i64> = Opt::integer("DEFAULT", "max_local_block_devices", -1, 26)
+    .default("3")
+    .unit("disks")
+    .reloads()
+    .roles(API)
+    .help("Disks on its host that a server may have, the root disk and those that a create request names; -1: without limit.");
+
 /// `DEFAULT.reclaim_instance_interval`
 pub const RECLAIM_INSTANCE_INTERVAL: Opt<Duration> = Opt::seconds("DEFAULT", "reclaim_instance_interval", 0, 31_536_000)
     .default("0")
@@ -142,6 +153,7 @@ pub const COMPUTE_API_OPTIONS: &[OptionDecl] = &[
     PASSWORD_LENGTH.decl(),
     DEFAULT_SCHEDULE_ZONE.decl(),
     MAX_SERVERS_PER_REQUEST.decl(),
+    MAX_LOCAL_BLOCK_DEVICES.decl(),
     RECLAIM_INSTANCE_INTERVAL.decl(),
     ALLOW_RESIZE_TO_SAME_HOST.decl(),
     console::TOKEN_TTL.decl(),
@@ -187,6 +199,7 @@ impl ComputeOptions {
             allow_resize_to_same_host: config.get(&ALLOW_RESIZE_TO_SAME_HOST),
             max_attempts: count(&common::SCHEDULER_MAX_ATTEMPTS),
             max_servers_per_request: u32::try_from(config.get(&MAX_SERVERS_PER_REQUEST)).unwrap_or(u32::MAX),
+            max_local_block_devices: usize::try_from(config.get(&MAX_LOCAL_BLOCK_DEVICES)).ok(),
             instance_name_template: config.get(&common::INSTANCE_NAME_TEMPLATE),
             consoles: ConsoleUrls::from_config(config),
         }

@@ -1,5 +1,7 @@
 //! Volumes of servers, looked at, plugged in and out (nova/api/openstack/compute/volume_attachments.py).
 
+mod swap;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +18,8 @@ use super::ComputeApi;
 use super::servers::{Besides, Start, fields, owner};
 use crate::api::validate::{Fields, boolean, invalid, known_query};
 use crate::api::{ApiError, HandlerResult, Microversion, Request, Resource, Response, Route, policy, route};
+
+const RULE_OF_SWAP: &str = "os_compute_api:os-volumes-attachments:swap";
 
 /// A volume is waited for that long until it is promised to the server.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -171,19 +175,26 @@ fn read_change(body: &Value, version: Microversion, lenient: bool) -> Result<Wis
     Ok(wish)
 }
 
-/// The next name of a disk of that server: those on its host come first.
-pub(super) fn device_for(server: &Instance) -> String {
-    let bus =
-        server.image.as_ref().and_then(|image| image.properties.get("hw_disk_bus")).map_or("virtio", String::as_str);
-    let prefix = match bus {
+/// How names of disks begin on the bus that its image asks for.
+fn prefix_for(server: &Instance) -> &'static str {
+    match server.image_properties().get("hw_disk_bus").map_or("virtio", String::as_str) {
         "scsi" | "sata" | "usb" => "sd",
         "ide" => "hd",
         "xen" => "xvd",
         _ => "vd",
-    };
-    let local = usize::from(server.root_volume().is_none())
-        + usize::from(server.flavor.ephemeral_gb > 0)
-        + usize::from(server.flavor.swap_mb > 0);
+    }
+}
+
+/// The name of the disk that it boots from.
+pub(super) fn root_device_for(server: &Instance) -> String {
+    next_device(prefix_for(server), &[])
+}
+
+/// The next name of a disk of that server: those on its host come first.
+pub(super) fn device_for(server: &Instance) -> String {
+    let prefix = prefix_for(server);
+    let local =
+        usize::from(server.root_volume().is_none()) + server.ephemerals_gb().len() + usize::from(server.swap_mb() > 0);
     let mut taken: Vec<String> = server.volumes.iter().filter_map(|volume| volume.device.clone()).collect();
     for _ in 0..local {
         let all: Vec<&str> = taken.iter().map(String::as_str).collect();
@@ -202,6 +213,27 @@ impl ComputeApi {
     pub(super) fn block_storage(&self) -> Result<&dyn BlockStorage, ApiError> {
         let none = || ApiError::NotImplemented("There is no block storage service.".to_owned());
         self.volumes.as_deref().ok_or_else(none)
+    }
+
+    /// Waits until that step of a task is done, or the task is over. False: it lasts longer than anybody waits.
+    pub(super) async fn until_done(&self, task: &Task, step: &str) -> Result<bool, ApiError> {
+        let wait = async {
+            let mut pause = FIRST_LOOK;
+            loop {
+                match self.store.get_task(task.id).await {
+                    Ok(now) if now.log.iter().any(|one| one.step == step && one.event == Event::Done) => return Ok(()),
+                    Ok(_) => {}
+                    Err(StoreError::NotFound { .. }) => return Ok(()),
+                    Err(error) => return Err(error.into()),
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 3 / 2).min(LAST_LOOK);
+            }
+        };
+        match tokio::time::timeout(PATIENCE, wait).await {
+            Ok(looked) => looked.map(|()| true),
+            Err(_) => Ok(false),
+        }
     }
 }
 
@@ -242,7 +274,7 @@ impl VolumeAttachments {
         self.check(&request, &server, &found, &wish)?;
         let device = BlockDeviceId::generate(&*self.api.entropy);
         let change = |server: &mut Instance, _: &mut Work| {
-            if server.volume(id).is_some() {
+            if server.volumes.iter().any(|volume| volume.is_or_becomes(id)) {
                 return Err(ApiError::BadRequest(format!("Invalid volume: volume {id} already attached")));
             }
             let name = device_for(server);
@@ -257,6 +289,7 @@ impl VolumeAttachments {
                 delete_on_termination: wish.delete_on_termination.unwrap_or(false),
                 shareable: found.multiattach,
                 read_only: found.readonly,
+                swap: None,
             });
             Ok(())
         };
@@ -318,26 +351,12 @@ impl VolumeAttachments {
         task: &Task,
         device: BlockDeviceId,
     ) -> Result<(Instance, ServerVolume), ApiError> {
-        let wait = async {
-            let mut pause = FIRST_LOOK;
-            loop {
-                let over = match self.api.store.get_task(task.id).await {
-                    Ok(now) => now.log.iter().any(|one| one.step == "reserve_volume" && one.event == Event::Done),
-                    Err(StoreError::NotFound { .. }) => true,
-                    Err(error) => return Err(error.into()),
-                };
-                if over {
-                    break;
-                }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 3 / 2).min(LAST_LOOK);
-            }
-            let now = self.api.store.get_instance(server.id).await?;
-            let volume = now.volumes.iter().find(|volume| volume.id == device).cloned();
-            volume.map(|volume| (now.clone(), volume)).ok_or_else(|| why_not(&now, task))
-        };
-        let late = |_| ApiError::Unavailable { retry_after: 1 };
-        tokio::time::timeout(PATIENCE, wait).await.map_err(late)?
+        if !self.api.until_done(task, "reserve_volume").await? {
+            return Err(ApiError::Unavailable { retry_after: 1 });
+        }
+        let now = self.api.store.get_instance(server.id).await?;
+        let volume = now.volumes.iter().find(|volume| volume.id == device).cloned();
+        volume.map(|volume| (now.clone(), volume)).ok_or_else(|| why_not(&now, task, "the volume was not attached"))
     }
 
     async fn update(self: Arc<Self>, mut request: Request) -> HandlerResult {
@@ -346,14 +365,11 @@ impl VolumeAttachments {
         let wish = read_change(&body, version, request.lenient)?;
         let swaps =
             version.before(85) || wish.volume.map(|id| id.to_string()).as_deref() != Some(request.param("volume"));
-        let rule = if swaps {
-            "os_compute_api:os-volumes-attachments:swap"
-        } else {
-            "os_compute_api:os-volumes-attachments:update"
-        };
+        let rule = if swaps { RULE_OF_SWAP } else { "os_compute_api:os-volumes-attachments:update" };
         let server = self.server(&request, rule).await?;
         if swaps {
-            return self.swap(&request, &server, wish.volume).await;
+            let new = wish.volume.ok_or_else(|| ApiError::internal("no volume is named"))?;
+            return self.swap(&request, &server, new).await;
         }
         for _ in 0..5 {
             let mut server = self.server(&request, rule).await?;
@@ -376,23 +392,6 @@ impl VolumeAttachments {
         Err(ApiError::Conflict(format!("Instance {} is being changed by others; try again.", server.id)))
     }
 
-    /// Nova lets volumes be swapped only while block storage moves the one to the other, since 2025: nobody but that service
-    /// knows when the old one may go.
-    async fn swap(&self, request: &Request, server: &Instance, to: Option<VolumeId>) -> HandlerResult {
-        let (storage, context) = (self.api.block_storage()?, request.context()?);
-        let old = volume_of(server, request.param("volume"))?.volume_id;
-        storage.volume(context, old).await.map_err(refused)?;
-        if let Some(new) = to {
-            let found = storage.volume(context, new).await;
-            // The new one is of the body.
-            found.map_err(|error| match error {
-                BlockStorageError::VolumeNotFound { .. } => ApiError::BadRequest(error.to_string()),
-                other => refused(other),
-            })?;
-        }
-        Err(ApiError::Conflict(format!("The volume {old} is not being migrated by the block storage service.")))
-    }
-
     async fn delete(self: Arc<Self>, request: Request) -> HandlerResult {
         const RULE: &str = "os_compute_api:os-volumes-attachments:delete";
         let server = self.server(&request, RULE).await?;
@@ -411,7 +410,11 @@ impl VolumeAttachments {
         }
         let work = Work::DetachVolume { volume_id };
         let start = Start { rule: RULE, action: Action::DetachVolume, work, supersede: false };
-        self.api.begin(&request, start).await?;
+        let change = |server: &mut Instance, _: &mut Work| match volume_of(server, request.param("volume"))?.swap {
+            Some(_) => Err(ApiError::Conflict(format!("The volume {volume_id} is being swapped for another one."))),
+            None => Ok(()),
+        };
+        self.api.begin_with(&request, start, Besides { change: Some(&change), ..Besides::default() }).await?;
         Ok(Response::empty(StatusCode::ACCEPTED))
     }
 }
@@ -440,8 +443,8 @@ fn check_same(server: &Instance, volume: &ServerVolume, wish: &Wish) -> Result<(
     Ok(())
 }
 
-/// Why a volume was not promised: what the server's fault says since then.
-fn why_not(server: &Instance, task: &Task) -> ApiError {
+/// Why a task failed: what the server's fault says since then. `otherwise` is for what is nobody's fault that asked.
+pub(super) fn why_not(server: &Instance, task: &Task, otherwise: &str) -> ApiError {
     let fault = server.fault.as_ref().filter(|fault| fault.created >= task.created_at);
     let (code, text) = match fault {
         Some(fault) => (fault.code, fault.message.clone()),
@@ -452,7 +455,7 @@ fn why_not(server: &Instance, task: &Task) -> ApiError {
         403 => ApiError::OverQuota(text),
         404 => ApiError::NotFound(text),
         409 => ApiError::Conflict(text),
-        _ => ApiError::internal("the volume was not attached"),
+        _ => ApiError::internal(otherwise.to_owned()),
     }
 }
 

@@ -20,11 +20,10 @@ use crate::volume::{Reset, VolumeEdit, VolumeManager};
 pub(super) struct Actions(pub(super) Arc<VolumeManager>);
 
 /// Known to Cinder, and not done here.
-const NOT_OFFERED: [&str; 8] = [
+const NOT_OFFERED: [&str; 7] = [
     "os-migrate_volume",
     "os-unmanage",
     "revert",
-    "os-reimage",
     "os-attach",
     "os-detach",
     "os-initialize_connection",
@@ -60,6 +59,7 @@ impl Actions {
             "os-set_image_metadata" => self.set_image_metadata(context, id, &fields).await,
             "os-unset_image_metadata" => self.unset_image_metadata(context, id, &fields).await,
             "os-show_image_metadata" => self.show_image_metadata(context, id).await,
+            "os-reimage" if request.version.at_least(68) => self.reimage(context, id, &fields).await,
             "os-reset_status" => self.reset(context, id, &fields).await,
             "os-force_delete" => {
                 require_admin(context, "volume_extension:volume_admin_actions:force_delete")?;
@@ -182,6 +182,15 @@ impl Actions {
             view["visibility"] = json!(visibility.as_str());
         }
         Ok(Response::json(StatusCode::ACCEPTED, &json!({ "os-volume_upload_image": view })))
+    }
+
+    /// 3.68; of a volume that is promised to a server only when the request says so.
+    async fn reimage(&self, context: &RequestContext, id: VolumeId, fields: &Fields) -> HandlerResult {
+        let image = fields.text("image_id", 255)?.and_then(|id| id.parse().ok());
+        let image = image.ok_or_else(|| invalid("image_id", "it is not a 'uuid'"))?;
+        let reserved = fields.flag("reimage_reserved")?.unwrap_or(false);
+        self.0.reimage(context, id, image, reserved).await?;
+        accepted()
     }
 
     async fn set_image_metadata(&self, context: &RequestContext, id: VolumeId, fields: &Fields) -> HandlerResult {

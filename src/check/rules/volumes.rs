@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use nova_core::ids::{ProjectId, VolumeAttachmentId, VolumeId};
 use nova_core::instance::Instance;
 use nova_core::volume::{
-    Attachment, AttachmentStatus, PoolName, SnapshotStatus, Volume, VolumeQuotaKey, VolumeResource, VolumeStatus,
-    VolumeWork, rest,
+    Attachment, AttachmentStatus, PoolName, ServerVolume, SnapshotStatus, Volume, VolumeQuotaKey, VolumeResource,
+    VolumeStatus, VolumeWork, rest,
 };
 
 use super::View;
@@ -185,7 +185,7 @@ fn of_nobody(view: &View<'_>, volume: &Volume, attachment: &Attachment) -> Optio
     let status = attachment.status.as_str();
     let stamp = [u128::from(volume.generation), view.generation(instance)];
     if let Some(server) = view.live_one(instance) {
-        let mut holds = server.volumes.iter().flat_map(|known| &known.holds);
+        let mut holds = server.volumes.iter().flat_map(ServerVolume::all_holds);
         if holds.any(|hold| hold.attachment_id == attachment.id) {
             return None;
         }

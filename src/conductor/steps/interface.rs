@@ -29,14 +29,7 @@ pub struct ReleaseInterface;
 
 /// Does the task run beside others, so that it waits for its turn?
 pub const fn takes_turns(work: &Work) -> bool {
-    matches!(
-        work,
-        Work::AttachInterface { .. }
-            | Work::DetachInterface { .. }
-            | Work::AttachVolume { .. }
-            | Work::DetachVolume { .. }
-            | Work::TriggerCrashDump
-    )
+    work.plugs() || matches!(work, Work::TriggerCrashDump)
 }
 
 fn no_service() -> StepError {

@@ -18,7 +18,7 @@ pub(crate) use moves::{SHELVED_AT, SHELVED_IMAGE};
 pub(super) use moves::{booking_of, ended_by_deletion, history_of, moved, must_be_done, not_moved};
 pub(super) use network::{makes_ports, release_build};
 pub(super) use on_host::{failed as on_host_failed, phase as on_host_phase, succeeded as on_host_succeeded};
-pub(super) use volumes::{holds_volumes, release_unknown};
+pub(super) use volumes::{abandoned_snapshots, holds_volumes, release_unknown};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,6 +127,14 @@ const STEPS: &[&dyn Step] = &[
     &volumes::BeginDetaching,
     &volumes::DetachVolume,
     &volumes::ReleaseVolume,
+    &volumes::StopToReimage,
+    &volumes::LeaveRootVolume,
+    &volumes::Reimage,
+    &volumes::AwaitReimage,
+    &volumes::SnapshotVolumes,
+    &volumes::BeginSwap,
+    &volumes::SwapVolume,
+    &volumes::EndSwap,
     &volumes::MakeVolumes,
     &volumes::SettleVolumes,
     &volumes::LeaveVolumes,
@@ -159,7 +167,7 @@ mod tests {
         let mut all = vec![build, Work::Delete, Work::Start, Work::Stop, Work::Reboot { hard: true }, attach, detach];
         let device = nova_core::ids::BlockDeviceId::from_uuid(uuid::Uuid::nil());
         let volume_id = nova_core::ids::VolumeId::from_uuid(uuid::Uuid::nil());
-        all.extend([Work::AttachVolume { device }, Work::DetachVolume { volume_id }]);
+        all.extend([Work::AttachVolume { device }, Work::DetachVolume { volume_id }, Work::SwapVolume { device }]);
         all.extend([Work::Pause, Work::Unpause, Work::Suspend, Work::Resume]);
         all.extend([Work::SoftDelete, Work::Restore, Work::TriggerCrashDump, Work::Unrescue]);
         let image = serde_json::json!({"id": uuid::Uuid::nil(), "disk_format": "raw", "size": 1, "sha512": ""});
@@ -170,10 +178,20 @@ mod tests {
             preserve_ephemeral: false,
             admin_password: None,
             stopped: false,
+            reimage: None,
+            previous_volume_image: None,
+        });
+        all.push(Work::Rebuild {
+            previous_image: None,
+            preserve_ephemeral: false,
+            admin_password: None,
+            stopped: false,
+            reimage: Some(nova_core::ids::ImageId::from_uuid(uuid::Uuid::nil())),
+            previous_volume_image: None,
         });
         all.push(Work::ChangePassword { password: String::new() });
         let image_id = nova_core::ids::ImageId::from_uuid(uuid::Uuid::nil());
-        all.push(Work::CreateImage { image_id });
+        all.extend([Work::CreateImage { image_id }, Work::SnapshotVolumes { image_id }]);
         all.push(Work::CreateBackup { image_id, backup_type: "daily".into(), rotation: 1 });
         let (migration, spec) =
             (nova_core::ids::MigrationId::from_uuid(uuid::Uuid::nil()), Box::<RequestSpec>::default());

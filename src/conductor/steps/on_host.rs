@@ -7,7 +7,7 @@
 use async_trait::async_trait;
 use nova_core::rpc::compute::{self as orders, StopOrder};
 use nova_core::state::{FailurePhase, VmState};
-use nova_core::task::{Event, Work};
+use nova_core::task::{Entry, Event, Work};
 
 use super::interface::{take_turn, takes_turns};
 use super::{Ran, Services, Step, StepError};
@@ -41,8 +41,7 @@ const ON_HOST: &[OnHost] = &[
             _ => String::new(),
         };
         // The image says who that is, as Nova's libvirt driver reads it.
-        let image = cx.instance.image.as_ref();
-        let user = image.and_then(|image| image.properties.get("os_admin_user").cloned());
+        let user = cx.instance.image_properties().get("os_admin_user").cloned();
         StagedOrder::of::<orders::SetAdminPassword, _>(orders::PasswordOrder { user, password })
     }),
     step("crash_dump", "compute_trigger_crash_dump", |_, _| StagedOrder::of::<orders::TriggerCrashDump, _>(())),
@@ -115,12 +114,18 @@ pub fn failed(cx: &mut TaskContext, phase: FailurePhase) {
     {
         cx.instance.image = Some(image.clone());
     }
+    let is_written = |entry: &Entry| entry.step == "await_reimage" && entry.event == Event::Done;
+    if let Work::Rebuild { previous_volume_image: Some(before), .. } = &cx.task.work
+        && !cx.task.log.iter().any(is_written)
+    {
+        cx.instance.volume_image.clone_from(before);
+    }
 }
 
 /// How far a failed operation had come: a host that says nothing, or that something is left, may have changed the guest.
 pub fn phase(cx: &TaskContext) -> FailurePhase {
     let changes = matches!(cx.task.work, Work::Rescue { .. } | Work::Unrescue | Work::Rebuild { .. });
-    let asked = |name: &str| ["rescue", "unrescue", "rebuild"].contains(&name);
+    let asked = |name: &str| ["rescue", "unrescue", "rebuild", "stop_to_reimage"].contains(&name);
     let begun = cx.task.log.iter().any(|entry| entry.event == Event::Begun && asked(&entry.step));
     if changes && begun && !cx.left_nothing { FailurePhase::AfterDiskMove } else { FailurePhase::BeforeDiskMove }
 }

@@ -2,7 +2,7 @@
 //! nova/compute/manager.py, `rescue_instance`, `rebuild_instance`).
 
 use async_trait::async_trait;
-use nova_core::request::{FlavorWish, ImageWish, Purpose, RequestSpec};
+use nova_core::request::{FlavorWish, Purpose, RequestSpec};
 use nova_core::rpc::compute::{
     BuildOrder, MoveInstance, MoveOrder, RebootOrder, RebuildInstance, RebuildOrder, RescueInstance, RescueOrder,
 };
@@ -90,8 +90,7 @@ impl Step for Rescue {
 /// The host that has the server, asked about another image. Nothing is booked anew.
 fn same_host(cx: &TaskContext) -> RequestSpec {
     let instance = &cx.instance;
-    let image = instance.image.as_ref();
-    let property = |name: &str| image.and_then(|image| image.properties.get(name).cloned());
+    let property = |name: &str| instance.image_properties().get(name).cloned();
     RequestSpec {
         instances: vec![instance.id],
         purpose: Purpose::Rebuild,
@@ -100,7 +99,7 @@ fn same_host(cx: &TaskContext) -> RequestSpec {
         architecture: property("hw_architecture").or_else(|| property("architecture")),
         hints: instance.scheduler_hints.clone(),
         flavor: FlavorWish { name: instance.flavor.name.clone(), extra_specs: instance.flavor.extra_specs.clone() },
-        image: image.map(|image| ImageWish { id: image.id, properties: image.properties.clone() }),
+        image: instance.image_wish(),
         topology: instance.topology(),
         ..RequestSpec::default()
     }
@@ -115,7 +114,14 @@ impl Step for CheckHost {
 
     async fn run(&self, services: &Services, cx: &mut TaskContext) -> Result<Ran, StepError> {
         // The image that it has runs here.
-        if matches!(cx.task.work, Work::Rebuild { previous_image: Some(_), .. }) {
+        let changes = match &cx.task.work {
+            Work::Rebuild { previous_image: Some(_), .. } => true,
+            Work::Rebuild { previous_volume_image: Some(before), .. } => {
+                before.get("image_id") != cx.instance.volume_image.get("image_id")
+            }
+            _ => false,
+        };
+        if changes {
             select(services, cx, &same_host(cx)).await?;
         }
         Ok(Ran::Done)
@@ -135,9 +141,13 @@ impl Step for Rebuild {
 
     async fn run(&self, services: &Services, cx: &mut TaskContext) -> Result<Ran, StepError> {
         let guest = guest(services, cx).await?;
-        let Work::Rebuild { preserve_ephemeral, stopped, .. } = cx.task.work else {
+        let Work::Rebuild { preserve_ephemeral, stopped, reimage, .. } = cx.task.work else {
             return Err(StepError::fatal(500, "This task rebuilds nothing.", ""));
         };
+        if reimage.is_some() {
+            // It is not the only order of the task.
+            cx.renew_epoch();
+        }
         begin(cx, "compute_rebuild_instance");
         let order = RebuildOrder { guest, preserve_ephemeral, running: !stopped };
         Ok(Ran::Ordered(StagedOrder::of::<RebuildInstance, _>(order)))

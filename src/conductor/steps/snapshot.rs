@@ -32,16 +32,16 @@ fn largest(instance: &Instance) -> u64 {
 
 /// Its image says that no copy is one that its file systems did not stand still for (nova/virt/libvirt/driver.py,
 /// `_requires_quiesce`).
-fn requires_quiesce(instance: &Instance) -> bool {
-    let property = instance.image.as_ref().and_then(|image| image.properties.get("os_require_quiesce"));
+pub(super) fn requires_quiesce(instance: &Instance) -> bool {
+    let property = instance.image_properties().get("os_require_quiesce");
     property.is_some_and(|text| matches!(text.to_ascii_lowercase().as_str(), "1" | "t" | "true" | "on" | "y" | "yes"))
 }
 
-fn later(error: &StoreError) -> StepError {
+pub(super) fn later(error: &StoreError) -> StepError {
     StepError::Later(chain(error))
 }
 
-async fn image(services: &Services, id: ImageId) -> Result<Option<Image>, StepError> {
+pub(super) async fn image(services: &Services, id: ImageId) -> Result<Option<Image>, StepError> {
     match services.store.get_image(id).await {
         Ok(image) => Ok(Some(image)),
         Err(StoreError::NotFound { .. }) => Ok(None),
@@ -49,7 +49,7 @@ async fn image(services: &Services, id: ImageId) -> Result<Option<Image>, StepEr
     }
 }
 
-async fn delete(services: &Services, id: ImageId) -> Result<(), StepError> {
+pub(super) async fn delete(services: &Services, id: ImageId) -> Result<(), StepError> {
     match services.store.delete_image(id).await {
         Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
         Err(error) => Err(later(&error)),

@@ -3,10 +3,11 @@
 use async_trait::async_trait;
 use http::{Method, StatusCode};
 use nova_core::context::RequestContext;
-use nova_core::ids::{InstanceId, ProjectId, VolumeAttachmentId, VolumeId, VolumeSnapshotId};
+use nova_core::ids::{ImageId, InstanceId, ProjectId, VolumeAttachmentId, VolumeId, VolumeSnapshotId};
 use nova_core::volume::connection::{AccessMode, ConnectionInfo, Connector};
 use nova_core::volume::{
-    BlockAttachment, BlockSnapshot, BlockSource, BlockStorage, BlockStorageError, BlockVolume, NewBlockVolume,
+    BlockAttachment, BlockSnapshot, BlockSource, BlockStorage, BlockStorageError, BlockVolume, NewBlockSnapshot,
+    NewBlockVolume,
 };
 use serde_json::{Value, json};
 
@@ -19,6 +20,7 @@ type Answer<T> = Result<T, BlockStorageError>;
 /// Attachments are completed since 3.44; what was before is as it was.
 const VERSION: &str = "volume 3.44";
 /// An attachment says since 3.54 whether it writes.
+const WITH_REIMAGE: &str = "volume 3.68";
 const WITH_MODE: &str = "volume 3.54";
 
 /// What Cinder said, about something that is meant by `what`.
@@ -205,6 +207,17 @@ impl BlockStorage for CinderClient {
         Ok(view.into_volume())
     }
 
+    async fn reimage(&self, context: &RequestContext, volume: VolumeId, image: ImageId) -> Answer<()> {
+        const WHAT: &str = "write an image onto a volume";
+        if self.seen(context, volume).await?.status == "downloading" {
+            return Ok(());
+        }
+        let body = json!({"os-reimage": {"image_id": image, "reimage_reserved": true}});
+        let how = Ask { version: Some(WITH_REIMAGE), ..Ask::default() };
+        let asked = self.session.ask(how, Method::POST, &format!("/volumes/{volume}/action"), Some(&body)).await;
+        asked.map(drop).map_err(missing(no_volume(volume), WHAT))
+    }
+
     async fn delete(&self, context: &RequestContext, id: VolumeId) -> Answer<()> {
         match self.seen(context, id).await {
             Err(BlockStorageError::VolumeNotFound { .. }) => return Ok(()),
@@ -296,24 +309,37 @@ impl BlockStorage for CinderClient {
         self.act(id, &json!({"os-roll_detaching": null}), "keep a volume").await.map(drop)
     }
 
-    async fn take_snapshot(
-        &self,
-        context: &RequestContext,
-        volume: VolumeId,
-        name: &str,
-        description: &str,
-    ) -> Answer<BlockSnapshot> {
+    async fn take_snapshot(&self, context: &RequestContext, new: NewBlockSnapshot) -> Answer<BlockSnapshot> {
         const WHAT: &str = "take a snapshot";
+        let volume = new.volume_id;
         self.seen(context, volume).await?;
+        if let Some(taken) = self.snapshot_of_key(context, volume, new.key).await? {
+            return Ok(taken);
+        }
         let scope = scope_of(context);
         let how = Ask { scope: &scope, version: Some(VERSION) };
         let body = json!({"snapshot": {
-            "volume_id": volume, "name": name, "description": description, "force": true, "metadata": {},
+            "volume_id": volume, "name": new.name, "description": new.description, "force": true,
+            "metadata": {MARK: new.key},
         }});
         let answer = self.session.ask(how, Method::POST, "/snapshots", Some(&body)).await;
         let answer = answer.map_err(missing(no_volume(volume), WHAT))?;
         let view: SnapshotView = self.session.read("/snapshots", answer, "snapshot").map_err(told(WHAT))?;
         Ok(view.into_snapshot())
+    }
+
+    async fn snapshot_of_key(
+        &self,
+        context: &RequestContext,
+        volume: VolumeId,
+        key: VolumeSnapshotId,
+    ) -> Answer<Option<BlockSnapshot>> {
+        let id = volume.to_string();
+        let query = [("all_tenants", "1"), ("volume_id", &*id)];
+        let found: Vec<SnapshotView> =
+            self.list("snapshots/detail", "snapshots", &query).await.map_err(told("list snapshots"))?;
+        let mut theirs = found.into_iter().filter(|view| is_theirs(context, view.project.as_ref()));
+        Ok(theirs.find(|view| view.is_marked(volume, key)).map(SnapshotView::into_snapshot))
     }
 
     async fn delete_snapshot(&self, context: &RequestContext, id: VolumeSnapshotId) -> Answer<()> {

@@ -9,7 +9,7 @@ use nova_core::context::RequestContext;
 use nova_core::entropy::SeededEntropy;
 use nova_core::ids::{InstanceId, RequestId, VolumeAttachmentId, VolumeId};
 use nova_core::volume::connection::{AccessMode, ConnectionTarget, Connector};
-use nova_core::volume::{BlockSource, BlockStorage, BlockStorageError, NewBlockVolume};
+use nova_core::volume::{BlockSource, BlockStorage, BlockStorageError, NewBlockSnapshot, NewBlockVolume};
 use serde_json::{Value, json};
 
 use super::{CinderClient, CinderOptions};
@@ -42,6 +42,12 @@ fn attachment_id() -> VolumeAttachmentId {
 
 fn server_id() -> InstanceId {
     "a01b23c4-d5e6-47f8-9a0b-c1d2e3f4a503".parse().unwrap()
+}
+
+/// A snapshot that is to be.
+fn moment() -> NewBlockSnapshot {
+    let key = "a01b23c4-d5e6-47f8-9a0b-c1d2e3f4a504".parse().unwrap();
+    NewBlockSnapshot { key, volume_id: volume_id(), name: "s".into(), description: String::new() }
 }
 
 fn volume(project: &str, status: &str) -> Value {
@@ -87,7 +93,7 @@ async fn what_is_another_projects_is_not_there() {
     assert!(volume(client.volume(&me, volume_id()).await.map(drop)));
     assert!(volume(client.begin_detaching(&me, volume_id()).await));
     assert!(volume(client.roll_detaching(&me, volume_id()).await));
-    assert!(volume(client.take_snapshot(&me, volume_id(), "s", "").await.map(drop)));
+    assert!(volume(client.take_snapshot(&me, moment()).await.map(drop)));
     assert!(volume(client.swapped(&me, volume_id(), volume_id()).await.map(drop)));
     let reserved = client.reserve(&me, volume_id(), attachment_id(), server_id(), AccessMode::ReadWrite).await;
     assert!(volume(reserved.map(drop)));
@@ -107,6 +113,7 @@ async fn refusals_keep_their_words() {
         let fault = |status: &str, key: &str| Some(reply(status, &json!({key: {"message": "because"}})));
         match head.lines().next().unwrap_or_default() {
             line if line.starts_with("GET") && line.contains("metadata=") => ok(&json!({"volumes": []})),
+            line if line.starts_with("GET") && line.contains("/snapshots") => ok(&json!({"snapshots": []})),
             line if line.starts_with("GET") => ok(&volume("p", "available")),
             line if line.contains("/volumes HTTP") => fault("413 Request Entity Too Large", "overLimit"),
             line if line.starts_with("PUT") => fault("500 Internal Server Error", "computeFault"),
@@ -131,12 +138,31 @@ async fn refusals_keep_their_words() {
     assert!(matches!(&error, BlockStorageError::OverQuota { message } if message == "because"), "{error:?}");
     let error = client.connect(&me, attachment_id(), &Connector::of("c1".into())).await.unwrap_err();
     assert!(matches!(&error, BlockStorageError::Failed { fault, .. } if fault == "because"), "{error:?}");
-    let error = client.take_snapshot(&me, volume_id(), "s", "").await.unwrap_err();
+    let error = client.take_snapshot(&me, moment()).await.unwrap_err();
     assert!(matches!(&error, BlockStorageError::Invalid { message } if message == "because"), "{error:?}");
     let error = client.delete(&me, volume_id()).await.unwrap_err();
     assert!(matches!(error, BlockStorageError::Invalid { .. }), "{error:?}");
     let error = client.swapped(&me, volume_id(), volume_id()).await.unwrap_err();
     assert!(matches!(error, BlockStorageError::Unsupported { .. }), "{error:?}");
+}
+
+/// What is being written is not written again.
+#[tokio::test]
+async fn an_image_is_written_once() {
+    let server = Scripted::start(|number, head| match head.lines().next().unwrap_or_default() {
+        line if line.starts_with("GET") => ok(&volume("p", if number == 1 { "reserved" } else { "downloading" })),
+        _ if head.to_ascii_lowercase().contains("openstack-api-version: volume 3.68") => ok(&Value::Null),
+        _ => None,
+    })
+    .await;
+    let (client, me) = (client(&server), member("p"));
+    let image = "a01b23c4-d5e6-47f8-9a0b-c1d2e3f4a505".parse().unwrap();
+    for _ in 0..2 {
+        client.reimage(&me, volume_id(), image).await.unwrap();
+    }
+    let methods: Vec<String> =
+        server.seen().iter().map(|line| line.split(' ').next().unwrap_or_default().to_owned()).collect();
+    assert_eq!(methods, ["GET", "POST", "GET"]);
 }
 
 /// A request that was not answered may have made an attachment: it is not sent again, and the next call finds it.

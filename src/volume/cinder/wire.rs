@@ -43,6 +43,8 @@ pub(super) struct VolumeView {
     #[serde(default)]
     attachments: Vec<HeldView>,
     #[serde(default)]
+    migration_status: Option<String>,
+    #[serde(default)]
     created_at: Option<String>,
     #[serde(default, rename = "os-vol-tenant-attr:tenant_id")]
     pub(super) project: Option<ProjectId>,
@@ -84,6 +86,8 @@ pub(super) struct SnapshotView {
     size: u64,
     #[serde(default)]
     pub(super) status: String,
+    #[serde(default)]
+    metadata: BTreeMap<String, String>,
     #[serde(default)]
     created_at: Option<String>,
     #[serde(default, rename = "os-extended-snapshot-attributes:project_id")]
@@ -140,6 +144,10 @@ impl VolumeView {
             metadata,
             image_metadata: self.volume_image_metadata,
             attachments: self.attachments.into_iter().map(held).collect(),
+            migrating: self
+                .migration_status
+                .is_some_and(|word| matches!(&*word, "starting" | "migrating" | "completing")),
+            fault: None,
             created_at: time(self.created_at.as_deref()),
         }
     }
@@ -159,6 +167,11 @@ impl AttachmentView {
 }
 
 impl SnapshotView {
+    /// Was it taken of that volume for that request?
+    pub(super) fn is_marked(&self, volume: VolumeId, key: VolumeSnapshotId) -> bool {
+        self.volume_id == volume && self.metadata.get(MARK).is_some_and(|mark| *mark == key.to_string())
+    }
+
     pub(super) fn into_snapshot(self) -> BlockSnapshot {
         BlockSnapshot {
             id: self.id,

@@ -118,6 +118,12 @@ impl VolumeHost {
                     ending.commit.snapshots.extend(gone.map(Write::Delete));
                 }
                 VolumeWork::Upload { .. } => ending.happen(VolumeEvent::UploadEnded)?,
+                VolumeWork::Reimage { image, remembered } => {
+                    ending.happen(VolumeEvent::ReimageEnded)?;
+                    let volume = &mut ending.volume;
+                    volume.image_metadata.clone_from(remembered);
+                    (volume.image_id, volume.bootable) = (Some(*image), true);
+                }
                 VolumeWork::Connect { attachment } => {
                     if let Some(attachment) = ending.volume.attachments.get_mut(attachment) {
                         attachment.connection_info.clone_from(&done.connection);
@@ -194,6 +200,8 @@ impl VolumeHost {
                     ending.snapshot(*snapshot, SnapshotEvent::DeleteFailed, Some(why));
                 }
                 VolumeWork::Upload { .. } => ending.happen(VolumeEvent::UploadEnded)?,
+                // It is as it was.
+                VolumeWork::Reimage { .. } => ending.happen(VolumeEvent::ReimageEnded)?,
                 VolumeWork::Connect { attachment } => {
                     if let Some(attachment) = ending.volume.attachments.get_mut(attachment)
                         && attachment.status == nova_core::volume::AttachmentStatus::Attaching

@@ -1,5 +1,7 @@
 //! One task, carried out.
 
+use std::collections::BTreeMap;
+
 use nova_core::contracts::ImageServiceError;
 use nova_core::error::chain;
 use nova_core::ids::{ImageId, VolumeId};
@@ -105,6 +107,7 @@ impl VolumeHost {
             VolumeWork::TakeSnapshot { snapshot } => parts.driver.create_snapshot(volume.id, *snapshot).await?,
             VolumeWork::DeleteSnapshot { snapshot } => parts.driver.delete_snapshot(volume.id, *snapshot).await?,
             VolumeWork::Upload { image, disk_format } => self.upload(task, &volume, *image, disk_format).await?,
+            VolumeWork::Reimage { image, remembered } => self.fill(task, volume.id, *image, remembered).await?,
             VolumeWork::Connect { attachment } => {
                 let gone = || Trouble::Never("the attachment is gone".to_owned());
                 let attachment = volume.attachments.get(attachment).ok_or_else(gone)?;
@@ -127,21 +130,27 @@ impl VolumeHost {
             VolumeSource::Snapshot { id, volume_id } => driver.create_from_snapshot(&new, volume_id, id).await?,
             VolumeSource::Image(image) => {
                 driver.create(&new).await?;
-                self.fill(task, volume, image).await?;
+                self.fill(task, volume.id, image, &volume.image_metadata).await?;
             }
         }
         Ok(())
     }
 
-    /// Writes an image's data onto a new volume.
-    async fn fill(&self, task: &VolumeTask, volume: &Volume, image: ImageId) -> Result<(), Trouble> {
+    /// Writes an image's data onto a volume; `remembered`: what is known of the image.
+    async fn fill(
+        &self,
+        task: &VolumeTask,
+        volume: VolumeId,
+        image: ImageId,
+        remembered: &BTreeMap<String, String>,
+    ) -> Result<(), Trouble> {
         let parts = &self.inner.parts;
         let Some(images) = &parts.images else { return Err(Trouble::Never("there is no image service".to_owned())) };
         let grant = parts.grants.as_ref().map(|key| key.grant(image, task.deadline));
-        let disk_format = volume.image_metadata.get("disk_format").cloned().unwrap_or_default();
-        let size = volume.image_metadata.get("size").and_then(|text| text.parse().ok());
+        let disk_format = remembered.get("disk_format").cloned().unwrap_or_default();
+        let size = remembered.get("size").and_then(|text| text.parse().ok());
         let data = images.download(image, grant.as_ref()).await?;
-        Ok(parts.driver.write_image(volume.id, &ImageSource { disk_format, size }, data).await?)
+        Ok(parts.driver.write_image(volume, &ImageSource { disk_format, size }, data).await?)
     }
 
     /// A failure that left the volume larger is none.
@@ -193,6 +202,7 @@ impl VolumeHost {
             | VolumeWork::Extend { .. }
             | VolumeWork::DeleteSnapshot { .. }
             | VolumeWork::Upload { .. }
+            | VolumeWork::Reimage { .. }
             | VolumeWork::Disconnect { .. } => Ok(()),
         };
         if let Err(error) = undone {

@@ -92,6 +92,7 @@ impl Stored {
             delete_on_termination: false,
             shareable: false,
             read_only: false,
+            swap: None,
         };
         let server = Instance { volumes: vec![known], ..server.clone() };
         self.still.store.update_instance(server).await.unwrap();

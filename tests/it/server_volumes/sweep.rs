@@ -1,4 +1,4 @@
-//! Attaching, detaching, booting from a volume, cut off everywhere: conductor and host die at each moment, drivers fail before
+//! Attaching, detaching, swapping, booting from a volume, cut off everywhere: conductor and host die at each moment, drivers fail before
 //! and after their effect, orders come twice, the server is deleted in the midst of it. After each, volumes, rows and guests
 //! agree, and nothing is left without an owner.
 
@@ -11,6 +11,7 @@ use nova_queue::Chances;
 use nova_virt::{ErrorKind, Operation};
 use serde_json::json;
 
+use super::swap::swap;
 use super::{attach, cloud_with_server, detach, options};
 use crate::support::mortal::Life;
 use crate::support::{Cloud, CloudOptions};
@@ -22,6 +23,7 @@ const MOMENTS: u32 = 40;
 enum Deed {
     Attach,
     Detach,
+    Swap,
 }
 
 impl Deed {
@@ -29,15 +31,19 @@ impl Deed {
         match self {
             Self::Attach => Operation::AttachDisk,
             Self::Detach => Operation::DetachDisk,
+            Self::Swap => Operation::SwapDisk,
         }
     }
 
     async fn cloud(self) -> (Cloud, InstanceId, VolumeId) {
         let (cloud, server) = cloud_with_server(CloudOptions { hosts: 1, ..options() }).await;
         let volume = cloud.add_volume(1).await;
-        if self == Self::Detach {
+        if self != Self::Attach {
             assert_eq!(attach(&cloud, server, volume).await.0, 202);
             cloud.settle().await;
+        }
+        if self == Self::Swap {
+            cloud.add_volume(2).await;
         }
         (cloud, server, volume)
     }
@@ -48,6 +54,10 @@ impl Deed {
             match self {
                 Self::Attach => drop(attach(cloud, server, volume).await),
                 Self::Detach => drop(detach(cloud, server, volume).await),
+                Self::Swap => {
+                    let other = cloud.all_volumes().await.into_iter().find(|one| one.id != volume).unwrap();
+                    drop(swap(cloud, server, volume, other.id).await);
+                }
             }
         };
         let _ = tokio::time::timeout(Duration::from_secs(3), asked).await;
@@ -57,18 +67,35 @@ impl Deed {
         cloud.settle().await;
         cloud.pass(Duration::from_secs(250)).await;
         cloud.settle().await;
-        let (row, now) = (cloud.get(server).await, cloud.volume(volume).await);
+        let row = cloud.get(server).await;
         assert_eq!(row.vm_state, VmState::Active, "{self:?}, {how}: {row:?}");
-        let expected = if row.volumes.is_empty() { VolumeStatus::Available } else { VolumeStatus::InUse };
-        assert_eq!(now.status, expected, "{self:?}, {how}: {now:?} {row:?}");
+        assert!(row.volumes.iter().all(|known| known.swap.is_none()), "{self:?}, {how}: {row:?}");
+        assert!(self != Self::Swap || row.volumes.len() == 1, "{self:?}, {how}: {row:?}");
+        for now in cloud.all_volumes().await {
+            let has = row.volume(now.id).is_some();
+            let expected = if has { VolumeStatus::InUse } else { VolumeStatus::Available };
+            assert_eq!(now.status, expected, "{self:?}, {how}: {now:?} {row:?}");
+        }
+        let all = cloud.all_volumes().await;
+        assert!(all.iter().any(|one| one.id == volume), "{self:?}, {how}: a volume is gone");
         cloud.check().await;
     }
 
-    async fn end(self, cloud: Cloud, server: InstanceId, volume: VolumeId) {
+    /// Is what was asked for so?
+    async fn is_done(self, cloud: &Cloud, server: InstanceId, volume: VolumeId) -> bool {
+        let row = cloud.get(server).await;
+        match self {
+            Self::Attach => row.volume(volume).is_some(),
+            Self::Detach | Self::Swap => row.volume(volume).is_none(),
+        }
+    }
+
+    async fn end(self, cloud: Cloud, server: InstanceId) {
         assert!(cloud.act(server, Action::Delete).await, "{self:?}");
         cloud.settle().await;
         assert!(cloud.get(server).await.is_deleted());
-        assert_eq!(cloud.volume(volume).await.status, VolumeStatus::Available, "{self:?}");
+        let all = cloud.all_volumes().await;
+        assert!(all.iter().all(|volume| volume.status == VolumeStatus::Available), "{self:?}: {all:?}");
         cloud.check().await;
         cloud.stop().await;
     }
@@ -86,7 +113,11 @@ impl Deed {
                 }
                 self.begin(&cloud, server, volume).await;
                 self.judge(&cloud, server, volume, &format!("{kind:?}, after its effect: {after}")).await;
-                self.end(cloud, server, volume).await;
+                assert!(
+                    !after || self == Self::Attach || self.is_done(&cloud, server, volume).await,
+                    "{self:?} {kind:?}"
+                );
+                self.end(cloud, server).await;
             }
         }
     }
@@ -96,9 +127,8 @@ impl Deed {
         cloud.set_chances(Chances { repeat: 1000, ..Chances::default() });
         self.begin(&cloud, server, volume).await;
         self.judge(&cloud, server, volume, "twice").await;
-        let has = !cloud.get(server).await.volumes.is_empty();
-        assert_eq!(has, self == Self::Attach);
-        self.end(cloud, server, volume).await;
+        assert!(self.is_done(&cloud, server, volume).await);
+        self.end(cloud, server).await;
     }
 
     async fn conductor_dies(self, fails: bool) {
@@ -114,7 +144,8 @@ impl Deed {
             let died = life.is_over();
             cloud.replace_conductor("next", None).await;
             self.judge(&cloud, server, volume, &format!("the conductor died at {moment}, fails: {fails}")).await;
-            self.end(cloud, server, volume).await;
+            assert!(fails || self.is_done(&cloud, server, volume).await, "{self:?} at {moment}");
+            self.end(cloud, server).await;
             if !died {
                 return;
             }
@@ -135,7 +166,8 @@ impl Deed {
             let died = life.is_over();
             cloud.start_agent(&host, None).await;
             self.judge(&cloud, server, volume, &format!("the host died at {moment}")).await;
-            self.end(cloud, server, volume).await;
+            assert!(self.is_done(&cloud, server, volume).await, "{self:?} at {moment}");
+            self.end(cloud, server).await;
             if !died {
                 return;
             }
@@ -155,7 +187,8 @@ impl Deed {
             cloud.settle().await;
             cloud.pass(Duration::from_secs(60)).await;
             assert!(cloud.get(server).await.is_deleted(), "{self:?} {wait}");
-            assert_eq!(cloud.volume(volume).await.status, VolumeStatus::Available, "{self:?} {wait}");
+            let all = cloud.all_volumes().await;
+            assert!(all.iter().all(|volume| volume.status == VolumeStatus::Available), "{self:?} {wait}: {all:?}");
             cloud.check().await;
             cloud.stop().await;
         }
@@ -166,12 +199,14 @@ impl Deed {
 async fn drivers_fail() {
     Deed::Attach.driver_fails().await;
     Deed::Detach.driver_fails().await;
+    Deed::Swap.driver_fails().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn orders_come_twice() {
     Deed::Attach.orders_come_twice().await;
     Deed::Detach.orders_come_twice().await;
+    Deed::Swap.orders_come_twice().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -187,15 +222,23 @@ async fn conductors_die_while_they_detach() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn conductors_die_while_they_swap() {
+    Deed::Swap.conductor_dies(false).await;
+    Deed::Swap.conductor_dies(true).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn hosts_die() {
     Deed::Attach.host_dies().await;
     Deed::Detach.host_dies().await;
+    Deed::Swap.host_dies().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn servers_are_deleted_meanwhile() {
     Deed::Attach.deleted_meanwhile().await;
     Deed::Detach.deleted_meanwhile().await;
+    Deed::Swap.deleted_meanwhile().await;
 }
 
 /// Boot from a volume that is made of an image on the way, with a conductor that dies at each moment, and a host that fails.

@@ -22,6 +22,21 @@ fn properties(id: ImageId) -> BTreeMap<String, String> {
 #[async_trait]
 impl ImageService for AnyImage {
     async fn bootable_image(&self, _: &RequestContext, id: ImageId) -> Result<ImageMeta, ImageServiceError> {
+        // What was made here is what it says.
+        let made = self.0.get_image(id).await.ok().filter(|image| image.status == ImageStatus::Active);
+        if let Some(image) = made {
+            return Ok(ImageMeta {
+                id,
+                name: image.name,
+                disk_format: image.disk_format.unwrap_or_default(),
+                size: image.size.unwrap_or_default(),
+                sha512: "00".repeat(64),
+                min_ram: image.min_ram,
+                min_disk: image.min_disk,
+                virtual_size: image.virtual_size.unwrap_or_default(),
+                properties: image.properties,
+            });
+        }
         Ok(ImageMeta {
             id,
             name: Some("guest".into()),

@@ -81,21 +81,26 @@ impl Cloud {
 
     /// A request of the demo user through the whole pipeline, without a socket.
     pub async fn call(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
-        self.call_with(&self.token, method, path, body).await
+        self.call_with(&self.token, 104, method, path, body).await
+    }
+
+    /// The same at an older microversion.
+    pub async fn call_at(&self, minor: u16, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        self.call_with(&self.token, minor, method, path, body).await
     }
 
     /// The same of the administrator.
     pub async fn call_as_admin(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
-        self.call_with(&self.admin_token, method, path, body).await
+        self.call_with(&self.admin_token, 104, method, path, body).await
     }
 
-    async fn call_with(&self, token: &str, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+    async fn call_with(&self, token: &str, minor: u16, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
         let request = http::Request::builder()
             .method(method)
             .uri(path)
             .header("host", "cloud")
             .header("x-auth-token", token)
-            .header("openstack-api-version", "compute 2.104")
+            .header("openstack-api-version", format!("compute 2.{minor}"))
             .header("content-type", "application/json");
         let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
         let answer = self.api.handle(request.body(body).unwrap()).await;

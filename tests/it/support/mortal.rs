@@ -6,13 +6,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use nova_core::context::RequestContext;
-use nova_core::ids::{HostName, InstanceId, PortId, ProjectId, VolumeAttachmentId, VolumeId, VolumeSnapshotId};
+use nova_core::ids::{
+    HostName, ImageId, InstanceId, PortId, ProjectId, VolumeAttachmentId, VolumeId, VolumeSnapshotId,
+};
 use nova_core::network::{
     InstanceNetworks, NetworkService, NetworkServiceError, PortStatus, RequestedInterface, RequestedNetworks, Vif,
 };
 use nova_core::rpc::Envelope;
 use nova_core::volume::connection::{AccessMode, ConnectionInfo, Connector};
-use nova_core::volume::{BlockAttachment, BlockSnapshot, BlockStorage, BlockStorageError, BlockVolume, NewBlockVolume};
+use nova_core::volume::{
+    BlockAttachment, BlockSnapshot, BlockStorage, BlockStorageError, BlockVolume, NewBlockSnapshot, NewBlockVolume,
+};
 use nova_queue::{BusError, Counters, Handler, MessageBus, Serving, Subscription, Target};
 use serde_json::Value;
 
@@ -193,20 +197,25 @@ impl BlockStorage for MortalStorage {
     async fn attachments_of(&self, context: &RequestContext, instance: InstanceId) -> Stored<Vec<BlockAttachment>> {
         self.inner.attachments_of(context, instance).await
     }
+    async fn reimage(&self, context: &RequestContext, volume: VolumeId, image: ImageId) -> Stored<()> {
+        self.life.around(self.inner.reimage(context, volume, image)).await
+    }
     async fn begin_detaching(&self, context: &RequestContext, volume: VolumeId) -> Stored<()> {
         self.life.around(self.inner.begin_detaching(context, volume)).await
     }
     async fn roll_detaching(&self, context: &RequestContext, volume: VolumeId) -> Stored<()> {
         self.life.around(self.inner.roll_detaching(context, volume)).await
     }
-    async fn take_snapshot(
+    async fn take_snapshot(&self, context: &RequestContext, new: NewBlockSnapshot) -> Stored<BlockSnapshot> {
+        self.life.around(self.inner.take_snapshot(context, new)).await
+    }
+    async fn snapshot_of_key(
         &self,
         context: &RequestContext,
         volume: VolumeId,
-        name: &str,
-        description: &str,
-    ) -> Stored<BlockSnapshot> {
-        self.life.around(self.inner.take_snapshot(context, volume, name, description)).await
+        key: VolumeSnapshotId,
+    ) -> Stored<Option<BlockSnapshot>> {
+        self.life.around(self.inner.snapshot_of_key(context, volume, key)).await
     }
     async fn delete_snapshot(&self, context: &RequestContext, id: VolumeSnapshotId) -> Stored<()> {
         self.life.around(self.inner.delete_snapshot(context, id)).await

@@ -4,7 +4,7 @@ use nova::volume::driver::MemoryVolumes;
 use nova::volume::service::{HostOptions, VolumeHost};
 use nova::volume::{CreateVolume, MadeOf, OwnBlockStorage, VolumeManager, VolumeOptions, VolumeParts};
 use nova_core::ids::VolumeId;
-use nova_core::volume::{BlockStorage, Volume, VolumeStatus};
+use nova_core::volume::{BlockStorage, ServerVolume, Volume, VolumeStatus};
 use nova_db::ListQuery;
 use nova_virt::Hypervisor;
 
@@ -15,6 +15,8 @@ pub struct Volumes {
     pub manager: Arc<VolumeManager>,
     pub for_api: Arc<dyn BlockStorage>,
     pub for_conductor: Arc<dyn BlockStorage>,
+    /// Where the bytes are.
+    pub disks: Arc<MemoryVolumes>,
     _running: RunningService,
 }
 
@@ -79,7 +81,7 @@ impl Volumes {
         let disks = Arc::new(MemoryVolumes::new(1000, 1.0));
         let host = VolumeHost::new(nova::volume::service::Parts {
             store: store.clone(),
-            driver: disks,
+            driver: disks.clone(),
             images: Some(Arc::new(Images)),
             grants: None,
             rpc: client(Role::Volume, "store1"),
@@ -96,6 +98,7 @@ impl Volumes {
             for_api: Arc::new(OwnBlockStorage::new(own.clone())),
             for_conductor: Arc::new(OwnBlockStorage::new(manager(Role::Conductor))),
             manager: own,
+            disks,
             _running: running,
         }
     }
@@ -155,7 +158,7 @@ impl Cloud {
             for attachment in volume.attachments.values() {
                 let server = all.iter().find(|server| Some(server.id) == attachment.instance_id);
                 let server = server.unwrap_or_else(|| panic!("an attachment of nobody: {volume:?}"));
-                let holds = server.volumes.iter().flat_map(|known| &known.holds);
+                let holds = server.volumes.iter().flat_map(ServerVolume::all_holds);
                 let known = holds.into_iter().any(|hold| hold.attachment_id == attachment.id);
                 assert!(known, "an attachment that its server does not know: {attachment:?} {server:?}");
             }

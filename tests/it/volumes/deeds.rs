@@ -21,13 +21,14 @@ pub enum Deed {
     TakeSnapshot,
     DeleteSnapshot,
     Upload,
+    Reimage,
     Connect,
     CompleteAttachment,
     Release,
 }
 
 impl Deed {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Create,
         Self::CreateFromImage,
         Self::CreateFromSnapshot,
@@ -38,6 +39,7 @@ impl Deed {
         Self::TakeSnapshot,
         Self::DeleteSnapshot,
         Self::Upload,
+        Self::Reimage,
         Self::Connect,
         Self::CompleteAttachment,
         Self::Release,
@@ -96,6 +98,9 @@ impl Deed {
                 let asked = world.manager.upload(&user, id, "image", "raw", Visibility::Private, false).await;
                 asked.unwrap();
             }
+            Self::Reimage => {
+                world.manager.reimage(&user, id, IMAGE.parse().unwrap(), false).await.unwrap();
+            }
             // Who waits for these may be told that the host does not answer.
             Self::Connect => {
                 let attachment = *there.attachments.keys().next().unwrap();
@@ -138,6 +143,12 @@ impl Deed {
             Self::Upload => {
                 assert_eq!(named("there").unwrap().status, VolumeStatus::Available);
                 assert_eq!(world.images_made().await, [ImageStatus::Active]);
+            }
+            Self::Reimage => {
+                let there = named("there").unwrap();
+                assert_eq!((there.status, there.bootable), (VolumeStatus::Available, true), "{:?}", there.fault);
+                assert_eq!(there.image_metadata["image_id"], IMAGE);
+                world.holds_image(there.id).await;
             }
             Self::Connect => {
                 let there = named("there").unwrap();

@@ -7,18 +7,29 @@ use nova_core::ids::{InstanceId, VolumeId};
 use nova_core::state::PowerState;
 use tokio::time::MissedTickBehavior;
 
-use super::{Known, VolumePlace, disks, live_disk};
+use super::{VolumePlace, disks, live_disk, record};
 use crate::libvirt::domain_xml;
 use crate::libvirt::domains::{self, Guest};
 use crate::libvirt::operations::Inner;
 use crate::libvirt::xml_tree::{self, Child, Element};
-use crate::libvirt::{LibvirtOptions, errors, ffi};
+use crate::libvirt::{LibvirtOptions, errors, ffi, folder};
 use crate::{DiskAttachment, HypervisorError, Operation};
 
 type Result<T> = std::result::Result<T, HypervisorError>;
 
 const DURING: &str = "swapping a volume";
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// How far a swap is.
+#[derive(Debug, PartialEq, Eq)]
+enum Stage {
+    /// The guest has the old volume, as this device.
+    Before(String),
+    /// It reads and writes the new one, and its definition does not know.
+    Pivoted,
+    /// It has the new one.
+    After,
+}
 
 impl Inner {
     pub(in crate::libvirt) async fn swap_disk(
@@ -29,39 +40,80 @@ impl Inner {
     ) -> Result<()> {
         new.validate()?;
         let _lock = self.locks.lock(instance).await;
-        let wanted = new.volume();
-        let Some(device) = self.with(instance, move |guest| guest.may_swap(old, wanted)).await? else { return Ok(()) };
+        let (wanted, options) = (new.clone(), self.options.clone());
+        let stage = self.with(instance, move |guest| guest.may_swap(old, &wanted, &options)).await?;
+        let device = match stage {
+            Stage::After => return Ok(()),
+            Stage::Pivoted => return self.settle_on(instance, old, new).await,
+            Stage::Before(device) => device,
+        };
         self.admit_volumes(std::slice::from_ref(&new)).await?;
-        let (options, attached) = (self.options.clone(), new.clone());
+        // Whoever finds it half done knows by this what the new one is.
+        self.record_volume(instance, &new).await?;
         let target = text(&device)?;
-        let copied = self.copy_over(instance, &device, &target, &new).await;
-        let swapped = match copied {
+        let swapped = match self.copy_over(instance, &device, &target, &new).await {
             Ok(()) => {
-                self.with(instance, move |guest| {
-                    ffi::pivot_block_job(&guest.domain, &target).map_err(failed)?;
-                    guest.redefine_disk(old, &attached, &options)
-                })
-                .await
+                let pivoting = target.clone();
+                self.with(instance, move |guest| ffi::pivot_block_job(&guest.domain, &pivoting).map_err(failed)).await
             }
+            Err(error) => Err(error),
+        };
+        match swapped {
+            Ok(()) => self.settle_on(instance, old, new).await,
             Err(error) => {
                 // The guest goes on with the volume that it had.
                 let ended = self.with(instance, move |guest| end(guest, &target)).await;
                 if let Err(error) = ended {
                     tracing::warn!(%instance, %error, "a copy of a volume may still run");
                 }
+                self.known.forget(instance);
+                self.forget_volume(instance, new.volume()).await?;
                 Err(error)
             }
-        };
-        self.known.forget(instance);
-        match &swapped {
-            Ok(()) => {
-                self.record_volume(instance, &new).await?;
-                self.unrecord_volume(instance, old).await?;
-                self.drop_secret(old).await;
-            }
-            Err(_) => self.drop_secret(wanted).await,
         }
-        swapped
+    }
+
+    /// Ends a swap that may be half done. True: the guest has the new volume.
+    pub(in crate::libvirt) async fn settle_swap(
+        &self,
+        instance: InstanceId,
+        old: VolumeId,
+        new: VolumeId,
+    ) -> Result<bool> {
+        let _lock = self.locks.lock(instance).await;
+        let recorded = record::read(&folder::folder_of(&self.options, instance)).await?;
+        let Some(wanted) = recorded.into_iter().find(|known| known.volume() == new) else {
+            return self
+                .with(instance, move |guest| Ok(guest.attached_disks()?.iter().any(|it| it.volume == new)))
+                .await;
+        };
+        let (asked, options) = (wanted.clone(), self.options.clone());
+        match self.with(instance, move |guest| guest.stage(old, &asked, &options)).await? {
+            Some(Stage::After) => Ok(true),
+            Some(Stage::Pivoted) => self.settle_on(instance, old, wanted).await.map(|()| true),
+            Some(Stage::Before(device)) => {
+                let target = text(&device)?;
+                self.with(instance, move |guest| if guest.active { end(guest, &target) } else { Ok(()) }).await?;
+                self.forget_volume(instance, new).await.map(|()| false)
+            }
+            None => self.forget_volume(instance, new).await.map(|()| false),
+        }
+    }
+
+    /// The guest reads and writes the new volume: its definition and its record are to say so.
+    async fn settle_on(&self, instance: InstanceId, old: VolumeId, new: DiskAttachment) -> Result<()> {
+        let (options, attached) = (self.options.clone(), new.clone());
+        let defined = self.with(instance, move |guest| guest.redefine_disk(old, &attached, &options)).await;
+        self.known.forget(instance);
+        defined?;
+        self.record_volume(instance, &new).await?;
+        self.forget_volume(instance, old).await
+    }
+
+    async fn forget_volume(&self, instance: InstanceId, volume: VolumeId) -> Result<()> {
+        self.unrecord_volume(instance, volume).await?;
+        self.drop_secret(volume).await;
+        Ok(())
     }
 
     /// Copies until both are the same.
@@ -107,25 +159,38 @@ fn end(guest: &Guest, target: &CString) -> Result<()> {
 }
 
 impl Guest {
-    /// The device whose volume is to be swapped; `None` when it was.
-    fn may_swap(&self, old: VolumeId, new: VolumeId) -> Result<Option<String>> {
+    /// Whether it can be swapped, and how far that is.
+    fn may_swap(&self, old: VolumeId, new: &DiskAttachment, options: &LibvirtOptions) -> Result<Stage> {
+        let stage = self.stage(old, new, options)?;
+        let stage = stage.ok_or_else(|| HypervisorError::invalid("volume", "is not in this guest"))?;
+        if let Stage::Before(device) = &stage {
+            if self.attached_disks()?.iter().any(|disk| disk.volume == new.volume()) {
+                return Err(HypervisorError::invalid("new", "is in this guest already"));
+            }
+            if !self.active || !matches!(self.power_state, PowerState::Running | PowerState::Paused) {
+                return Err(self.wrong_state(Operation::SwapDisk));
+            }
+            let (_, live) = self.both()?;
+            if !live.iter().any(|disk| disk.device == *device) {
+                return Err(HypervisorError::invalid("volume", "is not in this guest now"));
+            }
+        }
+        Ok(stage)
+    }
+
+    /// How far the swap is; `None`: the guest has neither.
+    fn stage(&self, old: VolumeId, new: &DiskAttachment, options: &LibvirtOptions) -> Result<Option<Stage>> {
         let (defined, live) = self.both()?;
-        let has = |volume| {
-            let known = defined.iter().any(|disk| disk.serial == Some(volume));
-            known || live_disk(&live, &defined, volume, None).is_some()
+        let of = |volume| {
+            let known = defined.iter().find(|disk| disk.serial == Some(volume));
+            known.or_else(|| live_disk(&live, &defined, volume, None))
         };
-        match (has(old), has(new)) {
-            (false, true) => return Ok(None),
-            (false, false) => return Err(HypervisorError::invalid("volume", "is not in this guest")),
-            (true, true) => return Err(HypervisorError::invalid("new", "is in this guest already")),
-            (true, false) => {}
-        }
-        if !self.active || !matches!(self.power_state, PowerState::Running | PowerState::Paused) {
-            return Err(self.wrong_state(Operation::SwapDisk));
-        }
-        let disk: Option<&Known> = live_disk(&live, &defined, old, None);
-        let disk = disk.ok_or_else(|| HypervisorError::invalid("volume", "is not in this guest now"))?;
-        Ok(Some(disk.device.clone()))
+        let Some(disk) = of(old) else { return Ok(of(new.volume()).map(|_| Stage::After)) };
+        let place = VolumePlace { device: disk.device.clone(), bus: disk.bus.clone() };
+        let wanted = element(new, &place, options)?;
+        let plugged = live.iter().find(|known| known.device == disk.device);
+        let pivoted = plugged.is_some_and(|known| source(&known.element) == source(&wanted));
+        Ok(Some(if pivoted { Stage::Pivoted } else { Stage::Before(disk.device.clone()) }))
     }
 
     /// The definition has the new volume in the old one's place.
@@ -135,8 +200,7 @@ impl Guest {
         let known = disks(&definition).into_iter().find(|disk| disk.serial == Some(old));
         let Some(known) = known else { return Ok(()) };
         let place = VolumePlace { device: known.device.clone(), bus: known.bus.clone() };
-        let xml = domain_xml::volume_alone(new, &place, options).map_err(|error| errors::file(DURING, error))?;
-        let mut replacement = xml_tree::parse(&xml).map_err(broken)?;
+        let mut replacement = element(new, &place, options)?;
         for kept in ["address", "iotune", "boot", "alias"] {
             replacement.children.extend(known.element.child(kept).cloned().map(Child::Element));
         }
@@ -150,10 +214,44 @@ impl Guest {
     }
 }
 
+/// A volume at its place, as a definition has it.
+fn element(volume: &DiskAttachment, place: &VolumePlace, options: &LibvirtOptions) -> Result<Element> {
+    let xml = domain_xml::volume_alone(volume, place, options).map_err(|error| errors::file(DURING, error))?;
+    xml_tree::parse(&xml).map_err(|source| HypervisorError::Failed { during: DURING, source })
+}
+
+/// What a disk's bytes are, without what libvirt adds for itself.
+fn source(disk: &Element) -> Option<[Option<String>; 6]> {
+    let source = disk.child("source")?;
+    let host = source.child("host");
+    let own = |name: &str| source.attribute(name).map(str::to_owned);
+    let of_host = |name: &str| host.and_then(|host| host.attribute(name)).map(str::to_owned);
+    Some([own("file"), own("dev"), own("protocol"), own("name"), of_host("name"), of_host("port")])
+}
+
 fn failed(error: virt::error::Error) -> HypervisorError {
     errors::failed(DURING, error)
 }
 
 fn text(text: &str) -> Result<CString> {
     CString::new(text).map_err(|error| HypervisorError::Failed { during: DURING, source: error.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_told_apart_by_where_the_bytes_are() {
+        let disk = |source: &str| xml_tree::parse(&format!("<disk type='network'>{source}</disk>")).unwrap();
+        let nbd = |name: &str, more: &str| {
+            let host = "<host name='10.0.0.1' port='10809'/>";
+            source(&disk(&format!("<source protocol='nbd' name='{name}'{more}>{host}</source>")))
+        };
+        assert!(nbd("a", "").is_some());
+        assert_eq!(nbd("a", ""), nbd("a", " index='7'"), "libvirt numbers those of a process");
+        assert_ne!(nbd("a", ""), nbd("b", ""));
+        assert_ne!(source(&disk("<source file='/a'/>")), source(&disk("<source file='/b'/>")));
+        assert_eq!(source(&disk("")), None);
+    }
 }

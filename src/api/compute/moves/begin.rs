@@ -8,7 +8,7 @@ use nova_core::ids::{HostName, ImageId, MigrationId};
 use nova_core::instance::Instance;
 use nova_core::migration::{Migration, MigrationStatus, MigrationType};
 use nova_core::quota::Limits;
-use nova_core::request::{FlavorWish, ImageWish, Purpose, RequestSpec};
+use nova_core::request::{FlavorWish, Purpose, RequestSpec};
 use nova_core::state::{Action, decide};
 use nova_core::task::{Move, Task, Work};
 use nova_db::{MigrationQuery, StoreError, TaskStart};
@@ -221,7 +221,7 @@ impl ComputeApi {
 /// What the scheduler is asked for a server that goes to another host (nova/objects/request_spec.py).
 pub(crate) fn spec_of(instance: &Instance, flavor: &Flavor, host: Option<HostName>, force: bool) -> Box<RequestSpec> {
     let there = Instance { flavor: flavor.clone(), ..instance.clone() };
-    let property = |name: &str| instance.image.as_ref().and_then(|image| image.properties.get(name).cloned());
+    let property = |name: &str| instance.image_properties().get(name).cloned();
     let (force_host, requested_host) = if force { (host, None) } else { (None, host) };
     Box::new(RequestSpec {
         instances: vec![instance.id],
@@ -236,7 +236,7 @@ pub(crate) fn spec_of(instance: &Instance, flavor: &Flavor, host: Option<HostNam
         architecture: property("hw_architecture").or_else(|| property("architecture")),
         hints: instance.scheduler_hints.clone(),
         flavor: FlavorWish { name: flavor.name.clone(), extra_specs: flavor.extra_specs.clone() },
-        image: instance.image.as_ref().map(|i| ImageWish { id: i.id, properties: i.properties.clone() }),
+        image: instance.image_wish(),
         topology: there.topology(),
         ..RequestSpec::default()
     })

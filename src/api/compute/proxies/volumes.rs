@@ -6,7 +6,9 @@ use std::sync::Arc;
 use http::{Method, StatusCode, header};
 use nova_core::clock::api_time_micros;
 use nova_core::ids::{VolumeId, VolumeSnapshotId};
-use nova_core::volume::{BlockAttachment, BlockSnapshot, BlockSource, BlockVolume, NewBlockVolume, VolumeStatus};
+use nova_core::volume::{
+    BlockAttachment, BlockSnapshot, BlockSource, BlockVolume, NewBlockSnapshot, NewBlockVolume, VolumeStatus,
+};
 use serde_json::{Value, json};
 
 use super::PROXIED;
@@ -219,7 +221,9 @@ impl Volumes {
         if !force && volume.status != Some(VolumeStatus::Available) {
             return Err(ApiError::BadRequest(format!("Invalid volume: Volume {id} is in use: use force.")));
         }
-        let taken = storage.take_snapshot(context, id, &name, &description).await.map_err(refused)?;
+        let key = VolumeSnapshotId::generate(&*self.api.entropy);
+        let new = NewBlockSnapshot { key, volume_id: id, name, description };
+        let taken = storage.take_snapshot(context, new).await.map_err(refused)?;
         Ok(Response::json(StatusCode::OK, &json!({ "snapshot": snapshot_view(&taken) })))
     }
 

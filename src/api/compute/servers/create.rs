@@ -22,7 +22,7 @@ use serde_json::json;
 use super::body::{self, CreateBody};
 use super::resolve::{Resolved, no_group, resolve};
 use super::{Servers, view};
-use crate::api::compute::volume_attachments::device_for;
+use crate::api::compute::volume_attachments::{device_for, root_device_for};
 use crate::api::compute::{ComputeApi, links};
 use crate::api::{ApiError, HandlerResult, Request, Response, policy};
 
@@ -185,9 +185,8 @@ impl Intent<'_> {
     }
 
     fn spec(&self, ids: &[InstanceId]) -> RequestSpec {
-        let Resolved { flavor, image, placement, .. } = self.resolved;
-        let none = BTreeMap::new();
-        let properties = image.as_ref().map_or(&none, |image| &image.properties);
+        let Resolved { flavor, image, volume_image, placement, .. } = self.resolved;
+        let properties = image.as_ref().map_or(volume_image, |image| &image.properties);
         let property = |name: &str| properties.get(name).cloned();
         let booked = flavor.booked_resources(properties);
         // A root disk that is a volume is none of the host's.
@@ -209,7 +208,10 @@ impl Intent<'_> {
             hints: self.body.hints.clone(),
             fresh: false,
             flavor: FlavorWish { name: flavor.name.clone(), extra_specs: flavor.extra_specs.clone() },
-            image: image.as_ref().map(|image| ImageWish { id: image.id, properties: image.properties.clone() }),
+            image: match image {
+                Some(image) => Some(ImageWish { id: image.id, properties: image.properties.clone() }),
+                None => ImageWish::of_volume(volume_image),
+            },
             group: None,
             topology: self.resolved.topology.clone(),
         }
@@ -262,7 +264,9 @@ impl Intent<'_> {
             display_description: body.description.clone(),
             hostname,
             image: resolved.image.clone(),
+            volume_image: resolved.volume_image.clone(),
             flavor: resolved.flavor.clone(),
+            local_disks: resolved.local_disks.clone(),
             volumes: resolved.disks.of_server(&*self.api.entropy),
             key_name: resolved.keypair.as_ref().map(|key| key.name.clone()),
             key_data: resolved.keypair.as_ref().map(|key| key.public_key.clone()),
@@ -299,7 +303,8 @@ impl Intent<'_> {
             generation: 0,
         };
         for place in 0..instance.volumes.len() {
-            let device = if instance.volumes[place].is_root() { "/dev/vda".to_owned() } else { device_for(&instance) };
+            let root = instance.volumes[place].is_root();
+            let device = if root { root_device_for(&instance) } else { device_for(&instance) };
             instance.volumes[place].device = Some(device);
         }
         instance.set_trusted_certs(body.trusted_certificates.as_deref());

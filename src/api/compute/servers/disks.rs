@@ -1,12 +1,16 @@
 //! The volumes that a create request asks for (nova/compute/api.py, `_check_and_transform_bdm`, `_validate_bdm`).
 
+use std::collections::BTreeMap;
+
 use nova_core::context::RequestContext;
 use nova_core::entropy::Entropy;
 use nova_core::ids::{BlockDeviceId, ImageId, VolumeId, VolumeSnapshotId};
+use nova_core::image::ImageMeta;
 use nova_core::volume::{BlockSource, BlockStorage, BlockStorageError, ServerVolume, VolumeStatus, VolumeToMake};
 
 use super::body::CreateBody;
-use super::mapping::{Mapping, Source, wrong};
+use super::local_disks::AskedDisks;
+use super::mapping::{self, Mapping, Source, wrong};
 use crate::api::compute::ComputeApi;
 use crate::api::compute::volume_attachments::refused;
 use crate::api::{ApiError, policy};
@@ -29,14 +33,27 @@ pub(crate) struct WantedVolume {
 pub(crate) struct Disks {
     /// Its volumes, in order.
     pub(crate) volumes: Vec<WantedVolume>,
+    /// Its blank disks on the host.
+    pub(crate) asked: AskedDisks,
     /// The image that its root volume is made of.
     pub(crate) root_image: Option<ImageId>,
+    /// What its root volume, or the one that this is made of, remembers of an image.
+    pub(crate) root_remembers: BTreeMap<String, String>,
 }
 
 impl Disks {
     /// Does the server boot from a volume?
     pub(crate) fn boots_from_volume(&self) -> bool {
-        self.volumes.iter().any(|volume| volume.boot_index == Some(0))
+        self.root().is_some()
+    }
+
+    fn root(&self) -> Option<&WantedVolume> {
+        self.volumes.iter().find(|volume| volume.boot_index == Some(0))
+    }
+
+    /// How large the root volume is to be made, where the request says so.
+    pub(crate) fn root_gb(&self) -> Option<u64> {
+        self.root().and_then(|root| root.make.as_ref()).and_then(|make| make.size_gb)
     }
 
     /// The volumes of one server.
@@ -52,6 +69,7 @@ impl Disks {
             delete_on_termination: wanted.delete_on_termination,
             shareable: wanted.shareable,
             read_only: wanted.read_only,
+            swap: None,
         };
         self.volumes.iter().map(own).collect()
     }
@@ -62,8 +80,8 @@ fn boot_sequence() -> ApiError {
 }
 
 /// The places in the boot order are 0, 1, …, each once. The image's own disk is at 0 where no mapping is.
-fn check_boot_order(body: &CreateBody) -> Result<(), ApiError> {
-    let mut places: Vec<u32> = body.mappings.iter().filter_map(|mapping| mapping.boot_index).collect();
+fn check_boot_order(body: &CreateBody, mappings: &[Mapping]) -> Result<(), ApiError> {
+    let mut places: Vec<u32> = mappings.iter().filter_map(|mapping| mapping.boot_index).collect();
     let image = body.image_ref.as_deref().is_some_and(|image| !image.is_empty());
     if image && !places.contains(&0) {
         places.push(0);
@@ -76,17 +94,24 @@ fn check_boot_order(body: &CreateBody) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Looks the disks of a request up.
+/// Looks the disks of a request up; `image`: the one that it names.
 ///
 /// # Errors
 /// 400 for what is not there, not ready, not bootable or has no size.
-pub(crate) async fn disks(api: &ComputeApi, context: &RequestContext, body: &CreateBody) -> Result<Disks, ApiError> {
+pub(crate) async fn disks(
+    api: &ComputeApi,
+    context: &RequestContext,
+    body: &CreateBody,
+    image: Option<&ImageMeta>,
+) -> Result<Disks, ApiError> {
     let mut found = Disks::default();
-    if body.mappings.is_empty() {
+    let of_image = image.map(|image| mapping::of_image(&image.properties)).transpose()?.unwrap_or_default();
+    let mappings = mapping::merged(of_image, &body.mappings);
+    if mappings.is_empty() {
         return Ok(found);
     }
-    check_boot_order(body)?;
-    for mapping in &body.mappings {
+    check_boot_order(body, &mappings)?;
+    for mapping in &mappings {
         if mapping.is_image_root() {
             let Source::Image(image) = &mapping.source else { continue };
             if body.image_ref.as_deref() != Some(image.as_str()) {
@@ -94,12 +119,25 @@ pub(crate) async fn disks(api: &ComputeApi, context: &RequestContext, body: &Cre
             }
             continue;
         }
+        if !mapping.volume && mapping.source == Source::Blank {
+            // An empty disk boots nothing.
+            if mapping.boot_index.is_some() {
+                return Err(boot_sequence());
+            }
+            let of_kind = if mapping.swap { &mut found.asked.swaps } else { &mut found.asked.ephemerals };
+            of_kind.push(mapping.size_gb);
+            continue;
+        }
         policy::enforce("os_compute_api:servers:create:attach_volume", context)?;
         let storage = api.block_storage()?;
         if let (Some(0), Source::Image(image)) = (mapping.boot_index, &mapping.source) {
             found.root_image = image.parse().ok();
         }
-        found.volumes.push(wanted(storage, context, body, mapping).await?);
+        let (wanted, remembers) = wanted(storage, context, body, mapping).await?;
+        if wanted.boot_index == Some(0) {
+            found.root_remembers = remembers;
+        }
+        found.volumes.push(wanted);
     }
     Ok(found)
 }
@@ -109,7 +147,8 @@ async fn wanted(
     context: &RequestContext,
     body: &CreateBody,
     mapping: &Mapping,
-) -> Result<WantedVolume, ApiError> {
+) -> Result<(WantedVolume, BTreeMap<String, String>), ApiError> {
+    let mut remembers = BTreeMap::new();
     let mut wanted = WantedVolume {
         there: None,
         make: None,
@@ -121,10 +160,14 @@ async fn wanted(
     };
     let source = match &mapping.source {
         Source::Volume(id) => {
-            volume(storage, context, body, id, &mut wanted).await?;
-            return Ok(wanted);
+            let remembers = volume(storage, context, body, id, &mut wanted).await?;
+            return Ok((wanted, remembers));
         }
-        Source::Snapshot(id) => BlockSource::Snapshot(snapshot(storage, context, id, mapping).await?),
+        Source::Snapshot(id) => {
+            let (snapshot, of_volume) = snapshot(storage, context, id, mapping).await?;
+            remembers = of_volume;
+            BlockSource::Snapshot(snapshot)
+        }
         Source::Image(id) => {
             let missing = |_| wrong(&format!("failed to get image {id}."));
             if mapping.size_gb.unwrap_or(0) == 0 {
@@ -154,17 +197,17 @@ async fn wanted(
         volume_type: mapping.volume_type.clone(),
         availability_zone: None,
     });
-    Ok(wanted)
+    Ok((wanted, remembers))
 }
 
-/// A volume that is there.
+/// A volume that is there; what it remembers of an image.
 async fn volume(
     storage: &dyn BlockStorage,
     context: &RequestContext,
     body: &CreateBody,
     id: &str,
     wanted: &mut WantedVolume,
-) -> Result<(), ApiError> {
+) -> Result<BTreeMap<String, String>, ApiError> {
     let missing = || wrong(&format!("failed to get volume {id}."));
     let found = match storage.volume(context, id.parse().map_err(|_| missing())?).await {
         Ok(found) => found,
@@ -185,16 +228,16 @@ async fn volume(
     wanted.there = Some(found.id);
     wanted.shareable = found.multiattach;
     wanted.read_only = found.readonly;
-    Ok(())
+    Ok(found.image_metadata)
 }
 
-/// A snapshot that is there, of which the volume is made.
+/// A snapshot that is there, of which the volume is made; what its volume remembers of an image, if it is booted from.
 async fn snapshot(
     storage: &dyn BlockStorage,
     context: &RequestContext,
     id: &str,
     mapping: &Mapping,
-) -> Result<VolumeSnapshotId, ApiError> {
+) -> Result<(VolumeSnapshotId, BTreeMap<String, String>), ApiError> {
     let missing = || wrong(&format!("failed to get snapshot {id}."));
     let parsed: VolumeSnapshotId = id.parse().map_err(|_| missing())?;
     let found = match storage.snapshot(context, parsed).await {
@@ -207,6 +250,7 @@ async fn snapshot(
         if !of.bootable {
             return Err(ApiError::BadRequest(format!("Block Device {id} is not bootable.")));
         }
+        return Ok((parsed, of.image_metadata));
     }
-    Ok(parsed)
+    Ok((parsed, BTreeMap::new()))
 }

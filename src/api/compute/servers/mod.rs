@@ -27,6 +27,7 @@ pub(super) mod fields;
 mod filters;
 mod ips;
 mod list;
+mod local_disks;
 mod mapping;
 pub(super) mod networks;
 mod power;

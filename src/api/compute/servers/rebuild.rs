@@ -12,12 +12,13 @@ use nova_core::instance::Instance;
 use nova_core::state::{Action, VmState};
 use nova_core::task::Work;
 use nova_core::topology;
+use nova_core::volume::{BlockVolume, GIB};
 use nova_db::StoreError;
 use serde_json::{Value, json};
 
 use super::actions::{Besides, Start};
 use super::fields::{self, Addresses};
-use super::resolve::{check_fit, check_signature};
+use super::resolve::{check_fit, check_has_data, check_signature, volume_too_small};
 use super::view::Place;
 use super::{Servers, owner};
 use crate::api::compute::quotas::InForce;
@@ -58,10 +59,13 @@ impl Servers {
         let quotas = self.api.quotas_in_force(&instance.project_id, None).await?;
         check_limits(&quotas, &body)?;
         let image = self.rebuild_image(context, &body).await?;
+        check_has_data(&image)?;
         let certificates = body.trusted_certificates.clone().unwrap_or_else(|| instance.trusted_certs());
         check_signature(&image, certificates.as_deref())?;
-        if instance.root_volume().is_some() {
-            self.check_same_volume(context, &instance, &image).await?;
+        let reimages = instance.root_volume().is_some() && request.version.at_least(93);
+        if let Some(root) = instance.root_volume() {
+            let volume = self.api.block_storage()?.volume(context, root.volume_id).await.map_err(refused)?;
+            check_volume(&instance, &volume, &image, reimages)?;
         } else {
             check_fit(&instance.flavor, &image)?;
             check_same_place(&instance, &image)?;
@@ -73,11 +77,16 @@ impl Servers {
             preserve_ephemeral: body.preserve_ephemeral,
             admin_password: Some(password.clone()),
             stopped: false,
+            reimage: reimages.then_some(image.id),
+            previous_volume_image: None,
         };
         let change = |instance: &mut Instance, work: &mut Work| {
-            if let Work::Rebuild { previous_image, stopped, .. } = work {
+            if let Work::Rebuild { previous_image, stopped, previous_volume_image, .. } = work {
                 *previous_image = instance.image.clone().filter(|before| before.id != image.id);
                 *stopped = instance.vm_state == VmState::Stopped;
+                if reimages {
+                    *previous_volume_image = Some(std::mem::replace(&mut instance.volume_image, image.remembered()));
+                }
             }
             body.apply(instance, &image, key.as_ref());
             Ok(())
@@ -99,21 +108,6 @@ impl Servers {
         let location = format!("{}/servers/{id}", request.base_url);
         let answer = Response::json(StatusCode::ACCEPTED, &json!({"server": server}));
         Ok(answer.header(header::LOCATION, &location))
-    }
-
-    /// A root volume keeps what is on it: it can be rebuilt from the image that it was made of only, which changes nothing on it.
-    async fn check_same_volume(
-        &self,
-        context: &RequestContext,
-        instance: &Instance,
-        image: &ImageMeta,
-    ) -> Result<(), ApiError> {
-        let Some(root) = instance.root_volume() else { return Ok(()) };
-        let volume = self.api.block_storage()?.volume(context, root.volume_id).await.map_err(refused)?;
-        if volume.image_metadata.get("image_id").map(String::as_str) == Some(&image.id.to_string()) {
-            return Ok(());
-        }
-        Err(ApiError::bad_request("Unable to rebuild with a different image for a volume-backed server."))
     }
 
     async fn rebuild_image(&self, context: &RequestContext, body: &Body) -> Result<ImageMeta, ApiError> {
@@ -151,12 +145,36 @@ fn check_limits(quotas: &InForce, body: &Body) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Before 2.93 a root volume keeps what is on it: it can be rebuilt from the image that it was made of only, which changes nothing
+/// on it.
+fn check_volume(instance: &Instance, volume: &BlockVolume, image: &ImageMeta, reimages: bool) -> Result<(), ApiError> {
+    if !reimages {
+        if volume.image_metadata.get("image_id").map(String::as_str) == Some(&image.id.to_string()) {
+            return Ok(());
+        }
+        return Err(ApiError::BadRequest(format!(
+            "Image {} is unacceptable: Unable to rebuild with a different image for a volume-backed server.",
+            image.id
+        )));
+    }
+    if instance.flavor.memory_mb < image.min_ram {
+        return Err(ApiError::bad_request("Flavor's memory is too small for requested image."));
+    }
+    let (size, least) =
+        (volume.size_gb.saturating_mul(GIB), image.min_disk.saturating_mul(GIB).max(image.virtual_size));
+    if size < least {
+        return Err(volume_too_small(size, least));
+    }
+    check_same_place(instance, image)
+}
+
 /// Another image must ask for the same place on the host: nothing is booked anew.
 fn check_same_place(instance: &Instance, image: &ImageMeta) -> Result<(), ApiError> {
     let flavor = &instance.flavor;
     let asked = topology::asked(&flavor.extra_specs, &image.properties, flavor.vcpus, flavor.memory_mb);
     let asked = asked.map_err(|error| ApiError::BadRequest(error.to_string()))?;
-    if asked != instance.topology() || flavor.booked_resources(&image.properties) != instance.booked_resources() {
+    let of_flavor = flavor.booked_resources(instance.image_properties());
+    if asked != instance.topology() || flavor.booked_resources(&image.properties) != of_flavor {
         return Err(ApiError::bad_request(
             "An instance's NUMA topology cannot be changed as part of a rebuild. The image provided is invalid for this \
              instance.",

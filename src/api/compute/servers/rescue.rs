@@ -61,8 +61,10 @@ impl Servers {
     async fn rescue_image(&self, context: &RequestContext, id: &str) -> Result<ImageMeta, ApiError> {
         let parsed: ImageId = id.parse().map_err(|_| unsupported(id))?;
         match self.api.images.bootable_image(context, parsed).await {
-            Ok(image) => Ok(image),
-            Err(ImageServiceError::NotFound { .. } | ImageServiceError::NotActive { .. }) => Err(unsupported(id)),
+            Ok(image) if image.size > 0 => Ok(image),
+            Ok(_) | Err(ImageServiceError::NotFound { .. } | ImageServiceError::NotActive { .. }) => {
+                Err(unsupported(id))
+            }
             Err(error) => Err(error.into()),
         }
     }

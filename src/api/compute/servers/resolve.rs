@@ -1,12 +1,15 @@
 //! From what a create request says to what it means: image, flavor, key, zone and host looked up and checked
 //! (nova/compute/api.py, `_validate_and_build_base_options`).
 
+use std::collections::BTreeMap;
+
 use nova_core::context::RequestContext;
 use nova_core::contracts::ImageServiceError;
 use nova_core::flavor::Flavor;
 use nova_core::host::Service;
 use nova_core::ids::{FlavorId, HostName, ImageId, ServerGroupId, ZoneName};
-use nova_core::image::ImageMeta;
+use nova_core::image::{ImageMeta, remembered_number};
+use nova_core::instance::LocalDisks;
 use nova_core::keypair::Keypair;
 use nova_core::server_group::group_of_hints;
 use nova_core::topology::{self, GuestTopology};
@@ -15,6 +18,7 @@ use nova_db::{ServiceQuery, StoreError};
 use super::body::CreateBody;
 use super::disks::{Disks, disks};
 use super::networks;
+use super::snapshot::OF_VOLUMES;
 use crate::api::compute::ComputeApi;
 use crate::api::compute::quotas::InForce;
 use crate::api::{ApiError, policy};
@@ -28,8 +32,12 @@ pub(crate) struct Resolved {
     pub flavor: Flavor,
     /// The image as it is now; `None`: it boots from a volume.
     pub image: Option<ImageMeta>,
+    /// What its root volume remembers of an image; empty unless it boots from one.
+    pub volume_image: BTreeMap<String, String>,
     /// Its volumes.
     pub disks: Disks,
+    /// Its blank disks on the host, where they are not simply those of the flavor.
+    pub local_disks: LocalDisks,
     /// The key pair.
     pub keypair: Option<Keypair>,
     /// Where it may go.
@@ -67,33 +75,41 @@ pub(crate) async fn resolve(
     body: &CreateBody,
 ) -> Result<Resolved, ApiError> {
     let placement = placement(api, context, body).await?;
-    let disks = disks(api, context, body).await?;
+    let named = match body.image_ref.as_deref() {
+        Some(text) if !text.is_empty() => Some(image(api, context, text).await?),
+        _ => None,
+    };
+    let disks = disks(api, context, body, named.as_ref()).await?;
     let flavor = flavor(api, context, &body.flavor_ref).await?;
     if !disks.boots_from_volume() {
         check_root_disk(context, &flavor)?;
     }
+    let root = usize::from(!disks.boots_from_volume());
+    let local_disks = disks.asked.of_flavor(&flavor, root, api.options.get().max_local_block_devices)?;
     let quotas = api.quotas_in_force(&context.project_id, Some(&context.user_id)).await?;
     check_limits(api, &quotas, body)?;
+    let mut volume_image = BTreeMap::new();
     let image = match &disks {
         disks if !disks.boots_from_volume() => {
-            let image = image(api, context, body).await?;
+            let image = named.ok_or_else(|| ApiError::bad_request("Missing imageRef attribute"))?;
+            check_has_data(&image)?;
             check_fit(&flavor, &image)?;
             check_certificates(context, &image, body.trusted_certificates.as_deref())?;
             Some(image)
         }
         disks => {
-            check_root_volume(api, context, body, disks, &flavor).await?;
+            volume_image = root_volume_image(api, context, body, disks, named).await?;
+            check_volume_fit(&flavor, disks, &volume_image)?;
             None
         }
     };
     let keypair = keypair(api, context, body).await?;
     let group = group(api, context, body).await?;
-    let none = std::collections::BTreeMap::new();
-    let properties = image.as_ref().map_or(&none, |image| &image.properties);
+    let properties = image.as_ref().map_or(&volume_image, |image| &image.properties);
     let topology = topology::asked(&flavor.extra_specs, properties, flavor.vcpus, flavor.memory_mb);
     let topology = topology.map_err(|error| ApiError::BadRequest(error.to_string()))?;
     let most = networks::check(api, context, body).await?;
-    Ok(Resolved { flavor, image, disks, keypair, placement, group, topology, quotas, most })
+    Ok(Resolved { flavor, image, volume_image, disks, local_disks, keypair, placement, group, topology, quotas, most })
 }
 
 async fn flavor(api: &ComputeApi, context: &RequestContext, id: &str) -> Result<Flavor, ApiError> {
@@ -107,9 +123,15 @@ async fn flavor(api: &ComputeApi, context: &RequestContext, id: &str) -> Result<
     if visible && !flavor.disabled { Ok(flavor) } else { Err(missing()) }
 }
 
-async fn image(api: &ComputeApi, context: &RequestContext, body: &CreateBody) -> Result<ImageMeta, ApiError> {
-    let text = body.image_ref.as_deref().filter(|text| !text.is_empty());
-    let text = text.ok_or_else(|| ApiError::bad_request("Missing imageRef attribute"))?;
+/// An image that only says of which volumes it is makes no disk.
+pub(super) fn check_has_data(image: &ImageMeta) -> Result<(), ApiError> {
+    if image.size > 0 {
+        return Ok(());
+    }
+    Err(ApiError::BadRequest(format!("Image {} is unacceptable: it has no data.", image.id)))
+}
+
+async fn image(api: &ComputeApi, context: &RequestContext, text: &str) -> Result<ImageMeta, ApiError> {
     let missing = || ApiError::bad_request("Can not find requested image");
     let id: ImageId = text.parse().map_err(|_| missing())?;
     match api.images.bootable_image(context, id).await {
@@ -119,29 +141,48 @@ async fn image(api: &ComputeApi, context: &RequestContext, body: &CreateBody) ->
     }
 }
 
-/// A server that boots from a volume: the image that this is made of must be there and fit into the flavor's memory.
-async fn check_root_volume(
+/// What is known of the image behind a root volume (nova/utils.py, `get_bdm_image_metadata`): what the named image says, or the
+/// one that the volume is made of, or what the volume remembers.
+async fn root_volume_image(
     api: &ComputeApi,
     context: &RequestContext,
     body: &CreateBody,
     disks: &Disks,
-    flavor: &Flavor,
-) -> Result<(), ApiError> {
+    named: Option<ImageMeta>,
+) -> Result<BTreeMap<String, String>, ApiError> {
     if body.trusted_certificates.is_some() {
         return Err(ApiError::bad_request("Image certificate validation is not supported when booting from volume"));
     }
-    let Some(id) = disks.root_image else { return Ok(()) };
-    let image = match api.images.bootable_image(context, id).await {
-        Ok(image) => image,
-        Err(ImageServiceError::NotFound { .. }) => {
-            return Err(super::mapping::wrong(&format!("failed to get image {id}.")));
-        }
-        Err(error) => return Err(error.into()),
-    };
-    if flavor.memory_mb < image.min_ram {
+    if let Some(mut named) = named {
+        named.properties.retain(|key, _| !OF_VOLUMES.contains(&key.as_str()));
+        return Ok(named.remembered());
+    }
+    let Some(id) = disks.root_image else { return Ok(disks.root_remembers.clone()) };
+    match api.images.bootable_image(context, id).await {
+        Ok(image) => Ok(image.remembered()),
+        Err(ImageServiceError::NotFound { .. }) => Err(super::mapping::wrong(&format!("failed to get image {id}."))),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Memory and root volume must be what the image needs (nova/compute/api.py, `_validate_flavor_image_nostatus`). How large a volume
+/// is that is there was its service's business when it was made.
+fn check_volume_fit(flavor: &Flavor, disks: &Disks, remembered: &BTreeMap<String, String>) -> Result<(), ApiError> {
+    if flavor.memory_mb < remembered_number(remembered, "min_ram") {
         return Err(ApiError::bad_request("Flavor's memory is too small for requested image."));
     }
-    Ok(())
+    let least = remembered_number(remembered, "min_disk").saturating_mul(GIB);
+    match disks.root_gb().map(|size| size.saturating_mul(GIB)) {
+        Some(size) if size < least => Err(volume_too_small(size, least)),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn volume_too_small(size: u64, least: u64) -> ApiError {
+    ApiError::BadRequest(format!(
+        "Volume is smaller than the minimum size specified in image metadata. Volume size is {size} bytes, minimum size is \
+         {least} bytes."
+    ))
 }
 
 async fn keypair(api: &ComputeApi, context: &RequestContext, body: &CreateBody) -> Result<Option<Keypair>, ApiError> {

@@ -7,14 +7,16 @@ use std::sync::Arc;
 use http::{StatusCode, header};
 use nova_core::context::RequestContext;
 use nova_core::ids::ImageId;
-use nova_core::image::{Image, ImageMember, ImageStatus, MemberStatus, Visibility};
+use nova_core::image::{Image, ImageMember, ImageStatus, MemberStatus, REMEMBERED, Visibility, remembered_number};
 use nova_core::instance::Instance;
 use nova_core::state::{Action, decide};
-use nova_core::task::Work;
+use nova_core::task::{Task, Work};
+use nova_db::StoreError;
 use serde_json::{Value, json};
 
 use super::actions::{Start, refused};
 use super::{Servers, fields, owner};
+use crate::api::compute::volume_attachments::why_not;
 use crate::api::validate::{Fields, Text};
 use crate::api::{ApiError, HandlerResult, Request, Response, policy};
 
@@ -27,6 +29,9 @@ const NOT_INHERITED: &[&str] = &[
     "img_signature_hash_method",
     "img_signature_key_type",
 ];
+
+/// Properties that say of which volumes an image is.
+pub(super) const OF_VOLUMES: &[&str] = &["block_device_mapping", "bdm_v2", "root_device_name"];
 
 /// An image that is asked for.
 struct Wanted<'a> {
@@ -44,7 +49,11 @@ impl Servers {
         fields_of.finish()?;
         let rule = "os_compute_api:servers:create_image";
         let wanted = Wanted { name: &name, kind: "snapshot", properties };
-        let id = self.make(&request, rule, Action::CreateImage, wanted, |image_id| Work::CreateImage { image_id });
+        let work = |image_id, server: &Instance| match server.root_volume() {
+            Some(_) => Work::SnapshotVolumes { image_id },
+            None => Work::CreateImage { image_id },
+        };
+        let id = self.make(&request, rule, Action::CreateImage, wanted, work);
         Ok(answer(&request, id.await?, true))
     }
 
@@ -59,7 +68,7 @@ impl Servers {
         properties.insert("backup_type".to_owned(), backup_type.clone());
         let rule = "os_compute_api:os-create-backup";
         let wanted = Wanted { name: &name, kind: "backup", properties };
-        let work = |image_id| Work::CreateBackup { image_id, backup_type: backup_type.clone(), rotation };
+        let work = |image_id, _: &Instance| Work::CreateBackup { image_id, backup_type: backup_type.clone(), rotation };
         let id = self.make(&request, rule, Action::CreateBackup, wanted, work).await?;
         Ok(answer(&request, id, rotation > 0))
     }
@@ -71,23 +80,25 @@ impl Servers {
         rule: &'static str,
         action: Action,
         wanted: Wanted<'_>,
-        work: impl Fn(ImageId) -> Work,
+        work: impl Fn(ImageId, &Instance) -> Work,
     ) -> Result<ImageId, ApiError> {
         let context = request.context()?;
         let id = request.param("id");
         let instance = self.api.visible_instance(context, id).await?;
         policy::enforce_on(rule, context, owner(&instance))?;
-        if instance.root_volume().is_some() {
-            let text = "Images of servers that boot from a volume are not made here: take a snapshot of the volume.";
-            return Err(ApiError::bad_request(text));
+        if instance.root_volume().is_some() && action == Action::CreateImage {
+            policy::enforce_on("os_compute_api:servers:create_image:allow_volume_backed", context, owner(&instance))?;
         }
         self.check_quota(context, &wanted).await?;
         let situation = instance.situation(context.is_admin(), true, request.version.0);
         decide(action, &situation).map_err(|refusal| refused(&refusal, id))?;
         let image = self.described(context, &instance, wanted);
         let image_id = self.api.store.create_image(image).await?.id;
-        let start = Start { rule, action, work: work(image_id), supersede: false };
+        let work = work(image_id, &instance);
+        let of_volumes = matches!(work, Work::SnapshotVolumes { .. });
+        let start = Start { rule, action, work, supersede: false };
         match self.api.begin(request, start).await {
+            Ok(Some(task)) if of_volumes => self.taken(&instance, &task, image_id).await,
             Ok(_) => Ok(image_id),
             Err(refused) => {
                 if let Err(error) = self.api.store.delete_image(image_id).await {
@@ -96,6 +107,22 @@ impl Servers {
                 }
                 Err(refused)
             }
+        }
+    }
+
+    /// Nova answers once the snapshots are begun, and says itself what stands in the way of them: this waits for them, too.
+    async fn taken(&self, server: &Instance, task: &Task, image_id: ImageId) -> Result<ImageId, ApiError> {
+        if !self.api.until_done(task, "snapshot_volumes").await? {
+            // It goes on.
+            return Ok(image_id);
+        }
+        match self.api.store.get_image(image_id).await {
+            Ok(_) => Ok(image_id),
+            Err(StoreError::NotFound { .. }) => {
+                let now = self.api.store.get_instance(server.id).await?;
+                Err(why_not(&now, task, "no image was made of the server's volumes"))
+            }
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -124,8 +151,10 @@ impl Servers {
     fn described(&self, context: &RequestContext, instance: &Instance, wanted: Wanted<'_>) -> Image {
         let now = self.api.clock.now();
         let base = instance.image.as_ref();
-        let mut properties: BTreeMap<String, String> = base.map(|base| base.properties.clone()).unwrap_or_default();
-        properties.retain(|key, _| !NOT_INHERITED.contains(&key.as_str()));
+        let mut properties: BTreeMap<String, String> = instance.image_properties().clone();
+        let not_inherited = [NOT_INHERITED, OF_VOLUMES, if base.is_none() { REMEMBERED } else { &[] }].concat();
+        properties.retain(|key, _| !not_inherited.contains(&key.as_str()));
+        let least = |key| remembered_number(&instance.volume_image, key);
         if let Some(base) = base {
             properties.insert("base_image_ref".into(), base.id.to_string());
         }
@@ -154,8 +183,12 @@ impl Servers {
             virtual_size: None,
             checksum: None,
             os_hash_value: None,
-            min_ram: base.map_or(0, |base| base.min_ram),
-            min_disk: base.map_or(0, |base| base.min_disk).max(instance.flavor.root_gb),
+            min_ram: base.map_or_else(|| least("min_ram"), |base| base.min_ram),
+            // Its root disk is as large as the flavor says, unless it is a volume.
+            min_disk: base.map_or_else(|| least("min_disk"), |base| base.min_disk).max(match instance.root_volume() {
+                Some(_) => 0,
+                None => instance.flavor.root_gb,
+            }),
             protected: false,
             os_hidden: false,
             tags: BTreeSet::new(),

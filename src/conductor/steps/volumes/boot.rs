@@ -125,7 +125,8 @@ impl Step for MakeVolumes {
 async fn give_back(services: &Services, cx: &mut TaskContext) -> Result<(), StepError> {
     let (storage, context) = (storage(services)?, cx.task.context.clone());
     for volume in &mut cx.instance.volumes {
-        for hold in volume.holds.drain(..) {
+        let promised = volume.swap.take().map(|swap| swap.holds).unwrap_or_default();
+        for hold in volume.holds.drain(..).chain(promised) {
             storage.release(&context, hold.attachment_id).await.map_err(later)?;
         }
     }

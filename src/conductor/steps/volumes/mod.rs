@@ -8,6 +8,9 @@
 mod boot;
 mod moves;
 mod plug;
+mod reimage;
+mod snapshots;
+mod swap;
 
 use std::collections::BTreeSet;
 
@@ -24,6 +27,9 @@ use nova_db::StoreError;
 pub use boot::{MakeVolumes, ReleaseVolumes};
 pub use moves::{LeaveVolumes, SettleVolumes, UnbindVolumes};
 pub use plug::{AttachVolume, BeginDetaching, CompleteVolume, DetachVolume, ReleaseVolume, ReserveVolume};
+pub use reimage::{AwaitReimage, LeaveRootVolume, Reimage, StopToReimage};
+pub use snapshots::{SnapshotVolumes, abandoned as abandoned_snapshots};
+pub use swap::{BeginSwap, EndSwap, SwapVolume};
 
 use super::{Services, StepError};
 use crate::conductor::context::TaskContext;
@@ -93,6 +99,10 @@ pub async fn volumes_on(
 ) -> Result<Vec<VolumeOrder>, StepError> {
     if cx.instance.volumes.is_empty() {
         return Ok(Vec::new());
+    }
+    // Which of both its guest has, nobody could say.
+    if cx.instance.volumes.iter().any(|volume| volume.swap.is_some()) {
+        return Err(StepError::Later("a volume of the server is being swapped".to_owned()));
     }
     let storage = storage(services)?;
     let mut volumes = cx.instance.volumes.clone();
@@ -209,7 +219,7 @@ pub async fn release_unknown(
     instance: &Instance,
 ) -> Result<usize, BlockStorageError> {
     let known: BTreeSet<VolumeAttachmentId> =
-        instance.volumes.iter().flat_map(|volume| &volume.holds).map(|hold| hold.attachment_id).collect();
+        instance.volumes.iter().flat_map(ServerVolume::all_holds).map(|hold| hold.attachment_id).collect();
     let mut found = 0;
     for attachment in storage.attachments_of(context, instance.id).await? {
         if !known.contains(&attachment.id) {

@@ -14,14 +14,14 @@ use crate::conductor::context::{StagedOrder, TaskContext};
 
 fn the_device(cx: &TaskContext) -> Option<BlockDeviceId> {
     match &cx.task.work {
-        Work::AttachVolume { device } => Some(*device),
+        Work::AttachVolume { device } | Work::SwapVolume { device } => Some(*device),
         Work::DetachVolume { volume_id } => cx.instance.volume(*volume_id).map(|volume| volume.id),
         _ => None,
     }
 }
 
 /// The mapping that the task is about.
-fn the_volume(cx: &mut TaskContext) -> Option<&mut ServerVolume> {
+pub(super) fn the_volume(cx: &mut TaskContext) -> Option<&mut ServerVolume> {
     let id = the_device(cx)?;
     cx.instance.volumes.iter_mut().find(|volume| volume.id == id)
 }
