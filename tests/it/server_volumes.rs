@@ -136,7 +136,7 @@ async fn a_stopped_server_has_its_volumes_when_it_starts() {
     end(cloud, server).await;
 }
 
-async fn boot_with(cloud: &Cloud, mappings: Value) -> (u16, Value) {
+pub(crate) async fn boot_with(cloud: &Cloud, mappings: Value) -> (u16, Value) {
     let flavor = cloud.flavor(1, 256);
     let made = cloud.store.create_flavor(flavor).await;
     assert!(made.is_ok() || matches!(made, Err(nova_db::StoreError::Duplicate { .. })));

@@ -19,7 +19,7 @@ use crate::support::{Cloud, CloudOptions};
 const MOMENTS: u32 = 40;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Deed {
+pub(super) enum Deed {
     Attach,
     Detach,
 }
@@ -32,7 +32,7 @@ impl Deed {
         }
     }
 
-    async fn cloud(self) -> (Cloud, InstanceId, VolumeId) {
+    pub(super) async fn cloud(self) -> (Cloud, InstanceId, VolumeId) {
         let (cloud, server) = cloud_with_server(CloudOptions { hosts: 1, ..options() }).await;
         let volume = cloud.add_volume(1).await;
         if self == Self::Detach {
@@ -43,7 +43,7 @@ impl Deed {
     }
 
     /// Whether the API answers is not the question: a conductor that dies may keep it waiting.
-    async fn begin(self, cloud: &Cloud, server: InstanceId, volume: VolumeId) {
+    pub(super) async fn begin(self, cloud: &Cloud, server: InstanceId, volume: VolumeId) {
         let asked = async {
             match self {
                 Self::Attach => drop(attach(cloud, server, volume).await),
@@ -53,7 +53,7 @@ impl Deed {
         let _ = tokio::time::timeout(Duration::from_secs(3), asked).await;
     }
 
-    async fn judge(self, cloud: &Cloud, server: InstanceId, volume: VolumeId, how: &str) {
+    pub(super) async fn judge(self, cloud: &Cloud, server: InstanceId, volume: VolumeId, how: &str) {
         cloud.settle().await;
         cloud.pass(Duration::from_secs(250)).await;
         cloud.settle().await;
@@ -64,7 +64,7 @@ impl Deed {
         cloud.check().await;
     }
 
-    async fn end(self, cloud: Cloud, server: InstanceId, volume: VolumeId) {
+    pub(super) async fn end(self, cloud: Cloud, server: InstanceId, volume: VolumeId) {
         assert!(cloud.act(server, Action::Delete).await, "{self:?}");
         cloud.settle().await;
         assert!(cloud.get(server).await.is_deleted());

@@ -75,6 +75,8 @@ pub struct CloudOptions {
     pub outside_network: bool,
     /// There is a volume host.
     pub volumes: bool,
+    /// How long the image of a volume takes.
+    pub image_delay: Duration,
 }
 
 impl Default for CloudOptions {
@@ -97,6 +99,7 @@ impl Default for CloudOptions {
             same_host: false,
             outside_network: false,
             volumes: false,
+            image_delay: Duration::ZERO,
         }
     }
 }
@@ -213,7 +216,7 @@ impl Cloud {
         };
         let mut volumes = None;
         if options.volumes {
-            let there = volumes::Volumes::start(&store, &clock, &entropy, &client).await;
+            let there = volumes::Volumes::start(&store, &clock, &entropy, &client, options.image_delay).await;
             conductor = conductor.with_block_storage(there.for_conductor.clone());
             volumes = Some(there);
         }
