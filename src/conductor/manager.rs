@@ -215,7 +215,7 @@ impl Conductor {
         let mut drives = JoinSet::new();
         for cx in contexts {
             let (conductor, id) = (self.clone(), cx.task.id);
-            drives.spawn(async move { (id, conductor.drive(cx).await) }.in_current_span());
+            drives.spawn(async move { (id, conductor.drive_woken(cx).await) }.in_current_span());
         }
         while let Some(driven) = drives.join_next().await {
             match driven {
@@ -233,6 +233,21 @@ impl Conductor {
         let Work::Build { spec, .. } = &first.task.work else { return };
         let alternates = self.services.options.get().max_attempts.saturating_sub(1);
         let spec = RequestSpec { instances: builds, alternates, ..spec.clone() };
+    /// Drives a task that somebody told of. One that was just being left to wait is looked at once more: what it waits for may
+    /// have come after it was looked for.
+    async fn drive_woken(&self, cx: TaskContext) -> Result<(), DriveError> {
+        let id = cx.task.id;
+        match self.drive(cx).await {
+            Err(DriveError::Overtaken) => {}
+            driven => return driven,
+        }
+        match self.store.get_task(id).await {
+            Ok(task) if task.owner.is_none() => self.drive(self.open(task).await?).await,
+            Ok(_) => Err(DriveError::Overtaken),
+            Err(error) => Err(error.into()),
+        }
+    }
+
         match steps::select(&self.services, first, &spec).await {
             Ok(selections) => {
                 for chosen in selections {

@@ -169,12 +169,17 @@ impl BlockStorage for OwnBlockStorage {
             made_of,
             multiattach: false,
             metadata: new.metadata,
+            waiter: new.waiter,
         };
         let made = self.manager.create(context, new).await.map_err(|error| match (made_of, is_missing(&error)) {
             (MadeOf::Snapshot(id), true) => BlockStorageError::SnapshotNotFound { id },
             _ => told(error),
         })?;
         self.viewed(&made).await
+    }
+
+    fn tells_when_made(&self) -> bool {
+        true
     }
 
     async fn delete(&self, context: &RequestContext, id: VolumeId) -> Result<(), BlockStorageError> {

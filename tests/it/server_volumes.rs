@@ -2,6 +2,8 @@
 
 mod moves;
 mod sweep;
+mod volume_host;
+mod waits;
 
 use std::time::Duration;
 

@@ -18,7 +18,7 @@ use crate::state::PowerState;
 
 rpc_method! {
     /// There is a new task in the store. Only shortens the wait: a conductor finds it anyway.
-    StartTask = "conductor"."start_task": Cast from [Api, Conductor], StartTaskRequest => ()
+    StartTask = "conductor"."start_task": Cast from [Api, Conductor, Volume], StartTaskRequest => ()
 }
 
 rpc_method! {

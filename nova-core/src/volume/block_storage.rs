@@ -10,7 +10,7 @@ use super::VolumeStatus;
 use super::connection::{AccessMode, ConnectionInfo, Connector};
 use crate::context::RequestContext;
 use crate::contracts::BoxError;
-use crate::ids::{ImageId, InstanceId, VolumeAttachmentId, VolumeId, VolumeSnapshotId};
+use crate::ids::{ImageId, InstanceId, TaskId, VolumeAttachmentId, VolumeId, VolumeSnapshotId};
 
 /// Why the block storage service did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -179,6 +179,10 @@ pub struct NewBlockVolume {
     pub availability_zone: Option<String>,
     /// Labels.
     pub metadata: BTreeMap<String, String>,
+    /// The server's task that goes on once the volume is made, or cannot be: a service that
+    /// [tells](BlockStorage::tells_when_made) wakes it.
+    #[serde(default)]
+    pub waiter: Option<TaskId>,
 }
 
 /// Volumes, as compute asks for them. What is another project's than the context's is not there, unless an administrator or the
@@ -207,6 +211,12 @@ pub trait BlockStorage: Send + Sync {
     /// Begins to make a volume; it is there when this returns, and `creating`. May be repeated with the same key. The volume's
     /// id is the one that is answered, which may be another than the key.
     async fn create(&self, context: &RequestContext, new: NewBlockVolume) -> Result<BlockVolume, BlockStorageError>;
+
+    /// Does the service wake whoever [waits](NewBlockVolume::waiter) for a new volume? What is told may be lost: it is to be
+    /// looked for now and then all the same. If not, it must be looked for often.
+    fn tells_when_made(&self) -> bool {
+        false
+    }
 
     /// Begins to remove a volume. Fine if there is none.
     async fn delete(&self, context: &RequestContext, id: VolumeId) -> Result<(), BlockStorageError>;

@@ -158,6 +158,9 @@ impl BlockStorage for MortalStorage {
     async fn create(&self, context: &RequestContext, new: NewBlockVolume) -> Stored<BlockVolume> {
         self.life.around(self.inner.create(context, new)).await
     }
+    fn tells_when_made(&self) -> bool {
+        self.inner.tells_when_made()
+    }
     async fn delete(&self, context: &RequestContext, id: VolumeId) -> Stored<()> {
         self.life.around(self.inner.delete(context, id)).await
     }

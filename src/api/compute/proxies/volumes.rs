@@ -159,6 +159,7 @@ impl Volumes {
                 None => BTreeMap::new(),
                 Some(value) => fields::metadata("metadata", value)?,
             },
+            waiter: None,
         };
         fields.finish()?;
         root.finish()?;
