@@ -8,8 +8,8 @@ use nova_core::error::chain;
 use nova_core::network::NetworkService;
 use nova_core::request::RequestSpec;
 use nova_core::rpc::conductor::{
-    CacheImage, ConfirmStrays, GetMetadata, Heartbeat, ListAssigned, ListInterfaces, Ping, ReportPowerStates,
-    ReportProgress, ReportStep, ReportUpload, StartTask, StartTaskRequest,
+    CacheImage, ConfirmStrays, GetMetadata, Heartbeat, ListAssigned, ListInterfaces, ListVolumes, Ping,
+    ReportPowerStates, ReportProgress, ReportStep, ReportUpload, StartTask, StartTaskRequest,
 };
 use nova_core::task::{Event, Task, Work};
 use nova_core::volume::BlockStorage;
@@ -124,6 +124,8 @@ impl Conductor {
         let running = running.with(|stop| async move { writer.write_plugged_until(stop).await });
         let running = running.with(|stop| async move { looker.sweep_orphans_until(stop).await });
         let running = running.with(|stop| async move { periodic.look_for_due_until(stop).await });
+        let comparer = self.clone();
+        let running = running.with(|stop| async move { comparer.sweep_attachments_until(stop).await });
         let drainer = self.clone();
         let running = running.with(|stop| async move { drainer.drain_until(stop).await });
         Ok(running.with(|stop| async move { self.sweep_until(stop).await }))
@@ -135,7 +137,7 @@ impl Conductor {
     }
 
     fn dispatcher(&self) -> Dispatcher {
-        let [a, b, c, d, e, f, g, h, i, j] = std::array::from_fn(|_| self.clone());
+        let [a, b, c, d, e, f, g, h, i, j, k] = std::array::from_fn(|_| self.clone());
         let metadata = self.metadata();
         Dispatcher::new("conductor")
             .method::<StartTask, _, _>(move |_, request| {
@@ -177,6 +179,10 @@ impl Conductor {
             .method::<ListInterfaces, _, _>(move |incoming, request| {
                 let conductor = i.clone();
                 async move { conductor.list_interfaces(incoming, request).await }
+            })
+            .method::<ListVolumes, _, _>(move |incoming, request| {
+                let conductor = k.clone();
+                async move { conductor.list_volumes(incoming, request).await }
             })
             .method::<GetMetadata, _, _>(move |incoming, request| {
                 let metadata = metadata.clone();
@@ -227,12 +233,6 @@ impl Conductor {
         Ok(())
     }
 
-    async fn place_together(&self, contexts: &mut [TaskContext]) {
-        let builds: Vec<_> = contexts.iter().filter(|cx| unplaced(&cx.task)).map(|cx| cx.instance.id).collect();
-        let Some(first) = contexts.iter().find(|cx| unplaced(&cx.task)) else { return };
-        let Work::Build { spec, .. } = &first.task.work else { return };
-        let alternates = self.services.options.get().max_attempts.saturating_sub(1);
-        let spec = RequestSpec { instances: builds, alternates, ..spec.clone() };
     /// Drives a task that somebody told of. One that was just being left to wait is looked at once more: what it waits for may
     /// have come after it was looked for.
     async fn drive_woken(&self, cx: TaskContext) -> Result<(), DriveError> {
@@ -248,6 +248,12 @@ impl Conductor {
         }
     }
 
+    async fn place_together(&self, contexts: &mut [TaskContext]) {
+        let builds: Vec<_> = contexts.iter().filter(|cx| unplaced(&cx.task)).map(|cx| cx.instance.id).collect();
+        let Some(first) = contexts.iter().find(|cx| unplaced(&cx.task)) else { return };
+        let Work::Build { spec, .. } = &first.task.work else { return };
+        let alternates = self.services.options.get().max_attempts.saturating_sub(1);
+        let spec = RequestSpec { instances: builds, alternates, ..spec.clone() };
         match steps::select(&self.services, first, &spec).await {
             Ok(selections) => {
                 for chosen in selections {

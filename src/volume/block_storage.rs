@@ -249,6 +249,12 @@ impl BlockStorage for OwnBlockStorage {
         Ok(found.iter().map(attachment).collect())
     }
 
+    async fn attachments(&self, _context: &RequestContext) -> Result<Vec<BlockAttachment>, BlockStorageError> {
+        let all = self.manager.store().list_volume_attachments(&ListQuery::default()).await;
+        let all = all.map_err(|error| told(error.into()))?;
+        Ok(all.iter().map(|(_, one)| attachment(one)).filter(|one| one.instance_id.is_some()).collect())
+    }
+
     async fn begin_detaching(&self, context: &RequestContext, volume: VolumeId) -> Result<(), BlockStorageError> {
         let now = self.manager.volume(context, volume).await.map_err(of_volume(volume))?;
         if now.status == VolumeStatus::Detaching {

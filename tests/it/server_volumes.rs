@@ -1,5 +1,6 @@
 //! Volumes of servers: from the API through conductor and host to the volume host and back.
 
+mod compare;
 mod moves;
 mod sweep;
 mod volume_host;

@@ -254,12 +254,15 @@ pub trait BlockStorage: Send + Sync {
     /// Gives it back: no host comes to it by this attachment when this returns. Fine if there is none.
     async fn release(&self, context: &RequestContext, attachment: VolumeAttachmentId) -> Result<(), BlockStorageError>;
 
-    /// All attachments of servers, as far as the service tells: to find those that nobody knows of.
+    /// All attachments of a server, as far as the service tells: to find those that nobody knows of.
     async fn attachments_of(
         &self,
         context: &RequestContext,
         instance: InstanceId,
     ) -> Result<Vec<BlockAttachment>, BlockStorageError>;
+
+    /// All attachments to servers, as far as the service tells, also those of other clouds.
+    async fn attachments(&self, context: &RequestContext) -> Result<Vec<BlockAttachment>, BlockStorageError>;
 
     /// Its server is to give it back: nothing else is begun with it meanwhile. Fine if that was said before.
     async fn begin_detaching(&self, context: &RequestContext, volume: VolumeId) -> Result<(), BlockStorageError>;

@@ -196,6 +196,9 @@ impl BlockStorage for MortalStorage {
     async fn attachments_of(&self, context: &RequestContext, instance: InstanceId) -> Stored<Vec<BlockAttachment>> {
         self.inner.attachments_of(context, instance).await
     }
+    async fn attachments(&self, context: &RequestContext) -> Stored<Vec<BlockAttachment>> {
+        self.inner.attachments(context).await
+    }
     async fn begin_detaching(&self, context: &RequestContext, volume: VolumeId) -> Stored<()> {
         self.life.around(self.inner.begin_detaching(context, volume)).await
     }

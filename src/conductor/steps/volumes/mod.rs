@@ -122,10 +122,30 @@ async fn way_to(
             None => reserve(storage, &cx.task, &cx.instance, volume, Some(host)).await.map_err(failed)?,
         }
     }
-    let hold = volume.hold_of(host).map(|hold| hold.attachment_id);
-    let hold = hold.ok_or_else(|| StepError::fatal(500, "Internal error.", "no attachment is of the host"))?;
+    let way = connected(services, storage, &cx.task.context, volume, host).await?;
+    way.ok_or_else(|| StepError::fatal(500, "Internal error.", "no attachment is of the host"))
+}
+
+/// The way from a host to a volume that it was let to; `None`: it was not.
+pub async fn way_again(
+    services: &Services,
+    context: &RequestContext,
+    volume: &ServerVolume,
+    host: &HostName,
+) -> Result<Option<VolumeOrder>, StepError> {
+    connected(services, storage(services)?, context, volume, host).await
+}
+
+async fn connected(
+    services: &Services,
+    storage: &dyn BlockStorage,
+    context: &RequestContext,
+    volume: &ServerVolume,
+    host: &HostName,
+) -> Result<Option<VolumeOrder>, StepError> {
+    let Some(hold) = volume.hold_of(host).map(|hold| hold.attachment_id) else { return Ok(None) };
     let connector = connector(services, host, volume).await?;
-    let connection = storage.connect(&cx.task.context, hold, &connector).await.map_err(failed)?;
+    let connection = storage.connect(context, hold, &connector).await.map_err(failed)?;
     if connection.volume_id != volume.volume_id {
         return Err(StepError::fatal(
             500,
@@ -133,7 +153,8 @@ async fn way_to(
             "the service answered with another volume",
         ));
     }
-    Ok(VolumeOrder { connection, device: volume.device.clone(), boot: volume.is_root(), shareable: volume.shareable })
+    let (device, boot, shareable) = (volume.device.clone(), volume.is_root(), volume.shareable);
+    Ok(Some(VolumeOrder { connection, device, boot, shareable }))
 }
 
 /// The server has its volumes on that host.
