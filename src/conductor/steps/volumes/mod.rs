@@ -212,9 +212,51 @@ pub async fn only_on(services: &Services, cx: &mut TaskContext, host: &HostName)
     let_go(services, cx, |hold| hold.host.is_none() || of_it(hold)).await
 }
 
+/// The server is on that host for good, whatever else failed: it has its volumes there, and nobody else comes to them.
+pub async fn arrived_on(services: &Services, cx: &mut TaskContext, host: &HostName) -> Result<(), StepError> {
+    match complete(services, cx, host).await {
+        Err(StepError::Failed(failure)) => {
+            tracing::warn!(instance = %cx.instance.id, %host, "its volumes are not told to be in use: {}", failure.details);
+        }
+        completed => completed?,
+    }
+    only_on(services, cx, host).await
+}
+
 /// That host does not come to the server's volumes any more; they stay promised to it.
 pub async fn not_on(services: &Services, cx: &mut TaskContext, host: &HostName) -> Result<(), StepError> {
     let_go(services, cx, |hold| hold.host.as_ref() != Some(host)).await
+}
+
+/// The server stays on that host, which was shut out of its volumes: it is let in again. One that cannot be now is let in when its
+/// guest is started anew.
+pub async fn back_on(services: &Services, cx: &mut TaskContext, host: &HostName) -> Result<(), StepError> {
+    let storage = match &services.volumes {
+        Some(storage) => &**storage,
+        None => return Ok(()),
+    };
+    let shut_out = |volume: &ServerVolume| !volume.holds.is_empty() && volume.hold_of(host).is_none();
+    for place in 0..cx.instance.volumes.len() {
+        let mut volume = cx.instance.volumes[place].clone();
+        if volume.make.is_some() || !shut_out(&volume) {
+            continue;
+        }
+        match way_to(services, storage, cx, &mut volume, host).await {
+            Ok(_) => {}
+            Err(StepError::Failed(failure)) => {
+                tracing::warn!(instance = %cx.instance.id, volume = %volume.volume_id, %host,
+                    "its host does not come to a volume again: {} ({})", failure.message, failure.details);
+                continue;
+            }
+            Err(later) => return Err(later),
+        }
+        if let Some(hold) = volume.hold_of(host) {
+            let done = storage.complete(&cx.task.context, hold.attachment_id, volume.device.as_deref()).await;
+            done.map_err(later)?;
+        }
+        cx.instance.volumes[place] = volume;
+    }
+    Ok(())
 }
 
 /// Gives back attachments of the server that its row does not know: of a conductor that died, or was overtaken.
