@@ -29,10 +29,11 @@ bench: ## measure: benchmarks and the speed floors, optimised build
 bench-storm: ## measure: 5,000 boots by 50 clients on 1,000 fake hosts, RabbitMQ and PostgreSQL
 	@dev/bench storm
 
-soak: ## the long tests, optimised build (SEEDS=1000); as root, the network's also under Debian's stock kernel
+soak: ## the long tests, optimised build (SEEDS=1000); as root, the network's and LVM's under Debian's stock kernel
 	@dev/packages build rabbitmq postgresql network libvirt
-	NOVA_TEST_SOAK_SEEDS=$(or $(SEEDS),1000) cargo test --release --workspace --features nova-examples/full -- --ignored soak
+	NOVA_TEST_SOAK_SEEDS=$(or $(SEEDS),1000) cargo test --release --workspace --features nova-examples/full -- --ignored soak --skip on_device_mapper
 	tests/guests/vlan_guest
+	tests/guests/lvm_guest
 
 fuzz: ## libFuzzer over what arrives from outside (SECONDS=60 for each target)
 	@dev/packages build fuzz

@@ -154,11 +154,11 @@ impl Agent {
             .with(|stop| async move { watching.watch_until(stop).await })
             .with(|stop| async move { cleaning.clean_images_until(stop).await })
             .with(|stop| async move {
-                // Orders are taken meanwhile: an interface may wait for the host's network.
+                // Orders are taken meanwhile: an interface may wait for the host's network, a volume for its host.
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => return,
-                    () = self.compare_interfaces() => {}
+                    () = self.compare_devices() => {}
                 }
                 self.reconcile_until(stop).await;
             }))

@@ -31,6 +31,7 @@ mod snapshot;
 mod stats;
 mod steps;
 mod tracker;
+mod volume_sync;
 mod volumes;
 
 pub use agent::{Agent, AgentError, Parts};

@@ -16,13 +16,13 @@ use tokio_util::sync::CancellationToken;
 use crate::agent::{Agent, AgentError};
 use nova_core::error::chain;
 
-/// How often guests' interfaces are compared: less often than guests, as each must be asked for.
-const INTERFACES_INTERVAL: std::time::Duration = std::time::Duration::from_secs(300);
+/// How often guests' interfaces and volumes are compared: less often than guests, as each must be asked for.
+const DEVICES_INTERVAL: std::time::Duration = std::time::Duration::from_secs(300);
 
 impl Agent {
     pub(crate) async fn reconcile_until(&self, stop: CancellationToken) {
         let mut since_power = std::time::Duration::ZERO;
-        let mut since_interfaces = std::time::Duration::ZERO;
+        let mut since_devices = std::time::Duration::ZERO;
         loop {
             let mut back = false;
             tokio::select! {
@@ -43,12 +43,18 @@ impl Agent {
             if let Err(error) = self.compare(power, false).await {
                 tracing::warn!("guests were not compared: {}", chain(&error));
             }
-            since_interfaces = since_interfaces.saturating_add(self.options.reconcile_interval);
-            if since_interfaces >= INTERFACES_INTERVAL {
-                since_interfaces = std::time::Duration::ZERO;
-                self.compare_interfaces().await;
+            since_devices = since_devices.saturating_add(self.options.reconcile_interval);
+            if since_devices >= DEVICES_INTERVAL {
+                since_devices = std::time::Duration::ZERO;
+                self.compare_devices().await;
             }
         }
+    }
+
+    /// Compares what is plugged into guests with what should be.
+    pub(crate) async fn compare_devices(&self) {
+        self.compare_interfaces().await;
+        self.compare_volumes().await;
     }
 
     /// Compares guests and power states now.

@@ -90,7 +90,7 @@ impl Agent {
 
     /// Unplugs, and tries again: an answer may be lost, and a guest may not have listened. Without the guest there is no volume
     /// in it either.
-    async fn unplug_volume(&self, id: InstanceId, volume: VolumeId) -> Result<(), HypervisorError> {
+    pub(crate) async fn unplug_volume(&self, id: InstanceId, volume: VolumeId) -> Result<(), HypervisorError> {
         let mut wait = Duration::from_millis(500);
         for attempt in 1.. {
             match self.hypervisor.detach_disk(id, volume).await {

@@ -108,6 +108,7 @@ impl Checker {
             lease_until: now,
             deadline: now.saturating_add(DEADLINE).unwrap_or(jiff::Timestamp::MAX),
             attempts: 0,
+            waiter: None,
             created_at: now,
             generation: 0,
         });

@@ -8,8 +8,8 @@ use nova_core::error::chain;
 use nova_core::network::NetworkService;
 use nova_core::request::RequestSpec;
 use nova_core::rpc::conductor::{
-    CacheImage, ConfirmStrays, GetMetadata, Heartbeat, ListAssigned, ListInterfaces, Ping, ReportPowerStates,
-    ReportProgress, ReportStep, ReportUpload, StartTask, StartTaskRequest,
+    CacheImage, ConfirmStrays, GetMetadata, Heartbeat, ListAssigned, ListInterfaces, ListVolumes, Ping,
+    ReportPowerStates, ReportProgress, ReportStep, ReportUpload, StartTask, StartTaskRequest,
 };
 use nova_core::task::{Event, Task, Work};
 use nova_core::volume::BlockStorage;
@@ -129,6 +129,8 @@ impl Conductor {
         let running = running.with(|stop| async move { periodic.look_for_due_until(stop).await });
         let listener = self.clone();
         let running = running.with(|stop| async move { listener.write_beats_until(stop).await });
+        let comparer = self.clone();
+        let running = running.with(|stop| async move { comparer.sweep_attachments_until(stop).await });
         let drainer = self.clone();
         let running = running.with(|stop| async move { drainer.drain_until(stop).await });
         Ok(running.with(|stop| async move { self.sweep_until(stop).await }))
@@ -140,7 +142,7 @@ impl Conductor {
     }
 
     fn dispatcher(&self) -> Dispatcher {
-        let [a, b, c, d, e, f, g, h, i, j] = std::array::from_fn(|_| self.clone());
+        let [a, b, c, d, e, f, g, h, i, j, k] = std::array::from_fn(|_| self.clone());
         let metadata = self.metadata();
         Dispatcher::new("conductor")
             .method::<StartTask, _, _>(move |_, request| {
@@ -183,6 +185,10 @@ impl Conductor {
                 let conductor = i.clone();
                 async move { conductor.list_interfaces(incoming, request).await }
             })
+            .method::<ListVolumes, _, _>(move |incoming, request| {
+                let conductor = k.clone();
+                async move { conductor.list_volumes(incoming, request).await }
+            })
             .method::<GetMetadata, _, _>(move |incoming, request| {
                 let metadata = metadata.clone();
                 async move { metadata.answer(incoming, request).await }
@@ -220,7 +226,7 @@ impl Conductor {
         let mut drives = JoinSet::new();
         for cx in contexts {
             let (conductor, id) = (self.clone(), cx.task.id);
-            drives.spawn(async move { (id, conductor.drive(cx).await) }.in_current_span());
+            drives.spawn(async move { (id, conductor.drive_woken(cx).await) }.in_current_span());
         }
         while let Some(driven) = drives.join_next().await {
             match driven {
@@ -230,6 +236,21 @@ impl Conductor {
             }
         }
         Ok(())
+    }
+
+    /// Drives a task that somebody told of. One that was just being left to wait is looked at once more: what it waits for may
+    /// have come after it was looked for.
+    async fn drive_woken(&self, cx: TaskContext) -> Result<(), DriveError> {
+        let id = cx.task.id;
+        match self.drive(cx).await {
+            Err(DriveError::Overtaken) => {}
+            driven => return driven,
+        }
+        match self.store.get_task(id).await {
+            Ok(task) if task.owner.is_none() => self.drive(self.open(task).await?).await,
+            Ok(_) => Err(DriveError::Overtaken),
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn place_together(&self, contexts: &mut [TaskContext]) {

@@ -26,6 +26,7 @@ mod report;
 mod rpcapi;
 pub mod steps;
 mod sweep;
+mod volumes;
 
 pub use context::{StagedOrder, TaskContext};
 pub(crate) use engine::signed;

@@ -141,7 +141,7 @@ impl Conductor {
     }
 
     /// Leaves out what somebody is at work on.
-    async fn retain_idle(&self, instances: &mut BTreeMap<InstanceId, u64>) -> Result<(), StoreError> {
+    pub(super) async fn retain_idle(&self, instances: &mut BTreeMap<InstanceId, u64>) -> Result<(), StoreError> {
         for (id, epoch) in std::mem::take(instances) {
             let same = match self.store.get_instance(id).await {
                 Ok(instance) => instance.task_state.is_none() && instance.epoch == epoch,
@@ -155,7 +155,7 @@ impl Conductor {
         Ok(())
     }
 
-    fn own_context(&self) -> RequestContext {
+    pub(super) fn own_context(&self) -> RequestContext {
         RequestContext::internal(RequestId::generate(&*self.entropy))
     }
 

@@ -172,6 +172,7 @@ impl BlockStorage for OwnBlockStorage {
             made_of,
             multiattach: false,
             metadata: new.metadata,
+            waiter: new.waiter,
         };
         let made = self.manager.create(context, new).await.map_err(|error| match (made_of, is_missing(&error)) {
             (MadeOf::Snapshot(id), true) => BlockStorageError::SnapshotNotFound { id },
@@ -191,6 +192,10 @@ impl BlockStorage for OwnBlockStorage {
             return Ok(());
         }
         self.manager.reimage(context, volume, image, true).await.map(drop).map_err(of_volume(volume))
+    }
+
+    fn tells_when_made(&self) -> bool {
+        true
     }
 
     async fn delete(&self, context: &RequestContext, id: VolumeId) -> Result<(), BlockStorageError> {
@@ -258,6 +263,12 @@ impl BlockStorage for OwnBlockStorage {
     ) -> Result<Vec<BlockAttachment>, BlockStorageError> {
         let found = self.manager.attachments_of(instance).await.map_err(|error| told(error.into()))?;
         Ok(found.iter().map(attachment).collect())
+    }
+
+    async fn attachments(&self, _context: &RequestContext) -> Result<Vec<BlockAttachment>, BlockStorageError> {
+        let all = self.manager.store().list_volume_attachments(&ListQuery::default()).await;
+        let all = all.map_err(|error| told(error.into()))?;
+        Ok(all.iter().map(|(_, one)| attachment(one)).filter(|one| one.instance_id.is_some()).collect())
     }
 
     async fn begin_detaching(&self, context: &RequestContext, volume: VolumeId) -> Result<(), BlockStorageError> {

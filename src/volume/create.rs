@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use nova_core::context::RequestContext;
-use nova_core::ids::{ImageId, VolumeId, VolumeSnapshotId};
+use nova_core::ids::{ImageId, TaskId, VolumeId, VolumeSnapshotId};
 use nova_core::image::ImageMeta;
 use nova_core::volume::{
-    GIB, PoolName, SnapshotEvent, Volume, VolumeEvent, VolumeProblem, VolumeSource, VolumeStatus, VolumeType,
-    VolumeWork, next, next_snapshot,
+    GIB, PoolName, SnapshotEvent, Volume, VolumeEvent, VolumeProblem, VolumeSource, VolumeStatus, VolumeTask,
+    VolumeType, VolumeWork, next, next_snapshot,
 };
 use nova_db::{StoreError, VolumeCommit, Write};
 
@@ -52,6 +52,8 @@ pub struct CreateVolume {
     pub multiattach: bool,
     /// Labels.
     pub metadata: BTreeMap<String, String>,
+    /// The server's task that is woken once it is made, or cannot be.
+    pub waiter: Option<TaskId>,
 }
 
 /// What is known of what it is made of.
@@ -121,7 +123,8 @@ impl VolumeManager {
         let mut last = VolumeProblem::NoPool { reason: String::new() };
         for (pool, zone) in pools {
             let volume = Volume { pool: Some(pool.clone()), availability_zone: zone.as_str().into(), ..volume.clone() };
-            match self.commit_new(context, volume, &pool, &origin, volume_type.as_ref()).await {
+            let task = self.building(context, new, &origin, volume.id, &pool);
+            match self.commit_new(volume, task, &origin, volume_type.as_ref()).await {
                 Err(VolumeError::Store(StoreError::Volume(full @ VolumeProblem::NoRoom { .. }))) => last = full,
                 answer => return answer,
             }
@@ -280,16 +283,25 @@ impl VolumeManager {
         }
     }
 
-    async fn commit_new(
+    fn building(
         &self,
         context: &RequestContext,
-        volume: Volume,
+        new: &CreateVolume,
+        origin: &Origin,
+        volume: VolumeId,
         pool: &PoolName,
+    ) -> VolumeTask {
+        let source = origin.source.unwrap_or(VolumeSource::Empty);
+        VolumeTask { waiter: new.waiter, ..self.task(context, volume, pool, VolumeWork::Create { source }) }
+    }
+
+    async fn commit_new(
+        &self,
+        volume: Volume,
+        task: VolumeTask,
         origin: &Origin,
         volume_type: Option<&VolumeType>,
     ) -> Result<Volume, VolumeError> {
-        let source = origin.source.unwrap_or(VolumeSource::Empty);
-        let task = self.task(context, volume.id, pool, VolumeWork::Create { source });
         let mut commit = self.new_commit(volume, volume_type);
         commit.volumes.extend(origin.read.clone().map(Write::Update));
         commit.tasks.push(Write::Create(task.clone()));

@@ -170,6 +170,7 @@ impl VolumeManager {
             lease_until: now,
             deadline: now.saturating_add(deadline).unwrap_or(Timestamp::MAX),
             attempts: 0,
+            waiter: None,
             created_at: now,
             generation: 0,
         }

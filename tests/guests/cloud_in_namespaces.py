@@ -1,11 +1,13 @@
 """A cloud in pieces whose compute hosts live in network namespaces and plug real guests into real networks."""
 
+import pathlib
 import subprocess
 import sys
 import time
+import urllib.parse
 
-from cloud import Pieces, Service
-from rig import UNDERLAY
+from cloud import Pieces, Service, free_port
+from rig import DISKS, UNDERLAY
 
 
 class HostService(Service):
@@ -32,6 +34,7 @@ class PiecesInNamespaces(Pieces):
     def __init__(self, programs, rig, transport_url, database_url, libvirt_uris):
         super().__init__(programs, "libvirt", transport_url, database_url, libvirt_uris)
         self.rig = rig
+        self.database_url = database_url
 
     def __str__(self):
         return f"pieces on RabbitMQ and {self.database}, guests on {self.hosts} hosts in namespaces"
@@ -44,9 +47,16 @@ class PiecesInNamespaces(Pieces):
             settings.write("[network]\n" + "".join(f"{key} = {value}\n" for key, value in network.items()))
             settings.write(f"[migration]\nlisten = {UNDERLAY.format(10 + number)}:8790\n")
         text = path.read_text().replace("[DEFAULT]\n", "[DEFAULT]\npublic_interface = eth1\n", 1)
-        text = text.replace("[libvirt]\n", f"[libvirt]\nlive_migration_inbound_addr = {UNDERLAY.format(10 + number)}\n", 1)
+        libvirt = {"live_migration_inbound_addr": UNDERLAY.format(10 + number), "volume_tls_path": self.libvirt_folder(number) / "nbd-tls"}
+        lines = "".join(f"{key} = {value}\n" for key, value in libvirt.items())
+        text = text.replace("[libvirt]\n", f"[libvirt]\n{lines}", 1)
         path.write_text(text)
         return path
+
+    def libvirt_folder(self, number):
+        """Where dev/libvirt keeps what the host's libvirt needs."""
+        query = urllib.parse.urlparse(self.libvirt_uris[number - 1]).query
+        return pathlib.Path(urllib.parse.parse_qs(query)["socket"][0]).parents[1]
 
     def plan(self):
         services = super().plan()
@@ -56,3 +66,17 @@ class PiecesInNamespaces(Pieces):
         hosts = {f"nova-compute-{number}": f"h{number}" for number in range(1, self.hosts + 1)}
         return [HostService(self.rig, hosts[service.name], service) if service.name in hosts else service
                 for service in services]
+
+    def volume_host(self, host, **driver):
+        """The settings of a volume host more, whose disks are reached at the underlay, and its service, which is started."""
+        database = int(self.database_url.rsplit(":", 1)[1].split("/")[0])
+        broker = int(self.transport_url.rsplit(":", 1)[1].split("/")[0])
+        self.rig.forward(self.state / "forward", [broker, self.port, database], ["disks"])
+        conf = self.write(f"{host}.conf", DEFAULT={"host": host, "state_path": self.state / host},
+                          api={"listen": f"127.0.0.1:{self.port}"}, volume={"volume_backend_name": host},
+                          volume_driver={"listen": DISKS, **driver})
+        service = HostService(self.rig, "disks", self.service(f"nova-volume-{host}", "nova-volume", [self.control, conf],
+                                                              free_port(), "health.listen"))
+        service.start(self.environment())
+        self.services.append(service)
+        return [self.control, conf], service

@@ -1,5 +1,5 @@
-"""Real packets between real guests, the life of one, and disks that outlive it: two compute hosts in namespaces, guests that boot, a piece of
-the world.
+"""Real packets between real guests, the life of one, disks that outlive it, and disks of several kinds: two compute hosts in namespaces, guests
+that boot, a piece of the world.
 
     run.py --programs FOLDER --transport-url URL --database-url URL --libvirt-uri URI --libvirt-uri URI --image PATH
            --prefix NAME [--keep]
@@ -23,6 +23,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "clients"))
 
 import life  # noqa: E402
+import storage  # noqa: E402
 import volumes  # noqa: E402
 from cloud_in_namespaces import PiecesInNamespaces  # noqa: E402
 from guests import Shell, Tenant  # noqa: E402
@@ -394,7 +395,7 @@ PREPARATION = ("users", "stuff", "networks", "boot", "floating")
 PACKETS = ("hosts_differ", "addresses_by_dhcp", "metadata", "metadata_is_ones_own", "mtu", "between_hosts", "names",
            "projects_are_apart", "spoofing", "outside", "from_outside_source_is_kept", "rule_cuts", "membership", "hot_plug",
            "remember", "move", "services_down", "services_up")
-PARTS = ("packets", "life", "volumes")
+PARTS = ("packets", "life", "volumes", "storage")
 END = ("gone", "check", "log")
 
 
@@ -411,6 +412,8 @@ def drive(scenario, ledger, parts):
         life.drive(scenario, ledger)
     if "volumes" in parts:
         volumes.drive(scenario, ledger)
+    if "storage" in parts:
+        storage.drive(scenario, ledger)
     ledger.part("the end")
     for name in END:
         ledger.step(name.replace("_", " "), getattr(scenario, name))

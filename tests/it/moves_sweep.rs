@@ -1,174 +1,27 @@
 //! Each move, cut off everywhere: each of the driver's operations fails before and after its effect, orders come twice,
-//! conductor, source and destination die at each moment, the server is deleted in the midst of it. After each the server is
+//! conductor, source, destination and volume host die at each moment, the server is deleted in the midst of it. Once
+//! without volumes and once with them. After each the server is
 //! in a state that it may be in, at most one copy runs, what is booked is what is there, and nothing is left.
+
+mod deed;
 
 use std::time::Duration;
 
-use nova_core::ids::{HostName, InstanceId};
-use nova_core::instance::Instance;
 use nova_core::state::{Action, VmState};
 use nova_queue::Chances;
-use nova_virt::{ErrorKind, Operation};
-use serde_json::{Value, json};
+use nova_virt::ErrorKind;
 
-use crate::moves::live_migration;
 use crate::support::mortal::Life;
-use crate::support::{Cloud, CloudOptions};
+use deed::{Deed, OPERATIONS, What};
 
 /// More moments than any of the moves has.
 const MOMENTS: u32 = 150;
+/// More calls of the volume host's driver than any of them makes.
+const CALLS: usize = 20;
 
 use VmState as V;
 
-/// What is done, and what may come of it.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Deed {
-    Resize,
-    ResizeHere,
-    ConfirmHere,
-    RevertHere,
-    Migrate,
-    Confirm,
-    Revert,
-    Live,
-    Evacuate,
-    Shelve,
-    Unshelve,
-}
-
-/// Whatever of the driver is asked for in a move.
-const OPERATIONS: &[Operation] = &[
-    Operation::PowerOff,
-    Operation::Stash,
-    Operation::Spawn,
-    Operation::Destroy,
-    Operation::Unstash,
-    Operation::DropStash,
-    Operation::PowerOn,
-    Operation::Snapshot,
-    Operation::PrepareIncoming,
-    Operation::LiveMigrate,
-    Operation::AdoptIncoming,
-];
-
 impl Deed {
-    fn body(self) -> Value {
-        match self {
-            Self::Resize | Self::ResizeHere => json!({"resize": {"flavorRef": "2-512"}}),
-            Self::Migrate => json!({"migrate": null}),
-            Self::Confirm | Self::ConfirmHere => json!({"confirmResize": null}),
-            Self::Revert | Self::RevertHere => json!({"revertResize": null}),
-            Self::Live => live_migration(),
-            Self::Evacuate => json!({"evacuate": {}}),
-            Self::Shelve => json!({"shelve": null}),
-            Self::Unshelve => json!({"unshelve": null}),
-        }
-    }
-
-    fn well(self) -> VmState {
-        match self {
-            Self::Resize | Self::ResizeHere | Self::Migrate => V::Resized,
-            Self::Confirm | Self::ConfirmHere | Self::Revert | Self::RevertHere => V::Active,
-            Self::Live | Self::Unshelve => V::Active,
-            Self::Evacuate => V::Stopped,
-            Self::Shelve => V::ShelvedOffloaded,
-        }
-    }
-
-    fn ill(self) -> &'static [VmState] {
-        match self {
-            Self::Resize | Self::ResizeHere | Self::Migrate | Self::Live => &[V::Active],
-            Self::Confirm | Self::ConfirmHere => &[V::Resized],
-            Self::Revert | Self::RevertHere => &[V::Resized, V::Error],
-            Self::Evacuate => &[V::Error],
-            Self::Shelve => &[V::Active, V::Error],
-            Self::Unshelve => &[V::ShelvedOffloaded],
-        }
-    }
-
-    /// Does all of it happen on one host?
-    const fn is_here(self) -> bool {
-        matches!(self, Self::ResizeHere | Self::ConfirmHere | Self::RevertHere)
-    }
-
-    /// A cloud of two hosts in which it can be done, or of one.
-    async fn cloud(self) -> (Cloud, InstanceId) {
-        let hosts = if self.is_here() { 1 } else { 2 };
-        let same_host = self.is_here();
-        let cloud = Cloud::start(CloudOptions { hosts, same_host, ..CloudOptions::default() }).await;
-        let id = cloud.boot(1, cloud.flavor(1, 256)).await.unwrap()[0];
-        cloud.stored_flavor(2, 512).await;
-        cloud.settle().await;
-        let before = match self {
-            Self::Confirm | Self::Revert | Self::ConfirmHere | Self::RevertHere => Some(Self::Resize),
-            Self::Unshelve => Some(Self::Shelve),
-            _ => None,
-        };
-        if let Some(before) = before {
-            assert!(before.begins(&cloud, id).await);
-            cloud.settle().await;
-        }
-        if self == Self::Evacuate {
-            let host = cloud.get(id).await.host.unwrap();
-            cloud.hosts[&host].lose_power();
-            cloud.force_down(&host, true).await;
-        }
-        (cloud, id)
-    }
-
-    async fn begins(self, cloud: &Cloud, id: InstanceId) -> bool {
-        let (status, text) = cloud.action(id, self.body()).await;
-        assert!(matches!(status, 200 | 202 | 204 | 409), "{self:?}: {status} {text}");
-        status != 409
-    }
-
-    /// Lets everything come to its end, and looks.
-    async fn judge(self, cloud: &Cloud, id: InstanceId, how: &str) -> Instance {
-        cloud.settle().await;
-        if self == Self::Evacuate {
-            // The dead host comes back, and finds what it has no more.
-            for host in cloud.hosts.keys() {
-                cloud.force_down(host, false).await;
-            }
-        }
-        // Long enough for hosts to compare guests and power states.
-        cloud.pass(Duration::from_secs(250)).await;
-        cloud.settle().await;
-        let server = cloud.get(id).await;
-        let fine = server.vm_state == self.well() || self.ill().contains(&server.vm_state);
-        assert!(fine, "{self:?}, {how}: {server:#?}");
-        assert!(server.vm_state != V::Error || server.fault.is_some(), "{self:?}, {how}: an error that says nothing");
-        let actions = cloud.store.list_actions(id).await.unwrap();
-        assert!(actions.iter().all(|action| action.finished.is_some()), "{self:?}, {how}: {actions:#?}");
-        if server.vm_state == V::Resized {
-            assert!(Self::Confirm.begins(cloud, id).await, "{self:?}, {how}");
-            cloud.settle().await;
-            cloud.pass(Duration::from_secs(100)).await;
-        }
-        if server.vm_state != V::Error {
-            cloud.check_still(id).await;
-        }
-        server
-    }
-
-    /// After whatever happened the server can be deleted, and nothing is left.
-    async fn end(self, cloud: Cloud, id: InstanceId) {
-        // What was to fail may fail now; a deletion that failed is asked for again.
-        for _ in 0..3 {
-            if !cloud.get(id).await.is_deleted() {
-                assert!(cloud.act(id, Action::ForceDelete).await, "{self:?}");
-                cloud.settle().await;
-            }
-        }
-        cloud.pass(Duration::from_secs(200)).await;
-        assert!(cloud.get(id).await.is_deleted(), "{self:?}");
-        for image in cloud.store.list_images().await.unwrap() {
-            cloud.store.delete_image(image.id).await.unwrap();
-        }
-        cloud.check_still(id).await;
-        cloud.stop().await;
-    }
-
     async fn driver_fails(self) {
         for operation in OPERATIONS {
             for after in [false, true] {
@@ -192,7 +45,7 @@ impl Deed {
         cloud.set_chances(Chances { repeat: 1000, ..Chances::default() });
         assert!(self.begins(&cloud, id).await, "{self:?}");
         let server = self.judge(&cloud, id, "twice").await;
-        assert_eq!((server.vm_state, server.fault), (self.well(), None), "{self:?}");
+        assert_eq!((server.vm_state, server.fault), (self.what.well(), None), "{self:?}");
         self.end(cloud, id).await;
     }
 
@@ -206,7 +59,7 @@ impl Deed {
             let died = life.is_over();
             cloud.replace_conductor("heir", None).await;
             let server = self.judge(&cloud, id, &format!("its conductor died at {moment}")).await;
-            assert_eq!(server.vm_state, self.well(), "{self:?} at {moment}: {:?}", server.fault);
+            assert_eq!(server.vm_state, self.what.well(), "{self:?} at {moment}: {:?}", server.fault);
             self.end(cloud, id).await;
             if !died {
                 return;
@@ -263,11 +116,11 @@ impl Deed {
                 assert_eq!(server.vm_state, V::Active, "{self:?} at {moment}: {why:?}");
                 cloud.check_still(id).await;
             } else if [
-                (Self::Revert, V::Resized),
-                (Self::RevertHere, V::Resized),
-                (Self::Unshelve, V::ShelvedOffloaded),
+                (What::Revert, V::Resized),
+                (What::RevertHere, V::Resized),
+                (What::Unshelve, V::ShelvedOffloaded),
             ]
-            .contains(&(self, server.vm_state))
+            .contains(&(self.what, server.vm_state))
             {
                 assert!(self.begins(&cloud, id).await, "{self:?} at {moment}");
                 cloud.settle().await;
@@ -285,15 +138,6 @@ impl Deed {
         panic!("{self:?} never ends");
     }
 
-    /// The host that the server is on, or the other one.
-    async fn host(self, cloud: &Cloud, id: InstanceId, source: bool) -> Option<HostName> {
-        if self == Self::Evacuate && source {
-            return None;
-        }
-        let on = cloud.get(id).await.host;
-        cloud.hosts.keys().find(|host| (on.as_ref() == Some(*host)) == source).cloned()
-    }
-
     /// OSSA-2015-015, -2015-017, -2016-011 (row 13): nothing of it is left on either host.
     async fn is_deleted_meanwhile(self) {
         for wait in [0, 3, 8, 15, 25, 40, 2000] {
@@ -307,65 +151,84 @@ impl Deed {
             }
             cloud.pass(Duration::from_secs(250)).await;
             assert!(cloud.get(id).await.is_deleted(), "{self:?} after {wait} ms");
-            for image in cloud.store.list_images().await.unwrap() {
-                cloud.store.delete_image(image.id).await.unwrap();
-            }
-            cloud.check_still(id).await;
-            cloud.stop().await;
+            self.is_over(cloud, id).await;
         }
+    }
+
+    /// The volume host is stopped at each call of its driver, before and after it, and started anew.
+    async fn volume_host_dies(self) {
+        for call in 0..CALLS {
+            for after in [false, true] {
+                let (mut cloud, id) = self.cloud().await;
+                let driver = cloud.mortal_volume_host(call, after).await;
+                assert!(self.begins(&cloud, id).await, "{self:?}");
+                cloud.pass(Duration::from_secs(3)).await;
+                let died = driver.is_dead();
+                cloud.replace_volume_host(None).await;
+                let server = self.judge(&cloud, id, &format!("the volume host died at {call}, after: {after}")).await;
+                assert_eq!(server.vm_state, self.what.well(), "{self:?} at {call}: {:?}", server.fault);
+                self.end(cloud, id).await;
+                if !died {
+                    return;
+                }
+            }
+        }
+        panic!("{self:?} never ends");
     }
 }
 
 /// What holds for every one.
 macro_rules! sweeps {
-    ($deed:ident) => {
+    ($what:ident, $cargo:ident) => {
+        use super::super::deed::{Cargo, Deed, What};
+
+        const DEED: Deed = Deed { what: What::$what, cargo: Cargo::$cargo };
+
         #[tokio::test(start_paused = true)]
         async fn survives_its_driver() {
-            Deed::$deed.driver_fails().await;
+            DEED.driver_fails().await;
         }
 
         #[tokio::test(start_paused = true)]
         async fn is_done_once() {
-            Deed::$deed.orders_come_twice().await;
+            DEED.orders_come_twice().await;
         }
 
         #[tokio::test(start_paused = true)]
         async fn survives_its_conductor() {
-            Deed::$deed.conductor_dies().await;
+            DEED.conductor_dies().await;
         }
 
         #[tokio::test(start_paused = true)]
         async fn gives_way_to_a_deletion() {
-            Deed::$deed.is_deleted_meanwhile().await;
+            DEED.is_deleted_meanwhile().await;
         }
     };
 }
 
 macro_rules! deeds {
-    ($($name:ident: $deed:ident),+ $(,)?) => { $(
+    ($cargo:ident: $($name:ident: $what:ident),+ $(,)?) => { $(
         mod $name {
-            use super::Deed;
-
-            sweeps!($deed);
+            sweeps!($what, $cargo);
 
             #[tokio::test(start_paused = true)]
             async fn survives_its_source() {
-                Deed::$deed.host_dies(true).await;
+                DEED.host_dies(true).await;
             }
 
             #[tokio::test(start_paused = true)]
             async fn survives_its_destination() {
-                Deed::$deed.host_dies(false).await;
+                DEED.host_dies(false).await;
             }
 
             #[tokio::test(start_paused = true)]
             async fn survives_that_its_source_stays_away() {
-                Deed::$deed.host_is_away(true).await;
+                DEED.host_is_away(true).await;
             }
 
             #[tokio::test(start_paused = true)]
             async fn survives_that_its_destination_stays_away() {
-                Deed::$deed.host_is_away(false).await;
+                DEED.host_is_away(false).await;
             }
         }
     )+ };
@@ -373,38 +236,86 @@ macro_rules! deeds {
 
 /// What happens on one host, which is source and destination.
 macro_rules! deeds_here {
-    ($($name:ident: $deed:ident),+ $(,)?) => { $(
+    ($cargo:ident: $($name:ident: $what:ident),+ $(,)?) => { $(
         mod $name {
-            use super::Deed;
-
-            sweeps!($deed);
+            sweeps!($what, $cargo);
 
             #[tokio::test(start_paused = true)]
             async fn survives_its_host() {
-                Deed::$deed.host_dies(true).await;
+                DEED.host_dies(true).await;
             }
 
             #[tokio::test(start_paused = true)]
             async fn survives_that_its_host_stays_away() {
-                Deed::$deed.host_is_away(true).await;
+                DEED.host_is_away(true).await;
             }
         }
     )+ };
 }
 
-deeds_here! {
-    resizing_here: ResizeHere,
-    confirming_here: ConfirmHere,
-    reverting_here: RevertHere,
+/// And the volume host dies.
+macro_rules! volume_hosts {
+    ($($name:ident: $what:ident, $cargo:ident),+ $(,)?) => { $(
+        #[tokio::test(start_paused = true)]
+        async fn $name() {
+            use super::deed::{Cargo, Deed, What};
+            Deed { what: What::$what, cargo: Cargo::$cargo }.volume_host_dies().await;
+        }
+    )+ };
 }
 
-deeds! {
-    resizing: Resize,
-    migrating: Migrate,
-    confirming: Confirm,
-    reverting: Revert,
-    migrating_alive: Live,
-    evacuating: Evacuate,
-    shelving: Shelve,
-    unshelving: Unshelve,
+mod alone {
+    deeds_here! { Nothing:
+        resizing_here: ResizeHere,
+        confirming_here: ConfirmHere,
+        reverting_here: RevertHere,
+    }
+
+    deeds! { Nothing:
+        resizing: Resize,
+        migrating: Migrate,
+        confirming: Confirm,
+        reverting: Revert,
+        migrating_alive: Live,
+        evacuating: Evacuate,
+        shelving: Shelve,
+        unshelving: Unshelve,
+    }
+}
+
+mod with_a_volume {
+    deeds_here! { Volume:
+        resizing_here: ResizeHere,
+        confirming_here: ConfirmHere,
+        reverting_here: RevertHere,
+    }
+
+    deeds! { Volume:
+        migrating: Migrate,
+        confirming: Confirm,
+        reverting: Revert,
+        migrating_alive: Live,
+        evacuating: Evacuate,
+        shelving: Shelve,
+        unshelving: Unshelve,
+    }
+
+    volume_hosts! {
+        migrating_survives_the_volume_host: Migrate, Volume,
+        confirming_survives_the_volume_host: Confirm, Volume,
+        reverting_survives_the_volume_host: Revert, Volume,
+        migrating_alive_survives_the_volume_host: Live, Volume,
+        evacuating_survives_the_volume_host: Evacuate, Volume,
+        shelving_survives_the_volume_host: Shelve, Volume,
+        unshelving_survives_the_volume_host: Unshelve, Volume,
+    }
+}
+
+mod from_a_volume {
+    deeds! { Root:
+        resizing: Resize,
+        evacuating: Evacuate,
+        shelving: Shelve,
+        unshelving: Unshelve,
+    }
 }

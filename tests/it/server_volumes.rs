@@ -1,5 +1,6 @@
 //! Volumes of servers: from the API through conductor and host to the volume host and back.
 
+mod compare;
 mod image_properties;
 mod images;
 mod local_disks;
@@ -7,6 +8,8 @@ mod moves;
 mod rebuild;
 mod swap;
 mod sweep;
+mod volume_host;
+mod waits;
 
 use std::time::Duration;
 

@@ -52,6 +52,7 @@ fn disk(key: VolumeId, source: BlockSource) -> NewBlockVolume {
         volume_type: None,
         availability_zone: None,
         metadata: [("a".to_owned(), "b".to_owned())].into(),
+        waiter: None,
     }
 }
 

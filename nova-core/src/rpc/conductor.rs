@@ -1,6 +1,6 @@
 //! The conductor's interface: where users' intents become tasks, and the only way from a host to the store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -8,17 +8,18 @@ use serde::{Deserialize, Serialize};
 use crate::flavor::Resources;
 use crate::host::Inventory;
 use crate::host_facts::{HostFacts, HostStats};
-use crate::ids::{HostName, InstanceId, PortId, TaskId, ZoneName};
+use crate::ids::{HostName, InstanceId, PortId, TaskId, VolumeId, ZoneName};
 use crate::image::ImageMeta;
 use crate::metadata::{DevicePlace, InstanceMetadata};
 use crate::migration::Progress;
 use crate::network::Vif;
+use crate::rpc::compute::VolumeOrder;
 use crate::rpc_method;
 use crate::state::PowerState;
 
 rpc_method! {
     /// There is a new task in the store. Only shortens the wait: a conductor finds it anyway.
-    StartTask = "conductor"."start_task": Cast from [Api, Conductor], StartTaskRequest => ()
+    StartTask = "conductor"."start_task": Cast from [Api, Conductor, Volume], StartTaskRequest => ()
 }
 
 rpc_method! {
@@ -55,6 +56,12 @@ rpc_method! {
     /// Which interfaces should these guests of the host have? Asked at start and now and then, to close the gap between
     /// intended and actual.
     ListInterfaces = "conductor"."list_interfaces": Call from [Compute], ListInterfacesRequest => Vec<AssignedInterfaces>
+}
+
+rpc_method! {
+    /// Which volumes should these guests of the host have? Asked at start and now and then, to close the gap between intended
+    /// and actual.
+    ListVolumes = "conductor"."list_volumes": Call from [Compute], ListVolumesRequest => Vec<AssignedVolumes>
 }
 
 rpc_method! {
@@ -309,6 +316,36 @@ pub struct AssignedInterfaces {
     pub epoch: u64,
     /// In order.
     pub vifs: Vec<Vif>,
+}
+
+/// Guests whose volumes are compared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListVolumesRequest {
+    /// The host; must be the sender.
+    pub host: HostName,
+    /// Which; those that are elsewhere are left out of the answer.
+    pub instances: Vec<InstanceId>,
+    /// Those at work are left out as well: what is said of the others stood still.
+    pub idle: bool,
+    /// The ways to these are asked for, where the guest should have them on the host.
+    #[serde(default)]
+    pub missing: Vec<VolumeId>,
+}
+
+/// The volumes that a guest should have.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AssignedVolumes {
+    /// Which.
+    pub instance_id: InstanceId,
+    /// Its newest fencing token.
+    pub epoch: u64,
+    /// Those that the host may come to.
+    pub here: BTreeSet<VolumeId>,
+    /// Those that are the server's, and to which the host may not come (yet, or any more): not its to bring or take away.
+    pub elsewhere: BTreeSet<VolumeId>,
+    /// How it comes to those that were said to be missing.
+    #[serde(default)]
+    pub ways: Vec<VolumeOrder>,
 }
 
 /// Guests whose power state is not what the store has.

@@ -10,7 +10,7 @@ use super::VolumeStatus;
 use super::connection::{AccessMode, ConnectionInfo, Connector};
 use crate::context::RequestContext;
 use crate::contracts::BoxError;
-use crate::ids::{ImageId, InstanceId, VolumeAttachmentId, VolumeId, VolumeSnapshotId};
+use crate::ids::{ImageId, InstanceId, TaskId, VolumeAttachmentId, VolumeId, VolumeSnapshotId};
 
 /// Why the block storage service did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -183,6 +183,10 @@ pub struct NewBlockVolume {
     pub availability_zone: Option<String>,
     /// Labels.
     pub metadata: BTreeMap<String, String>,
+    /// The server's task that goes on once the volume is made, or cannot be: a service that
+    /// [tells](BlockStorage::tells_when_made) wakes it.
+    #[serde(default)]
+    pub waiter: Option<TaskId>,
 }
 
 /// A snapshot that is to be.
@@ -234,6 +238,12 @@ pub trait BlockStorage: Send + Sync {
         image: ImageId,
     ) -> Result<(), BlockStorageError>;
 
+    /// Does the service wake whoever [waits](NewBlockVolume::waiter) for a new volume? What is told may be lost: it is to be
+    /// looked for now and then all the same. If not, it must be looked for often.
+    fn tells_when_made(&self) -> bool {
+        false
+    }
+
     /// Begins to remove a volume. Fine if there is none.
     async fn delete(&self, context: &RequestContext, id: VolumeId) -> Result<(), BlockStorageError>;
 
@@ -270,12 +280,15 @@ pub trait BlockStorage: Send + Sync {
     /// Gives it back: no host comes to it by this attachment when this returns. Fine if there is none.
     async fn release(&self, context: &RequestContext, attachment: VolumeAttachmentId) -> Result<(), BlockStorageError>;
 
-    /// All attachments of servers, as far as the service tells: to find those that nobody knows of.
+    /// All attachments of a server, as far as the service tells: to find those that nobody knows of.
     async fn attachments_of(
         &self,
         context: &RequestContext,
         instance: InstanceId,
     ) -> Result<Vec<BlockAttachment>, BlockStorageError>;
+
+    /// All attachments to servers, as far as the service tells, also those of other clouds.
+    async fn attachments(&self, context: &RequestContext) -> Result<Vec<BlockAttachment>, BlockStorageError>;
 
     /// Its server is to give it back: nothing else is begun with it meanwhile. Fine if that was said before.
     async fn begin_detaching(&self, context: &RequestContext, volume: VolumeId) -> Result<(), BlockStorageError>;

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::context::RequestContext;
-use crate::ids::{HostName, ImageId, VolumeAttachmentId, VolumeId, VolumeSnapshotId, VolumeTaskId};
+use crate::ids::{HostName, ImageId, TaskId, VolumeAttachmentId, VolumeId, VolumeSnapshotId, VolumeTaskId};
 
 /// What a new volume is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,6 +132,9 @@ pub struct VolumeTask {
     /// How often it was taken up.
     #[serde(default)]
     pub attempts: u32,
+    /// The task of a server that waits for its end, and is told of it.
+    #[serde(default)]
+    pub waiter: Option<TaskId>,
     /// When it was asked for.
     pub created_at: Timestamp,
     /// Grows with every change.

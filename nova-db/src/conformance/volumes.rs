@@ -118,6 +118,7 @@ impl Make {
             lease_until: at(10),
             deadline: at(100),
             attempts: 0,
+            waiter: None,
             created_at: at(0),
             generation: 0,
         }

@@ -175,6 +175,7 @@ impl Volumes {
             made_of,
             multiattach: fields.flag("multiattach")?.unwrap_or(false),
             metadata: fields.labels("metadata")?.unwrap_or_default(),
+            waiter: None,
         };
         let volume = self.0.create(context, new).await?;
         let names = type_names(&self.0).await?;

@@ -18,7 +18,7 @@ pub(crate) use moves::{SHELVED_AT, SHELVED_IMAGE};
 pub(super) use moves::{booking_of, ended_by_deletion, history_of, moved, must_be_done, not_moved};
 pub(super) use network::{makes_ports, release_build};
 pub(super) use on_host::{failed as on_host_failed, phase as on_host_phase, succeeded as on_host_succeeded};
-pub(super) use volumes::{abandoned_snapshots, holds_volumes, release_unknown};
+pub(super) use volumes::{abandoned_snapshots, holds_volumes, release_unknown, way_again};
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -128,7 +128,7 @@ impl CinderClient {
         }
     }
 
-    async fn attachments(&self, query: &[(&str, &str)]) -> Answer<Vec<AttachmentView>> {
+    async fn listed(&self, query: &[(&str, &str)]) -> Answer<Vec<AttachmentView>> {
         let query: Vec<_> = query.iter().copied().chain([("all_tenants", "1")]).collect();
         self.list("attachments", "attachments", &query).await.map_err(told("list attachments"))
     }
@@ -241,7 +241,7 @@ impl BlockStorage for CinderClient {
             return Err(encrypted(volume));
         }
         let (of_volume, of_server) = (volume.to_string(), instance.to_string());
-        let there = self.attachments(&[("volume_id", &of_volume), ("instance_id", &of_server)]).await?;
+        let there = self.listed(&[("volume_id", &of_volume), ("instance_id", &of_server)]).await?;
         let promised = there.iter().filter(|view| view.status == "reserved").map(AttachmentView::to_attachment);
         let is_it = |one: &BlockAttachment| one.volume_id == volume && one.instance_id == Some(instance);
         if let Some(promised) = promised.into_iter().find(is_it) {
@@ -290,9 +290,14 @@ impl BlockStorage for CinderClient {
     }
 
     async fn attachments_of(&self, _context: &RequestContext, instance: InstanceId) -> Answer<Vec<BlockAttachment>> {
-        let found = self.attachments(&[("instance_id", &instance.to_string())]).await?;
+        let found = self.listed(&[("instance_id", &instance.to_string())]).await?;
         let all = found.iter().map(AttachmentView::to_attachment);
         Ok(all.filter(|one| one.instance_id == Some(instance)).collect())
+    }
+
+    async fn attachments(&self, _context: &RequestContext) -> Answer<Vec<BlockAttachment>> {
+        let found = self.listed(&[]).await?;
+        Ok(found.iter().map(AttachmentView::to_attachment).filter(|one| one.instance_id.is_some()).collect())
     }
 
     async fn begin_detaching(&self, context: &RequestContext, id: VolumeId) -> Answer<()> {

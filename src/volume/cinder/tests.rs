@@ -133,6 +133,7 @@ async fn refusals_keep_their_words() {
         volume_type: None,
         availability_zone: None,
         metadata: Default::default(),
+        waiter: None,
     };
     let error = client.create(&me, new).await.unwrap_err();
     assert!(matches!(&error, BlockStorageError::OverQuota { message } if message == "because"), "{error:?}");

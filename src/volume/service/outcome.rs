@@ -1,8 +1,11 @@
 //! What is written when a task is over.
 
+use std::collections::BTreeMap;
+
 use nova_core::error::chain;
 use nova_core::ids::{HostName, VolumeSnapshotId};
 use nova_core::rpc::compute::{ExtendVolume, ExtendVolumeRequest};
+use nova_core::rpc::conductor::{StartTask, StartTaskRequest};
 use nova_core::volume::{
     AttachmentStatus, GIB, Snapshot, SnapshotEvent, Volume, VolumeEvent, VolumeRefusal, VolumeSource, VolumeTask,
     VolumeWork, next, next_snapshot,
@@ -140,7 +143,17 @@ impl VolumeHost {
         if let VolumeWork::Extend { to_gb, .. } = &task.work {
             self.tell_guests(task, *to_gb).await;
         }
+        self.wake_waiter(task).await;
         Ok(())
+    }
+
+    /// Who waits for it goes on. If the word is lost, a sweep finds that it can.
+    async fn wake_waiter(&self, task: &VolumeTask) {
+        let Some(waiter) = task.waiter else { return };
+        let request = StartTaskRequest { tasks: vec![waiter], plugged: BTreeMap::new() };
+        if let Err(error) = self.inner.parts.rpc.cast::<StartTask>(&task.context, &request).await {
+            tracing::debug!(volume = %task.volume_id, task = %waiter, "who waits for it was not told: {}", chain(&error));
+        }
     }
 
     /// The hosts of servers that have the volume have their guests see that it has grown. One that does not hear it sees it when
@@ -161,6 +174,7 @@ impl VolumeHost {
     /// Writes that a task failed.
     pub(super) async fn failed(&self, task: &VolumeTask, why: &str) -> Result<(), StoreError> {
         self.end_failed(task, why, true).await?;
+        self.wake_waiter(task).await;
         if let VolumeWork::Upload { image, .. } = &task.work {
             match self.inner.parts.store.delete_image(*image).await {
                 Ok(()) | Err(StoreError::NotFound { .. }) => {}
@@ -174,8 +188,11 @@ impl VolumeHost {
     pub(super) async fn give_up(&self, task: VolumeTask) {
         tracing::warn!(host = %task.host, volume = %task.volume_id, work = task.work.name(), "an operation is given up");
         let why = format!("the volume host {} was away until the operation's end", task.host);
-        if let Err(error) = self.end_failed(&task, &why, false).await {
-            tracing::warn!(task = %task.id, "the end of an operation was not written: {}", chain(&error));
+        match self.end_failed(&task, &why, false).await {
+            Ok(()) => self.wake_waiter(&task).await,
+            Err(error) => {
+                tracing::warn!(task = %task.id, "the end of an operation was not written: {}", chain(&error));
+            }
         }
     }
 

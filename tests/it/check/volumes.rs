@@ -178,6 +178,7 @@ fn task(still: &Still, volume: VolumeId, work: VolumeWork) -> VolumeTask {
         lease_until: now,
         deadline: now + SignedDuration::from_mins(10),
         attempts: 0,
+        waiter: None,
         created_at: now,
         generation: 0,
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use nova_core::ids::{HostName, InstanceId, VolumeId};
 use nova_core::state::VmState;
 use nova_core::volume::VolumeStatus;
+use nova_virt::{ErrorKind, Operation};
 use serde_json::{Value, json};
 
 use super::{attach, cloud_with_server, end, options};
@@ -106,6 +107,35 @@ async fn away_from_a_host_that_is_dead() {
     cloud.hosts[&first].set_available(true);
     cloud.force_down(&first, false).await;
     cloud.pass(Duration::from_secs(120)).await;
+    cloud.check().await;
+    end(cloud, id).await;
+}
+
+/// Nobody took it over: its host, which was shut out first, comes to its volumes again when it is back.
+#[tokio::test(start_paused = true)]
+async fn an_evacuation_that_fails_leaves_them_where_they_were() {
+    let (cloud, id, volume) = cloud().await;
+    let first = host_of(&cloud, id).await;
+    cloud.hosts[&first].set_available(false);
+    cloud.hosts[&first].lose_power();
+    cloud.force_down(&first, true).await;
+    for host in cloud.hosts.iter().filter(|(name, _)| **name != first).map(|(_, host)| host) {
+        host.fail_next(Operation::Spawn, 9, ErrorKind::Failed);
+    }
+    let (status, text) = cloud.action(id, json!({"evacuate": {}})).await;
+    assert_eq!(status, 200, "{text}");
+    cloud.settle().await;
+    let server = cloud.get(id).await;
+    assert_eq!((server.vm_state, server.host.as_ref()), (VmState::Error, Some(&first)), "{:?}", server.fault);
+    only_there(&cloud, volume, &first).await;
+    cloud.hosts[&first].set_available(true);
+    cloud.force_down(&first, false).await;
+    cloud.pass(Duration::from_secs(400)).await;
+    cloud.check_volumes().await;
+    assert!(cloud.act(id, nova_core::state::Action::RebootHard).await);
+    cloud.settle().await;
+    assert_eq!(cloud.get(id).await.vm_state, VmState::Active);
+    only_there(&cloud, volume, &first).await;
     cloud.check().await;
     end(cloud, id).await;
 }

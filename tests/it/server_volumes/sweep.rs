@@ -20,7 +20,7 @@ use crate::support::{Cloud, CloudOptions};
 const MOMENTS: u32 = 40;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Deed {
+pub(super) enum Deed {
     Attach,
     Detach,
     Swap,
@@ -35,7 +35,7 @@ impl Deed {
         }
     }
 
-    async fn cloud(self) -> (Cloud, InstanceId, VolumeId) {
+    pub(super) async fn cloud(self) -> (Cloud, InstanceId, VolumeId) {
         let (cloud, server) = cloud_with_server(CloudOptions { hosts: 1, ..options() }).await;
         let volume = cloud.add_volume(1).await;
         if self != Self::Attach {
@@ -49,7 +49,7 @@ impl Deed {
     }
 
     /// Whether the API answers is not the question: a conductor that dies may keep it waiting.
-    async fn begin(self, cloud: &Cloud, server: InstanceId, volume: VolumeId) {
+    pub(super) async fn begin(self, cloud: &Cloud, server: InstanceId, volume: VolumeId) {
         let asked = async {
             match self {
                 Self::Attach => drop(attach(cloud, server, volume).await),
@@ -63,7 +63,7 @@ impl Deed {
         let _ = tokio::time::timeout(Duration::from_secs(3), asked).await;
     }
 
-    async fn judge(self, cloud: &Cloud, server: InstanceId, volume: VolumeId, how: &str) {
+    pub(super) async fn judge(self, cloud: &Cloud, server: InstanceId, volume: VolumeId, how: &str) {
         cloud.settle().await;
         cloud.pass(Duration::from_secs(250)).await;
         cloud.settle().await;
@@ -90,7 +90,7 @@ impl Deed {
         }
     }
 
-    async fn end(self, cloud: Cloud, server: InstanceId) {
+    pub(super) async fn end(self, cloud: Cloud, server: InstanceId) {
         assert!(cloud.act(server, Action::Delete).await, "{self:?}");
         cloud.settle().await;
         assert!(cloud.get(server).await.is_deleted());

@@ -110,7 +110,7 @@ impl Cloud {
         };
         let mut volumes = None;
         if options.volumes {
-            let there = volumes::Volumes::start(&store, &clock, &entropy, &client).await;
+            let there = volumes::Volumes::start(&store, &clock, &entropy, &client, options.image_delay).await;
             conductor = conductor.with_block_storage(there.for_conductor.clone());
             volumes = Some(there);
         }

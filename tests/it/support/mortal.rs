@@ -162,6 +162,9 @@ impl BlockStorage for MortalStorage {
     async fn create(&self, context: &RequestContext, new: NewBlockVolume) -> Stored<BlockVolume> {
         self.life.around(self.inner.create(context, new)).await
     }
+    fn tells_when_made(&self) -> bool {
+        self.inner.tells_when_made()
+    }
     async fn delete(&self, context: &RequestContext, id: VolumeId) -> Stored<()> {
         self.life.around(self.inner.delete(context, id)).await
     }
@@ -199,6 +202,10 @@ impl BlockStorage for MortalStorage {
     }
     async fn reimage(&self, context: &RequestContext, volume: VolumeId, image: ImageId) -> Stored<()> {
         self.life.around(self.inner.reimage(context, volume, image)).await
+    }
+
+    async fn attachments(&self, context: &RequestContext) -> Stored<Vec<BlockAttachment>> {
+        self.inner.attachments(context).await
     }
     async fn begin_detaching(&self, context: &RequestContext, volume: VolumeId) -> Stored<()> {
         self.life.around(self.inner.begin_detaching(context, volume)).await

@@ -28,6 +28,8 @@ pub struct CloudOptions {
     pub outside_network: bool,
     /// There is a volume host.
     pub volumes: bool,
+    /// How long the image of a volume takes.
+    pub image_delay: Duration,
 }
 
 impl Default for CloudOptions {
@@ -50,6 +52,7 @@ impl Default for CloudOptions {
             same_host: false,
             outside_network: false,
             volumes: false,
+            image_delay: Duration::ZERO,
         }
     }
 }

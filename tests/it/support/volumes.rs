@@ -1,6 +1,6 @@
 //! A volume host for the cloud's servers, and what must hold of both.
 
-use nova::volume::driver::MemoryVolumes;
+use nova::volume::driver::{MemoryVolumes, VolumeDriver, VolumeErrorKind, VolumeFault};
 use nova::volume::service::{HostOptions, VolumeHost};
 use nova::volume::{CreateVolume, MadeOf, OwnBlockStorage, VolumeManager, VolumeOptions, VolumeParts};
 use nova_core::ids::VolumeId;
@@ -9,6 +9,7 @@ use nova_db::ListQuery;
 use nova_virt::Hypervisor;
 
 use super::*;
+use crate::volumes::mortal_driver::MortalDriver;
 
 /// The volume host, and the ways to it.
 pub struct Volumes {
@@ -17,17 +18,23 @@ pub struct Volumes {
     pub for_conductor: Arc<dyn BlockStorage>,
     /// Where the bytes are.
     pub disks: Arc<MemoryVolumes>,
-    _running: RunningService,
+    images: Arc<dyn ImageService>,
+    rpc: RpcClient,
+    starts: u32,
+    running: Option<RunningService>,
 }
 
-/// Every image is there, and has a few bytes.
-struct Images;
+/// Every image is there, and has a few bytes, which take so long.
+struct Images(Duration);
 
-struct Bytes(Option<Vec<u8>>);
+struct Bytes(Option<Vec<u8>>, Duration);
 
 #[async_trait]
 impl ImageData for Bytes {
     async fn next_chunk(&mut self) -> Result<Option<Vec<u8>>, ImageServiceError> {
+        if self.0.is_some() {
+            tokio::time::sleep(self.1).await;
+        }
         Ok(self.0.take())
     }
 }
@@ -48,7 +55,7 @@ impl ImageService for Images {
         })
     }
     async fn download(&self, _: ImageId, _: Option<&ImageGrant>) -> Result<Box<dyn ImageData>, ImageServiceError> {
-        Ok(Box::new(Bytes(Some(vec![0xca; 512]))))
+        Ok(Box::new(Bytes(Some(vec![0xca; 512]), self.0)))
     }
     async fn upload(
         &self,
@@ -67,46 +74,90 @@ impl Volumes {
         clock: &Arc<dyn Clock>,
         entropy: &Arc<dyn Entropy>,
         client: &(impl Fn(Role, &str) -> RpcClient + Sync),
+        image_delay: Duration,
     ) -> Self {
+        let images: Arc<dyn ImageService> = Arc::new(Images(image_delay));
         let manager = |role| {
             Arc::new(VolumeManager::new(VolumeParts {
                 store: store.clone(),
-                images: Some(Arc::new(Images)),
+                images: Some(images.clone()),
                 rpc: client(role, "controller"),
                 clock: clock.clone(),
                 entropy: entropy.clone(),
                 options: VolumeOptions::default(),
             }))
         };
-        let disks = Arc::new(MemoryVolumes::new(1000, 1.0));
-        let host = VolumeHost::new(nova::volume::service::Parts {
-            store: store.clone(),
-            driver: disks.clone(),
-            images: Some(Arc::new(Images)),
-            grants: None,
-            rpc: client(Role::Volume, "store1"),
-            clock: clock.clone(),
-            entropy: entropy.clone(),
-            options: HostOptions { host: "store1".into(), owner: "store1/1".into(), ..HostOptions::default() },
-        });
-        let running = host.start().await.unwrap();
-        while store.list_volume_pools().await.unwrap().is_empty() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
         let own = manager(Role::Api);
-        Self {
+        let mut volumes = Self {
             for_api: Arc::new(OwnBlockStorage::new(own.clone())),
             for_conductor: Arc::new(OwnBlockStorage::new(manager(Role::Conductor))),
             manager: own,
-            disks,
-            _running: running,
+            disks: Arc::new(MemoryVolumes::new(1000, 1.0)),
+            images,
+            rpc: client(Role::Volume, "store1"),
+            starts: 0,
+            running: None,
+        };
+        volumes.start_host(store, clock, entropy, None).await;
+        while store.list_volume_pools().await.unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        volumes
+    }
+
+    /// The service of the volume host begins, with its own driver or another one over its disks. The one before it ends in the
+    /// midst of what it has in hand.
+    async fn start_host(
+        &mut self,
+        store: &Arc<dyn Store>,
+        clock: &Arc<dyn Clock>,
+        entropy: &Arc<dyn Entropy>,
+        driver: Option<Arc<dyn VolumeDriver>>,
+    ) {
+        drop(self.running.take());
+        // It puts down what it has in hand.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        self.starts += 1;
+        let owner = format!("store1/{}", self.starts);
+        let host = VolumeHost::new(nova::volume::service::Parts {
+            store: store.clone(),
+            driver: driver.unwrap_or_else(|| self.disks.clone()),
+            images: Some(self.images.clone()),
+            grants: None,
+            rpc: self.rpc.clone(),
+            clock: clock.clone(),
+            entropy: entropy.clone(),
+            options: HostOptions { host: "store1".into(), owner, ..HostOptions::default() },
+        });
+        self.running = Some(host.start().await.unwrap());
     }
 }
 
 impl Cloud {
     fn storage(&self) -> &Volumes {
         self.volumes.as_ref().unwrap()
+    }
+
+    /// Another service of the volume host takes the place of the one that is there.
+    pub async fn replace_volume_host(&mut self, driver: Option<Arc<dyn VolumeDriver>>) {
+        let Some(mut volumes) = self.volumes.take() else { return };
+        volumes.start_host(&self.store, &self.clock, &self.entropy, driver).await;
+        self.volumes = Some(volumes);
+    }
+
+    /// One whose driver never answers from that call on, which are counted from now.
+    pub async fn mortal_volume_host(&mut self, call: usize, after: bool) -> Arc<MortalDriver> {
+        let driver = Arc::new(MortalDriver::new(self.storage().disks.clone(), call, after));
+        self.replace_volume_host(Some(driver.clone())).await;
+        // It is at rest.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        driver.arm();
+        driver
+    }
+
+    /// The next call of that method of the volume host's driver fails for good.
+    pub fn fail_volume(&self, method: &'static str) {
+        self.storage().disks.fail_next(method, VolumeFault::Before(VolumeErrorKind::Failed));
     }
 
     /// The demo project, as a caller.

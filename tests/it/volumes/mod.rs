@@ -2,7 +2,7 @@
 //! agree in the end, nothing is left behind, and quota is exact.
 
 mod deeds;
-mod mortal_driver;
+pub mod mortal_driver;
 mod world;
 
 use std::sync::Arc;

@@ -32,6 +32,11 @@ impl MortalDriver {
         self.armed.store(true, Ordering::SeqCst);
     }
 
+    /// Has its moment come?
+    pub fn is_dead(&self) -> bool {
+        self.calls.load(Ordering::SeqCst) > self.moment
+    }
+
     async fn live<T>(&self, work: impl Future<Output = T>) -> T {
         if !self.armed.load(Ordering::SeqCst) {
             return work.await;

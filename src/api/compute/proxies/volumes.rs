@@ -161,6 +161,7 @@ impl Volumes {
                 None => BTreeMap::new(),
                 Some(value) => fields::metadata("metadata", value)?,
             },
+            waiter: None,
         };
         fields.finish()?;
         root.finish()?;

@@ -13,7 +13,7 @@ use nova_db::StoreError;
 
 use super::super::build::select;
 use super::ends::DOUBTFUL_HOST;
-use super::{begin, has_left, not_on, record, stays, the_move, was_abandoned};
+use super::{arrived_on, back_on, begin, has_left, not_on, record, stays, the_move, was_abandoned};
 use crate::conductor::context::TaskContext;
 use crate::conductor::steps::{Ran, Services, Step, StepError};
 
@@ -42,8 +42,14 @@ impl Step for SelectHost {
         Ok(Ran::Done)
     }
 
-    async fn undo(&self, _services: &Services, cx: &mut TaskContext) -> Result<(), StepError> {
+    async fn undo(&self, services: &Services, cx: &mut TaskContext) -> Result<(), StepError> {
         cx.task.alternates.clear();
+        // An evacuation shuts its source out before it knows how it ends. There the server is still.
+        let evacuates = matches!(the_move(cx)?, Move::Evacuate { .. });
+        let source = cx.migration.as_ref().map(|migration| migration.source_compute.clone());
+        if let Some(source) = source.filter(|_| evacuates) {
+            back_on(services, cx, &source).await?;
+        }
         Ok(())
     }
 }
@@ -138,10 +144,11 @@ impl Step for BookHost {
     }
 
     async fn undo(&self, services: &Services, cx: &mut TaskContext) -> Result<(), StepError> {
-        if let Some(host) =
-            cx.task.destination.as_ref().map(|there| there.host.clone()).filter(|_| !has_left(cx) && !stays(cx))
-        {
-            not_on(services, cx, &host).await?;
+        match cx.task.destination.as_ref().map(|there| there.host.clone()).filter(|_| !stays(cx)) {
+            // The guest is there, whatever failed after it came.
+            Some(host) if has_left(cx) => arrived_on(services, cx, &host).await?,
+            Some(host) => not_on(services, cx, &host).await?,
+            None => {}
         }
         if let Some(there) = cx.task.destination.as_ref().filter(|_| cx.migration.is_none() && was_abandoned(cx)) {
             // It did not say that nothing of the guest is left there.

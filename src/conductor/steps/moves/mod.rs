@@ -30,7 +30,7 @@ use nova_db::ServiceQuery;
 
 use super::build::{order_for, placement_on};
 use super::network::failed;
-use super::volumes::{not_on, only_on, volumes_on};
+use super::volumes::{arrived_on, back_on, not_on, only_on, volumes_on};
 use super::{Ran, Services, Step, StepError};
 use crate::conductor::context::{StagedOrder, TaskContext};
 use crate::conductor::engine::signed;

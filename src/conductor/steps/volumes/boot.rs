@@ -13,7 +13,9 @@ use super::super::{Ran, Services, Step, StepError};
 use super::{later, mode, release_unknown, storage};
 use crate::conductor::context::TaskContext;
 
-/// How long a step looks at volumes that are being made before it lets others go first.
+/// Whoever makes volumes tells of it; what was told and got lost is found after so long.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// How long a step looks at volumes of which nobody tells before it lets others go first, and how often.
 const LOOK_FOR: Duration = Duration::from_secs(10);
 const FIRST_LOOK: Duration = Duration::from_millis(50);
 const LAST_LOOK: Duration = Duration::from_secs(1);
@@ -37,6 +39,7 @@ async fn make(storage: &dyn BlockStorage, cx: &TaskContext, volume: &mut ServerV
         volume_type: make.volume_type,
         availability_zone: make.availability_zone,
         metadata: std::collections::BTreeMap::new(),
+        waiter: Some(cx.task.id),
     };
     match storage.create(&cx.task.context, new).await {
         Ok(made) => volume.volume_id = made.id,
@@ -46,36 +49,46 @@ async fn make(storage: &dyn BlockStorage, cx: &TaskContext, volume: &mut ServerV
     Ok(())
 }
 
-/// Waits until a volume is made. False: not yet.
+/// Is a volume made? False: not yet.
 async fn is_made(storage: &dyn BlockStorage, cx: &TaskContext, id: VolumeId) -> Result<bool, StepError> {
+    let found = match storage.volume(&cx.task.context, id).await {
+        Ok(found) => found,
+        Err(error @ BlockStorageError::Unavailable { .. }) => return Err(later(error)),
+        Err(error) => return Err(aborted(cx, &format!("Volume {id} did not finish being created."), chain(&error))),
+    };
+    match found.status {
+        Some(VolumeStatus::Available | VolumeStatus::Reserved | VolumeStatus::Attaching | VolumeStatus::InUse) => {
+            Ok(true)
+        }
+        Some(VolumeStatus::Creating | VolumeStatus::Downloading) => Ok(false),
+        other => {
+            let status = other.map_or("unknown".to_owned(), |status| status.to_string());
+            let why = format!("Volume {id} did not finish being created even after we waited; its status is {status}.");
+            Err(aborted(cx, &why, status))
+        }
+    }
+}
+
+/// How long to rest until it is looked again for a volume; `None`: it is made. Where nobody tells of it, it is looked for a while
+/// here.
+async fn rest_until_made(
+    storage: &dyn BlockStorage,
+    cx: &TaskContext,
+    id: VolumeId,
+) -> Result<Option<Duration>, StepError> {
     let (mut waited, mut pause) = (Duration::ZERO, FIRST_LOOK);
-    loop {
-        let found = match storage.volume(&cx.task.context, id).await {
-            Ok(found) => found,
-            Err(error @ BlockStorageError::Unavailable { .. }) => return Err(later(error)),
-            Err(error) => {
-                return Err(aborted(cx, &format!("Volume {id} did not finish being created."), chain(&error)));
-            }
-        };
-        match found.status {
-            Some(VolumeStatus::Available | VolumeStatus::Reserved | VolumeStatus::Attaching | VolumeStatus::InUse) => {
-                return Ok(true);
-            }
-            Some(VolumeStatus::Creating | VolumeStatus::Downloading) => {}
-            other => {
-                let status = other.map_or("unknown".to_owned(), |status| status.to_string());
-                let why =
-                    format!("Volume {id} did not finish being created even after we waited; its status is {status}.");
-                return Err(aborted(cx, &why, status));
-            }
+    while !is_made(storage, cx, id).await? {
+        if storage.tells_when_made() {
+            return Ok(Some(LOOK_AGAIN));
         }
         if waited >= LOOK_FOR {
-            return Ok(false);
+            return Ok(Some(LAST_LOOK));
         }
         tokio::time::sleep(pause).await;
         waited += pause;
         pause = (pause * 2).min(LAST_LOOK);
     }
+    Ok(None)
 }
 
 #[async_trait]
@@ -94,8 +107,11 @@ impl Step for MakeVolumes {
             make(storage, cx, volume).await?;
         }
         for volume in &mut volumes {
-            if volume.make.is_some() && !is_made(storage, cx, volume.volume_id).await? {
-                return Err(StepError::Later(format!("volume {} is still being made", volume.volume_id)));
+            if volume.make.is_some()
+                && let Some(wait) = rest_until_made(storage, cx, volume.volume_id).await?
+            {
+                // What is asked for again by the same keys is found.
+                return Ok(Ran::Waits(wait));
             }
             volume.make = None;
             if volume.holds.is_empty() {

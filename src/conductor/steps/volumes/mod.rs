@@ -132,10 +132,30 @@ async fn way_to(
             None => reserve(storage, &cx.task, &cx.instance, volume, Some(host)).await.map_err(failed)?,
         }
     }
-    let hold = volume.hold_of(host).map(|hold| hold.attachment_id);
-    let hold = hold.ok_or_else(|| StepError::fatal(500, "Internal error.", "no attachment is of the host"))?;
+    let way = connected(services, storage, &cx.task.context, volume, host).await?;
+    way.ok_or_else(|| StepError::fatal(500, "Internal error.", "no attachment is of the host"))
+}
+
+/// The way from a host to a volume that it was let to; `None`: it was not.
+pub async fn way_again(
+    services: &Services,
+    context: &RequestContext,
+    volume: &ServerVolume,
+    host: &HostName,
+) -> Result<Option<VolumeOrder>, StepError> {
+    connected(services, storage(services)?, context, volume, host).await
+}
+
+async fn connected(
+    services: &Services,
+    storage: &dyn BlockStorage,
+    context: &RequestContext,
+    volume: &ServerVolume,
+    host: &HostName,
+) -> Result<Option<VolumeOrder>, StepError> {
+    let Some(hold) = volume.hold_of(host).map(|hold| hold.attachment_id) else { return Ok(None) };
     let connector = connector(services, host, volume).await?;
-    let connection = storage.connect(&cx.task.context, hold, &connector).await.map_err(failed)?;
+    let connection = storage.connect(context, hold, &connector).await.map_err(failed)?;
     if connection.volume_id != volume.volume_id {
         return Err(StepError::fatal(
             500,
@@ -143,13 +163,13 @@ async fn way_to(
             "the service answered with another volume",
         ));
     }
-    Ok(VolumeOrder {
+    Ok(Some(VolumeOrder {
         connection,
         device: volume.device.clone(),
         boot: volume.is_root(),
         shareable: volume.shareable,
         tag: volume.tag.clone(),
-    })
+    }))
 }
 
 /// The server has its volumes on that host.
@@ -207,9 +227,51 @@ pub async fn only_on(services: &Services, cx: &mut TaskContext, host: &HostName)
     let_go(services, cx, |hold| hold.host.is_none() || of_it(hold)).await
 }
 
+/// The server is on that host for good, whatever else failed: it has its volumes there, and nobody else comes to them.
+pub async fn arrived_on(services: &Services, cx: &mut TaskContext, host: &HostName) -> Result<(), StepError> {
+    match complete(services, cx, host).await {
+        Err(StepError::Failed(failure)) => {
+            tracing::warn!(instance = %cx.instance.id, %host, "its volumes are not told to be in use: {}", failure.details);
+        }
+        completed => completed?,
+    }
+    only_on(services, cx, host).await
+}
+
 /// That host does not come to the server's volumes any more; they stay promised to it.
 pub async fn not_on(services: &Services, cx: &mut TaskContext, host: &HostName) -> Result<(), StepError> {
     let_go(services, cx, |hold| hold.host.as_ref() != Some(host)).await
+}
+
+/// The server stays on that host, which was shut out of its volumes: it is let in again. One that cannot be now is let in when its
+/// guest is started anew.
+pub async fn back_on(services: &Services, cx: &mut TaskContext, host: &HostName) -> Result<(), StepError> {
+    let storage = match &services.volumes {
+        Some(storage) => &**storage,
+        None => return Ok(()),
+    };
+    let shut_out = |volume: &ServerVolume| !volume.holds.is_empty() && volume.hold_of(host).is_none();
+    for place in 0..cx.instance.volumes.len() {
+        let mut volume = cx.instance.volumes[place].clone();
+        if volume.make.is_some() || !shut_out(&volume) {
+            continue;
+        }
+        match way_to(services, storage, cx, &mut volume, host).await {
+            Ok(_) => {}
+            Err(StepError::Failed(failure)) => {
+                tracing::warn!(instance = %cx.instance.id, volume = %volume.volume_id, %host,
+                    "its host does not come to a volume again: {} ({})", failure.message, failure.details);
+                continue;
+            }
+            Err(later) => return Err(later),
+        }
+        if let Some(hold) = volume.hold_of(host) {
+            let done = storage.complete(&cx.task.context, hold.attachment_id, volume.device.as_deref()).await;
+            done.map_err(later)?;
+        }
+        cx.instance.volumes[place] = volume;
+    }
+    Ok(())
 }
 
 /// Gives back attachments of the server that its row does not know: of a conductor that died, or was overtaken.

@@ -253,4 +253,4 @@ impl Pooled for IscsiVolumes {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

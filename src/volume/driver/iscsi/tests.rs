@@ -48,28 +48,29 @@ impl Bench {
     fn pid(&self) -> Option<String> {
         std::fs::read_to_string(self.options.portal.run_folder.join("tgtd.pid")).ok().map(|pid| pid.trim().to_owned())
     }
+}
 
-    async fn io(info: &ConnectionInfo, command: &str, with_password: bool) -> bool {
-        let ConnectionTarget::Iscsi(target) = &info.target else { panic!("no iSCSI: {info:?}") };
-        let mut image = format!(
-            "driver=iscsi,transport=tcp,portal={},target={},lun={}",
-            target.target_portal, target.target_iqn, target.target_lun
-        );
-        let mut args = Vec::new();
-        if let Some(auth) = target.auth.as_ref().filter(|_| with_password) {
-            args.extend(["--object".to_owned(), format!("secret,id=s,data={}", auth.auth_password)]);
-            image.push_str(&format!(",user={},password-secret=s", auth.auth_username));
-        }
-        if command.starts_with("read") {
-            args.push("-r".to_owned());
-        }
-        let words = ["--image-opts", &image, "-c", command];
-        let output = Command::new("qemu-io").args(args).args(words).stdin(Stdio::null()).output();
-        let run = tokio::time::timeout(Duration::from_secs(60), output);
-        let output = run.await.unwrap().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        output.status.success() && !said.contains("verification failed") && !said.contains("failed:")
+/// Reads or writes through a connection as QEMU's own initiator does; whether it went.
+pub(in crate::volume::driver) async fn io(info: &ConnectionInfo, command: &str, with_password: bool) -> bool {
+    let ConnectionTarget::Iscsi(target) = &info.target else { panic!("no iSCSI: {info:?}") };
+    let mut image = format!(
+        "driver=iscsi,transport=tcp,portal={},target={},lun={}",
+        target.target_portal, target.target_iqn, target.target_lun
+    );
+    let mut args = Vec::new();
+    if let Some(auth) = target.auth.as_ref().filter(|_| with_password) {
+        args.extend(["--object".to_owned(), format!("secret,id=s,data={}", auth.auth_password)]);
+        image.push_str(&format!(",user={},password-secret=s", auth.auth_username));
     }
+    if command.starts_with("read") {
+        args.push("-r".to_owned());
+    }
+    let words = ["--image-opts", &image, "-c", command];
+    let output = Command::new("qemu-io").args(args).args(words).stdin(Stdio::null()).output();
+    let run = tokio::time::timeout(Duration::from_secs(60), output);
+    let output = run.await.unwrap().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    output.status.success() && !said.contains("verification failed") && !said.contains("failed:")
 }
 
 impl Drop for Bench {
@@ -93,7 +94,7 @@ impl VolumeBench for Bench {
         pattern: u8,
         length: usize,
     ) -> bool {
-        Self::io(info, &format!("write -P {pattern} {offset} {length}"), true).await
+        io(info, &format!("write -P {pattern} {offset} {length}"), true).await
     }
     async fn reads(
         &self,
@@ -103,7 +104,7 @@ impl VolumeBench for Bench {
         pattern: u8,
         length: usize,
     ) -> bool {
-        Self::io(info, &format!("read -P {pattern} {offset} {length}"), true).await
+        io(info, &format!("read -P {pattern} {offset} {length}"), true).await
     }
 }
 
@@ -138,19 +139,19 @@ async fn a_password_opens_one_volume_also_after_a_crash() {
     }
     let one = bench.iscsi().connect_host(ids::volume(1), &writer(1), &host("h1")).await.unwrap();
     let two = bench.iscsi().connect_host(ids::volume(2), &writer(2), &host("h2")).await.unwrap();
-    assert!(Bench::io(&one, "write -P 7 0 4k", true).await);
-    assert!(!Bench::io(&one, "read 0 4k", false).await, "a volume was read without a password");
+    assert!(io(&one, "write -P 7 0 4k", true).await);
+    assert!(!io(&one, "read 0 4k", false).await, "a volume was read without a password");
     let mut mixed = one.clone();
     let (ConnectionTarget::Iscsi(target), ConnectionTarget::Iscsi(other)) = (&mut mixed.target, &two.target) else {
         panic!("{two:?}")
     };
     target.auth = other.auth.clone();
-    assert!(!Bench::io(&mixed, "read 0 4k", true).await, "one host's password opened another one's volume");
+    assert!(!io(&mixed, "read 0 4k", true).await, "one host's password opened another one's volume");
     let killed = Command::new("kill").args(["-9", &bench.pid().unwrap()]).status().await.unwrap();
     assert!(killed.success());
     bench.driver = None;
     bench.driver = Some(IscsiVolumes::open(bench.options.clone(), &SeededEntropy::new(9)).await.unwrap());
-    assert!(Bench::io(&one, "read -P 7 0 4k", true).await);
+    assert!(io(&one, "read -P 7 0 4k", true).await);
     assert_eq!(bench.iscsi().connect_host(ids::volume(1), &writer(1), &host("h1")).await.unwrap(), one);
     for number in [1, 2] {
         bench.iscsi().disconnect_host(ids::volume(number), ids::attachment(number)).await.unwrap();

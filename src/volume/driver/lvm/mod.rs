@@ -6,6 +6,8 @@
 
 mod commands;
 #[cfg(test)]
+mod machine_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
