@@ -15,7 +15,7 @@ use nova_core::console::{ConsoleSession, ConsoleTarget, ConsoleType, SessionEnd}
 use nova_core::entropy::SeededEntropy;
 use nova_core::ids::{ConsoleSessionId, HostName, InstanceId, ProjectId, UserId};
 use nova_core::rpc::compute::ConfirmedConsole;
-use nova_core::rpc::consoleauth::{OpenConsoleRequest, SessionClaim};
+use nova_core::rpc::consoleauth::{EndSessionRequest, OpenConsoleRequest, SessionClaim};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
@@ -276,7 +276,7 @@ impl Authority for Generous {
             host: HostName::new("h1"),
             user_id: UserId::new("user"),
             project_id: ProjectId::new("project"),
-            target: ConsoleTarget { host: "127.0.0.1".to_owned(), port: self.port },
+            target: ConsoleTarget { host: "127.0.0.1".to_owned(), port: self.port, tls_port: None },
             access_url_base: String::new(),
             until: jiff::Timestamp::MAX,
         })
@@ -290,7 +290,7 @@ impl Authority for Generous {
         Ok(Vec::new())
     }
 
-    async fn end(&self, _: String, _: Duration) -> Result<(), AuthorityError> {
+    async fn end(&self, _: EndSessionRequest) -> Result<(), AuthorityError> {
         Ok(())
     }
 }

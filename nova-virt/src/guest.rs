@@ -217,6 +217,9 @@ pub struct Capabilities {
     pub quiesce: bool,
     /// `vnc_endpoint`.
     pub vnc: bool,
+    /// `spice_endpoint`: guests that are made or started from now on have a screen over SPICE, too.
+    #[serde(default)]
+    pub spice: bool,
     /// `open_serial`.
     pub serial: bool,
     /// `attach_disk`, `detach_disk`, `attached_disks`, `extend_disk`, `swap_disk`, and volumes in a guest's order.
@@ -285,6 +288,17 @@ pub struct VncEndpoint {
     pub host: String,
     /// TCP port.
     pub port: u16,
+}
+
+/// Where a guest's screen is served over SPICE. It has one of both ports at least.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpiceEndpoint {
+    /// Address on this host, usually loopback.
+    pub host: String,
+    /// TCP port; `None`: only over TLS.
+    pub port: Option<u16>,
+    /// TCP port for TLS, where QEMU has a certificate for it.
+    pub tls_port: Option<u16>,
 }
 
 /// Something happened to a guest, by our order or not.

@@ -49,10 +49,11 @@ pub use fake::{
 };
 pub use guest::{
     Capabilities, ConfigDrive, DiskFormat, DiskRole, DiskSource, DiskSpec, GuestEvent, GuestEventKind, GuestInfo,
-    GuestSpec, Hardware, InterfaceSpec, NodeResources, Quiesce, RebootKind, SnapshotRequest, VncEndpoint,
+    GuestSpec, Hardware, InterfaceSpec, NodeResources, Quiesce, RebootKind, SnapshotRequest, SpiceEndpoint,
+    VncEndpoint,
 };
 #[cfg(feature = "libvirt")]
-pub use libvirt::{LibvirtHypervisor, LibvirtOptions, Preallocate};
+pub use libvirt::{LibvirtHypervisor, LibvirtOptions, Preallocate, SpiceOptions};
 pub use life::{
     Diagnostics, DiskCounters, ExportRequest, IncomingAddress, InterfaceCounters, LiveMigration, MigrationProgress,
     RescueSpec, StashInfo,
@@ -60,7 +61,7 @@ pub use life::{
 pub use serial::{SERIAL_PIECES, SerialPort};
 pub use settings::{
     DRIVER_OPTIONS, INSTANCES_PATH, LIVE_MIGRATION_INBOUND_ADDR, LIVE_MIGRATION_SCHEME, PREALLOCATE_IMAGES,
-    USE_COW_IMAGES, VNC_SERVER_LISTEN, VOLUME_CACHE_MODE, VOLUME_ERROR_POLICY, VOLUME_RECONNECT_DELAY, VOLUME_TLS_PATH,
+    SPICE_AGENT_ENABLED, SPICE_ENABLED, SPICE_REQUIRE_SECURE, SPICE_SERVER_LISTEN, USE_COW_IMAGES, VNC_SERVER_LISTEN, VOLUME_CACHE_MODE, VOLUME_ERROR_POLICY, VOLUME_RECONNECT_DELAY, VOLUME_TLS_PATH,
 };
 pub use volume::{AttachedDisk, DiskAttachment};
 
@@ -144,6 +145,12 @@ pub trait Hypervisor: Send + Sync {
     /// Where the screen of a running guest is served. A guest that does not run is `InvalidState`.
     async fn vnc_endpoint(&self, _id: InstanceId) -> Result<VncEndpoint, HypervisorError> {
         Err(HypervisorError::Unsupported { operation: Operation::VncEndpoint })
+    }
+
+    /// Where the screen of a running guest is served over SPICE. A guest that does not run is `InvalidState`; one that runs
+    /// without, since it was started before the host was told to give guests one, is `Unsupported`.
+    async fn spice_endpoint(&self, _id: InstanceId) -> Result<SpiceEndpoint, HypervisorError> {
+        Err(HypervisorError::Unsupported { operation: Operation::SpiceEndpoint })
     }
 
     /// Opens the serial port of a running guest, whose log [`console_log`](Self::console_log) is. Whoever had it open before

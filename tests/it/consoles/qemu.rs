@@ -20,7 +20,7 @@ use nova_core::entropy::SeededEntropy;
 use nova_core::ids::{ConsoleSessionId, HostName, InstanceId, ProjectId, UserId};
 use nova_core::options::{Config, Registry, Source, common};
 use nova_core::rpc::compute::ConfirmedConsole;
-use nova_core::rpc::consoleauth::{OpenConsoleRequest, SessionClaim};
+use nova_core::rpc::consoleauth::{EndSessionRequest, OpenConsoleRequest, SessionClaim};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -29,15 +29,34 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-const PASSWORD: &str = "canary-8";
+pub(super) const PASSWORD: &str = "canary-8";
 
 /// A QEMU without a guest: its screen is there all the same.
-struct Qemu {
+pub(super) struct Qemu {
     process: Child,
     port: u16,
+    tls_port: Option<u16>,
 }
 
 impl Qemu {
+    /// With a screen over SPICE: with these settings, and the ports that they name. A machine with a picture, since only that
+    /// has channels.
+    pub(super) fn with_spice(settings: &str, port: u16, tls_port: Option<u16>) -> Self {
+        let mut process = Command::new("qemu-system-x86_64")
+            .args(["-machine", "pc", "-accel", "tcg", "-m", "32", "-nodefaults", "-vga", "std", "-display", "none"])
+            .args(["-object", &format!("secret,id=password,data={PASSWORD}"), "-qmp", "stdio"])
+            .args(["-spice", &format!("addr=127.0.0.1,{settings}")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("dev/packages libvirt installs QEMU");
+        // Once it greets, it listens.
+        let mut line = String::new();
+        BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.contains("QMP"), "QEMU says {line:?}");
+        Self { process, port, tls_port }
+    }
+
     /// With these settings of its screen, and the certificates of that folder.
     fn start(screen: &str, folder: &Path) -> Self {
         /// Displays, of which each test of this process begins elsewhere.
@@ -64,7 +83,7 @@ impl Qemu {
         }
         // What it says later goes nowhere, and it goes on for as long as it can hear.
         process.stdin = Some(tell);
-        Self { process, port: port.expect("its screen has a port") }
+        Self { process, port: port.expect("its screen has a port"), tls_port: None }
     }
 }
 
@@ -76,7 +95,7 @@ impl Drop for Qemu {
 }
 
 /// An authority, QEMU's certificate under the names that QEMU knows, and the proxy's own.
-fn certificates() -> tempfile::TempDir {
+pub(super) fn certificates() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -108,19 +127,22 @@ impl Clock for Always {
 }
 
 /// Every token is worth that screen.
-struct Generous(u16);
+struct Generous {
+    console_type: ConsoleType,
+    target: ConsoleTarget,
+}
 
 #[async_trait]
 impl Authority for Generous {
     async fn open(&self, request: OpenConsoleRequest) -> Result<ConsoleSession, AuthorityError> {
         Ok(ConsoleSession {
             id: request.session_id,
-            console_type: ConsoleType::Novnc,
+            console_type: self.console_type,
             instance_id: InstanceId::generate(&SeededEntropy::new(1)),
             host: HostName::new("h1"),
             user_id: UserId::new("user"),
             project_id: ProjectId::new("project"),
-            target: ConsoleTarget { host: "127.0.0.1".to_owned(), port: self.0 },
+            target: self.target.clone(),
             access_url_base: String::new(),
             until: Timestamp::MAX,
         })
@@ -134,18 +156,30 @@ impl Authority for Generous {
         Ok(Vec::new())
     }
 
-    async fn end(&self, _: String, _: Duration) -> Result<(), AuthorityError> {
+    async fn end(&self, _: EndSessionRequest) -> Result<(), AuthorityError> {
         Ok(())
     }
 }
 
 /// A proxy with these settings in front of that screen.
 async fn proxy(qemu: &Qemu, settings: &str) -> (SocketAddr, AbortOnDropHandle<()>) {
+    proxy_of(qemu, ConsoleType::Novnc, &format!("[vnc]\n{settings}")).await
+}
+
+/// The same for consoles of that type.
+pub(super) async fn proxy_of(
+    qemu: &Qemu,
+    console_type: ConsoleType,
+    settings: &str,
+) -> (SocketAddr, AbortOnDropHandle<()>) {
     let registry = Registry::new().with(common::OPTIONS).with(CONSOLE_OPTIONS);
-    let text = format!("[DEFAULT]\nstate_path = /state\n[vnc]\n{settings}");
+    let text = format!("[DEFAULT]\nstate_path = /state\n{settings}");
     let config = Config::load(&registry, [(Source::File { path: "nova.conf".into() }, text.as_str())]).unwrap();
     let parts = ProxyParts {
-        authority: Arc::new(Generous(qemu.port)),
+        authority: Arc::new(Generous {
+            console_type,
+            target: ConsoleTarget { host: "127.0.0.1".to_owned(), port: qemu.port, tls_port: qemu.tls_port },
+        }),
         pages: Pages::default(),
         clock: Arc::new(Always),
         entropy: Arc::new(SeededEntropy::new(1)),
@@ -157,13 +191,13 @@ async fn proxy(qemu: &Qemu, settings: &str) -> (SocketAddr, AbortOnDropHandle<()
 }
 
 /// A browser, as far as bytes are concerned.
-struct Browser {
+pub(super) struct Browser {
     client: WebSocketStream<TcpStream>,
     left: BytesMut,
 }
 
 impl Browser {
-    async fn open(address: SocketAddr) -> Result<Self, u16> {
+    pub(super) async fn open(address: SocketAddr) -> Result<Self, u16> {
         let request = http::Request::builder()
             .uri(format!("ws://{address}/websockify?token=any"))
             .header("Host", address.to_string())
@@ -182,11 +216,11 @@ impl Browser {
         }
     }
 
-    async fn send(&mut self, bytes: &[u8]) {
+    pub(super) async fn send(&mut self, bytes: &[u8]) {
         self.client.send(Message::Binary(Bytes::copy_from_slice(bytes))).await.unwrap();
     }
 
-    async fn read(&mut self, count: usize) -> Bytes {
+    pub(super) async fn read(&mut self, count: usize) -> Bytes {
         while self.left.len() < count {
             match self.client.next().await.unwrap().unwrap() {
                 Message::Binary(bytes) => self.left.extend_from_slice(&bytes),

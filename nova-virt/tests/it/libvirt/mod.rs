@@ -19,6 +19,7 @@ mod guests;
 mod hardware;
 mod life;
 mod migration;
+mod screens;
 mod serial;
 mod volumes;
 
