@@ -17,6 +17,8 @@ mod pages;
 mod relay;
 mod request;
 mod rfb;
+#[cfg(feature = "samples")]
+pub mod samples;
 mod server;
 mod session;
 mod sessions;

@@ -8,19 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
-use jiff::Timestamp;
 use nova::console::CONSOLE_OPTIONS;
-use nova::console::proxy::{Authority, AuthorityError, ConsoleProxy, Pages, ProxyOptions, ProxyParts};
-use nova_core::clock::Clock;
-use nova_core::console::{ConsoleSession, ConsoleTarget, ConsoleType, SessionEnd};
+use nova::console::proxy::samples::{Always, Doorman, opening};
+use nova::console::proxy::{ConsoleProxy, Pages, ProxyOptions, ProxyParts};
+use nova_core::console::{ConsoleTarget, ConsoleType};
 use nova_core::entropy::SeededEntropy;
-use nova_core::ids::{ConsoleSessionId, HostName, InstanceId, ProjectId, UserId};
 use nova_core::options::{Config, Registry, Source, common};
-use nova_core::rpc::compute::ConfirmedConsole;
-use nova_core::rpc::consoleauth::{EndSessionRequest, OpenConsoleRequest, SessionClaim};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -118,49 +113,6 @@ pub(super) fn certificates() -> tempfile::TempDir {
     folder
 }
 
-struct Always;
-
-impl Clock for Always {
-    fn now(&self) -> Timestamp {
-        Timestamp::UNIX_EPOCH
-    }
-}
-
-/// Every token is worth that screen.
-struct Generous {
-    console_type: ConsoleType,
-    target: ConsoleTarget,
-}
-
-#[async_trait]
-impl Authority for Generous {
-    async fn open(&self, request: OpenConsoleRequest) -> Result<ConsoleSession, AuthorityError> {
-        Ok(ConsoleSession {
-            id: request.session_id,
-            console_type: self.console_type,
-            instance_id: InstanceId::generate(&SeededEntropy::new(1)),
-            host: HostName::new("h1"),
-            user_id: UserId::new("user"),
-            project_id: ProjectId::new("project"),
-            target: self.target.clone(),
-            access_url_base: String::new(),
-            until: Timestamp::MAX,
-        })
-    }
-
-    async fn confirm(&self, _: &ConsoleSession) -> Result<ConfirmedConsole, AuthorityError> {
-        Ok(ConfirmedConsole::default())
-    }
-
-    async fn check(&self, _: Vec<SessionClaim>) -> Result<Vec<(ConsoleSessionId, SessionEnd)>, AuthorityError> {
-        Ok(Vec::new())
-    }
-
-    async fn end(&self, _: EndSessionRequest) -> Result<(), AuthorityError> {
-        Ok(())
-    }
-}
-
 /// A proxy with these settings in front of that screen.
 async fn proxy(qemu: &Qemu, settings: &str) -> (SocketAddr, AbortOnDropHandle<()>) {
     proxy_of(qemu, ConsoleType::Novnc, &format!("[vnc]\n{settings}")).await
@@ -175,11 +127,9 @@ pub(super) async fn proxy_of(
     let registry = Registry::new().with(common::OPTIONS).with(CONSOLE_OPTIONS);
     let text = format!("[DEFAULT]\nstate_path = /state\n{settings}");
     let config = Config::load(&registry, [(Source::File { path: "nova.conf".into() }, text.as_str())]).unwrap();
+    let target = ConsoleTarget { host: "127.0.0.1".to_owned(), port: qemu.port, tls_port: qemu.tls_port };
     let parts = ProxyParts {
-        authority: Arc::new(Generous {
-            console_type,
-            target: ConsoleTarget { host: "127.0.0.1".to_owned(), port: qemu.port, tls_port: qemu.tls_port },
-        }),
+        authority: Arc::new(Doorman { token: None, console_type, target }),
         pages: Pages::default(),
         clock: Arc::new(Always),
         entropy: Arc::new(SeededEntropy::new(1)),
@@ -198,18 +148,8 @@ pub(super) struct Browser {
 
 impl Browser {
     pub(super) async fn open(address: SocketAddr) -> Result<Self, u16> {
-        let request = http::Request::builder()
-            .uri(format!("ws://{address}/websockify?token=any"))
-            .header("Host", address.to_string())
-            .header("Origin", format!("http://{address}"))
-            .header("Connection", "Upgrade")
-            .header("Upgrade", "websocket")
-            .header("Sec-WebSocket-Version", "13")
-            .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
-            .body(())
-            .unwrap();
         let stream = TcpStream::connect(address).await.unwrap();
-        match tokio_tungstenite::client_async(request, stream).await {
+        match tokio_tungstenite::client_async(opening(address, "any").unwrap(), stream).await {
             Ok((client, _)) => Ok(Self { client, left: BytesMut::new() }),
             Err(Error::Http(response)) => Err(response.status().as_u16()),
             Err(error) => panic!("{error}"),
