@@ -18,11 +18,11 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
+use super::ProxyOptions;
 use super::open::{COMES_BACK, Opened};
 use super::relay::{End, Relay, relay};
 use super::rfb::{ClientSide, LoggedIn, RfbError, welcome};
 use super::server::Shell;
-use super::ProxyOptions;
 use super::sessions::{Cut, Which};
 use super::spice::{Channel, SpiceError, link};
 
@@ -71,16 +71,27 @@ pub(super) async fn run(shell: &Shell, upgraded: Upgraded, opened: Opened) {
     tracing::info!(session = %session.id, instance = %session.instance_id, channel = ?part.channel, reason,
         "a console is closed");
     metrics::counter!("nova_console_closed_total", "reason" => reason).increment(1);
-    if let Some(keep) = keep.filter(|keep| part.ends_all(&over, *keep)) {
-        shell.end(&next, keep).await;
-    }
+    let telling = async {
+        if let Some(keep) = keep.filter(|keep| part.ends_all(&over, *keep)) {
+            shell.end(&next, keep).await;
+        }
+    };
     let frame = CloseFrame { code, reason: reason.into() };
     let closing = async {
         let _ = client.send(Message::Close(Some(frame))).await;
         // The client's own close, so that ours is not lost with the connection.
         while let Some(Ok(_)) = client.next().await {}
     };
-    let _ = tokio::time::timeout(CLOSING, closing).await;
+    let closing = tokio::time::timeout(CLOSING, closing);
+    match over {
+        // Whoever is cut hears of it at once, whatever the bus does. What it could go on with is worth nothing by then.
+        Over::Cut(_) | Over::TooLong => drop(tokio::join!(closing, telling)),
+        // Whoever comes back has to find what is left for it.
+        Over::Ended(_) => {
+            telling.await;
+            let _ = closing.await;
+        }
+    }
 }
 
 /// The code and the words of the close, and how long the client may come back; `None`: as long as the session may last.
