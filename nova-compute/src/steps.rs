@@ -266,5 +266,6 @@ pub(crate) fn guest(order: &Order<BuildOrder>, base: Option<PathBuf>, entropy: &
             image_properties: body.image.as_ref().map(|image| image.properties.clone()).unwrap_or_default(),
         },
         volumes: body.volumes.iter().map(attachment).collect(),
+        earlier_console: body.earlier_console.clone(),
     }
 }

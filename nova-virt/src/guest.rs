@@ -55,6 +55,9 @@ pub struct GuestSpec {
     /// there is no root disk.
     #[serde(default)]
     pub volumes: Vec<DiskAttachment>,
+    /// What it wrote to its console on the host that it comes from: its log begins with that, where there is none of it yet.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub earlier_console: String,
 }
 
 /// Extra specs of the flavor and properties of the image, as given: each driver takes what it knows (`hw:*` and `quota:*` of
@@ -217,7 +220,7 @@ pub struct Capabilities {
     pub quiesce: bool,
     /// `vnc_endpoint`.
     pub vnc: bool,
-    /// `spice_endpoint`: guests that are made or started from now on have a screen over SPICE, too.
+    /// `spice_endpoint`: guests that are made from now on have a screen over SPICE, too.
     #[serde(default)]
     pub spice: bool,
     /// `open_serial`.

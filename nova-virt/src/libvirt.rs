@@ -296,7 +296,10 @@ impl Hypervisor for LibvirtHypervisor {
 
     async fn console_log(&self, id: InstanceId) -> Result<Vec<u8>, HypervisorError> {
         self.run(Operation::ConsoleLog, move |inner| async move {
-            inner.with(id, |_| Ok(())).await?;
+            match inner.with(id, |_| Ok(())).await {
+                Err(HypervisorError::NotFound { .. }) if inner.was_sent(id).await? => {}
+                known => known?,
+            }
             folder::console(&inner.options, id).await
         })
         .await
@@ -322,7 +325,8 @@ impl Hypervisor for LibvirtHypervisor {
         if self.inner.options.spice.is_none() {
             return Err(HypervisorError::Unsupported { operation: Operation::SpiceEndpoint });
         }
-        self.run(Operation::SpiceEndpoint, move |inner| async move { inner.with(id, |guest| guest.spice()).await }).await
+        self.run(Operation::SpiceEndpoint, move |inner| async move { inner.with(id, |guest| guest.spice()).await })
+            .await
     }
 
     async fn open_serial(&self, id: InstanceId) -> Result<SerialPort, HypervisorError> {

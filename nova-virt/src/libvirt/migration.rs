@@ -142,6 +142,11 @@ impl Inner {
         Ok(())
     }
 
+    /// Was a guest sent to another host from here, with its disks?
+    pub(super) async fn was_sent(&self, instance: InstanceId) -> Result<bool> {
+        exists(&folder::folder_of(&self.options, instance).join(SENT)).await
+    }
+
     /// A guest that is here was not sent, whatever was begun.
     pub(super) async fn was_not_sent(&self, instance: InstanceId) -> Result<()> {
         remove_file(&folder::folder_of(&self.options, instance).join(SENT)).await
@@ -300,9 +305,11 @@ impl Inner {
         if existing.epoch > asked {
             return Err(HypervisorError::Stale { instance, asked, current: existing.epoch });
         }
-        folder::owner::give(&folder::folder_of(&self.options, instance), &self.options.host).await?;
+        let folder = folder::folder_of(&self.options, instance);
+        folder::owner::give(&folder, &self.options.host).await?;
         self.redefine(&guest, existing).await?;
-        remove_file(&folder::folder_of(&self.options, instance).join(INCOMING)).await
+        folder::begin_console(&folder, &guest).await?;
+        remove_file(&folder.join(INCOMING)).await
     }
 }
 

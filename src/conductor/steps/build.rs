@@ -283,6 +283,7 @@ pub(super) fn order_for(services: &Services, cx: &TaskContext, instance: &Instan
         vifs: Vec::new(),
         held: false,
         volumes: Vec::new(),
+        earlier_console: String::new(),
     }
 }
 
