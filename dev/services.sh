@@ -16,6 +16,7 @@ console_settings() {
   local port; port=$(cat "$RUN/console.port")
   printf '\n[vnc]\nnovncproxy_port = %s\nnovncproxy_base_url = http://127.0.0.1:%s/vnc_auto.html\n' "$port" "$port"
   printf '\n[serial_console]\nbase_url = ws://127.0.0.1:%s/\n' "$port"
+  printf '\n[spice]\nhtml5proxy_base_url = http://127.0.0.1:%s/spice_auto.html\n' "$port"
 }
 
 # Settings for volumes: a socket's path may have 107 characters at most, so a long state folder needs another one for them.

@@ -1,4 +1,4 @@
-// What both pages have in common: the address of the websocket, what is said of the connection, and coming back.
+// What the pages have in common: the address of the websocket, what is said of the connection, and coming back.
 
 // Codes of closes after which another try can help: the client or its proxy went away (RFC 6455, 7.4.1).
 const COMES_BACK = new Set([1001, 1006, 1012, 1013]);
@@ -12,19 +12,21 @@ export function say(name, text) {
   state.textContent = text;
 }
 
-// The token is in the "path" of our own address, as Nova writes it: ?path=%3Ftoken%3D... Only the query of it is taken, and
-// only this host is asked: an address that somebody else has made leads nowhere else.
+// The token is in the "path" of our own address, as Nova writes it: ?path=%3Ftoken%3D..., or in the address itself for SPICE.
+// Only the query of it is taken, and only this host is asked: an address that somebody else has made leads nowhere else.
 function websocketAddress() {
-  const path = new URLSearchParams(location.search).get("path") ?? "";
+  const own = new URLSearchParams(location.search);
+  const path = own.get("path") ?? "";
   const query = new URLSearchParams(path.includes("?") ? path.slice(path.indexOf("?") + 1) : "");
   const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-  const token = query.get("token");
+  const token = query.get("token") ?? own.get("token");
   return token === null ? null : `${scheme}//${location.host}/websockify?token=${encodeURIComponent(token)}`;
 }
 
 // Opens the websocket, and again when it was lost: the session's cookie lets the same browser go on with it.
-// `attach(socket)` is given each new socket; what it returns is called when that one is over.
-export function keepOpen(attach) {
+// `attach(socket)` is given each new socket; what it returns is called when that one is over. `connect(address)` makes a
+// socket, or what is like one: it has events "open" and "close", and can be closed.
+export function keepOpen(attach, connect = (address) => new WebSocket(address, ["binary"])) {
   let tries = 0;
   let wanted = true;
   let socket = null;
@@ -38,7 +40,7 @@ export function keepOpen(attach) {
     }
     say("connecting", tries === 0 ? "Connecting" : "Connecting again");
     let opened = false;
-    socket = new WebSocket(address, ["binary"]);
+    socket = connect(address);
     socket.binaryType = "arraybuffer";
     const detach = attach(socket);
     socket.addEventListener("open", () => {

@@ -5,17 +5,13 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt, future};
-use nova::console::proxy::{Authority, AuthorityError, ConsoleProxy, Pages, ProxyOptions, ProxyParts};
-use nova_core::clock::Clock;
-use nova_core::console::{ConsoleSession, ConsoleTarget, ConsoleType, SessionEnd};
+use nova::console::proxy::samples::{Always, Doorman, opening};
+use nova::console::proxy::{ConsoleProxy, Pages, ProxyOptions, ProxyParts};
 use nova_core::entropy::SeededEntropy;
-use nova_core::ids::{ConsoleSessionId, HostName, InstanceId, ProjectId, UserId};
-use nova_core::rpc::compute::ConfirmedConsole;
-use nova_core::rpc::consoleauth::{OpenConsoleRequest, SessionClaim};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
@@ -39,7 +35,7 @@ pub fn proxy() {
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let address = runtime.block_on(async {
         let parts = ProxyParts {
-            authority: Arc::new(Generous { port }),
+            authority: Arc::new(Doorman::of_screen(port)),
             pages: Pages::default(),
             clock: Arc::new(Always),
             entropy: Arc::new(SeededEntropy::new(1)),
@@ -191,16 +187,7 @@ async fn screen(stream: &mut TcpStream, piece: &[u8], flooded: &AtomicU64) -> st
 }
 
 async fn open(address: SocketAddr) -> Session {
-    let request = http::Request::builder()
-        .uri(format!("ws://{address}/websockify?token=any"))
-        .header("Host", address.to_string())
-        .header("Origin", format!("http://{address}"))
-        .header("Connection", "Upgrade")
-        .header("Upgrade", "websocket")
-        .header("Sec-WebSocket-Version", "13")
-        .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
-        .body(())
-        .expect("a request");
+    let request = opening(address, "any").expect("a request");
     let stream = TcpStream::connect(address).await.expect("the proxy");
     let (mut session, _) = tokio_tungstenite::client_async(request, stream).await.expect("the proxy lets it in");
     let mut heard = BytesMut::new();
@@ -250,47 +237,4 @@ async fn draw(mut session: Session, rounds: usize) -> usize {
         }
     }
     rounds * UPDATE
-}
-
-/// It is always the same moment.
-struct Always;
-
-impl Clock for Always {
-    fn now(&self) -> jiff::Timestamp {
-        jiff::Timestamp::UNIX_EPOCH
-    }
-}
-
-/// Every token is worth a screen.
-struct Generous {
-    port: u16,
-}
-
-#[async_trait::async_trait]
-impl Authority for Generous {
-    async fn open(&self, request: OpenConsoleRequest) -> Result<ConsoleSession, AuthorityError> {
-        Ok(ConsoleSession {
-            id: request.session_id,
-            console_type: ConsoleType::Novnc,
-            instance_id: InstanceId::generate(&SeededEntropy::new(1)),
-            host: HostName::new("h1"),
-            user_id: UserId::new("user"),
-            project_id: ProjectId::new("project"),
-            target: ConsoleTarget { host: "127.0.0.1".to_owned(), port: self.port },
-            access_url_base: String::new(),
-            until: jiff::Timestamp::MAX,
-        })
-    }
-
-    async fn confirm(&self, _: &ConsoleSession) -> Result<ConfirmedConsole, AuthorityError> {
-        Ok(ConfirmedConsole::default())
-    }
-
-    async fn check(&self, _: Vec<SessionClaim>) -> Result<Vec<(ConsoleSessionId, SessionEnd)>, AuthorityError> {
-        Ok(Vec::new())
-    }
-
-    async fn end(&self, _: String, _: Duration) -> Result<(), AuthorityError> {
-        Ok(())
-    }
 }

@@ -136,7 +136,7 @@ fn fakes(config: &Config, state: &Path, host: &str) -> Result<Vec<NamedHyperviso
 
 #[cfg(feature = "libvirt")]
 fn libvirt(config: &Config, state: &Path) -> Result<Arc<dyn Hypervisor>, StartError> {
-    use nova_virt::{LibvirtHypervisor, LibvirtOptions, Preallocate};
+    use nova_virt::{LibvirtHypervisor, LibvirtOptions, Preallocate, SpiceOptions};
     let uri = config.get(&common::LIBVIRT_CONNECTION_URI).unwrap_or_else(|| "qemu:///system".to_owned());
     let instances = config.get(&nova_virt::INSTANCES_PATH).unwrap_or_else(|| state.join("instances"));
     let mut options = LibvirtOptions::new(uri, instances);
@@ -156,6 +156,11 @@ fn libvirt(config: &Config, state: &Path) -> Result<Arc<dyn Hypervisor>, StartEr
         options.preallocate_images = Preallocate::Space;
     }
     options.vnc_listen = config.get(&nova_virt::VNC_SERVER_LISTEN);
+    options.spice = config.get(&nova_virt::SPICE_ENABLED).then(|| SpiceOptions {
+        listen: config.get(&nova_virt::SPICE_SERVER_LISTEN),
+        agent: config.get(&nova_virt::SPICE_AGENT_ENABLED),
+        require_secure: config.get(&nova_virt::SPICE_REQUIRE_SECURE),
+    });
     options.live_migration_scheme = config.get(&nova_virt::LIVE_MIGRATION_SCHEME);
     options.volume_cache_mode = config.get(&nova_virt::VOLUME_CACHE_MODE);
     options.volume_reconnect_delay = config.get(&nova_virt::VOLUME_RECONNECT_DELAY);

@@ -253,6 +253,7 @@ impl Hypervisor for ProcessHypervisor {
             suspend: false,
             snapshot: false,
             vnc: false,
+            spice: false,
             serial: false,
             attach_disk: false,
             attach_interface: false,

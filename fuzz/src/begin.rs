@@ -39,8 +39,8 @@ impl ClientSide for Client {
         }
     }
 
-    async fn write(&mut self, bytes: &'static [u8]) -> std::io::Result<()> {
-        self.told.extend_from_slice(bytes);
+    async fn write(&mut self, bytes: Bytes) -> std::io::Result<()> {
+        self.told.extend_from_slice(&bytes);
         Ok(())
     }
 }

@@ -12,6 +12,7 @@ pub mod client;
 pub mod mutate;
 pub mod request;
 pub mod screen;
+pub mod spice;
 
 use std::time::Duration;
 
@@ -31,11 +32,12 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 4] = [
+pub const TARGETS: [Target; 5] = [
     Target { name: "console_begin", run: begin::run, seeds: begin::seeds, inputs: 20_000 },
     Target { name: "console_client", run: client::run, seeds: client::seeds, inputs: 10_000 },
     Target { name: "console_request", run: request::run, seeds: request::seeds, inputs: 2_000 },
     Target { name: "console_screen", run: screen::run, seeds: screen::seeds, inputs: 20_000 },
+    Target { name: "console_spice", run: spice::run, seeds: spice::seeds, inputs: 3_000 },
 ];
 
 /// Nothing that a target does takes that long.

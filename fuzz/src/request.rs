@@ -7,15 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use jiff::Timestamp;
-use nova::console::proxy::{Authority, AuthorityError, ConsoleProxy, Pages, ProxyOptions, ProxyParts};
-use nova_core::clock::Clock;
-use nova_core::console::{ConsoleSession, ConsoleTarget, ConsoleType, SessionEnd, token_hash};
+use nova::console::proxy::samples::{Always, Doorman};
+use nova::console::proxy::{ConsoleProxy, Pages, ProxyOptions, ProxyParts};
 use nova_core::entropy::SeededEntropy;
-use nova_core::ids::{ConsoleSessionId, HostName, InstanceId, ProjectId, UserId};
-use nova_core::rpc::compute::ConfirmedConsole;
-use nova_core::rpc::consoleauth::{OpenConsoleRequest, SessionClaim};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
@@ -105,7 +99,7 @@ fn world() -> &'static World {
             let port = screen.local_addr().expect("an address").port();
             tokio::spawn(screens(screen));
             let parts = ProxyParts {
-                authority: Arc::new(Doorman { port }),
+                authority: Arc::new(Doorman { token: Some(TOKEN), ..Doorman::of_screen(port) }),
                 pages: Pages::default(),
                 clock: Arc::new(Always),
                 entropy: Arc::new(SeededEntropy::new(1)),
@@ -142,51 +136,5 @@ async fn screens(listener: TcpListener) {
             while stream.read(&mut buffer).await? > 0 {}
             std::io::Result::Ok(())
         });
-    }
-}
-
-/// It is always the same moment.
-struct Always;
-
-impl Clock for Always {
-    fn now(&self) -> Timestamp {
-        Timestamp::UNIX_EPOCH
-    }
-}
-
-/// Lets in whoever has the token.
-struct Doorman {
-    port: u16,
-}
-
-#[async_trait]
-impl Authority for Doorman {
-    async fn open(&self, request: OpenConsoleRequest) -> Result<ConsoleSession, AuthorityError> {
-        if request.token_hash != token_hash(TOKEN) {
-            return Err(AuthorityError::Worthless("no such token".to_owned()));
-        }
-        Ok(ConsoleSession {
-            id: request.session_id,
-            console_type: ConsoleType::Novnc,
-            instance_id: InstanceId::generate(&SeededEntropy::new(1)),
-            host: HostName::new("h1"),
-            user_id: UserId::new("user"),
-            project_id: ProjectId::new("project"),
-            target: ConsoleTarget { host: "127.0.0.1".to_owned(), port: self.port },
-            access_url_base: String::new(),
-            until: Timestamp::MAX,
-        })
-    }
-
-    async fn confirm(&self, _: &ConsoleSession) -> Result<ConfirmedConsole, AuthorityError> {
-        Ok(ConfirmedConsole::default())
-    }
-
-    async fn check(&self, _: Vec<SessionClaim>) -> Result<Vec<(ConsoleSessionId, SessionEnd)>, AuthorityError> {
-        Ok(Vec::new())
-    }
-
-    async fn end(&self, _: String, _: Duration) -> Result<(), AuthorityError> {
-        Ok(())
     }
 }

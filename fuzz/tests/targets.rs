@@ -35,6 +35,11 @@ fn requests() {
 }
 
 #[test]
+fn channels_of_spice() {
+    many("console_spice");
+}
+
+#[test]
 fn screens() {
     many("console_screen");
 }

@@ -42,6 +42,12 @@ pub const VNC_SERVER_PROXYCLIENT_ADDRESS: Opt<Option<String>> = Opt::string("vnc
     )
     .optional();
 
+/// `spice.server_proxyclient_address`
+pub const SPICE_SERVER_PROXYCLIENT_ADDRESS: Opt<Option<String>> = Opt::string("spice", "server_proxyclient_address")
+    .roles(&["nova-compute"])
+    .help("The address at which proxies of consoles reach screens over SPICE. Not set: spice.server_listen.")
+    .optional();
+
 /// `serial_console.listen`
 pub const SERIAL_LISTEN: Opt<Address> = Opt::address("serial_console", "listen")
     .default("127.0.0.1:0")
@@ -81,6 +87,7 @@ pub const COMPUTE_OPTIONS: &[OptionDecl] = &[
     RESUME_GUESTS_STATE_ON_HOST_BOOT.decl(),
     MIGRATION_LISTEN.decl(),
     VNC_SERVER_PROXYCLIENT_ADDRESS.decl(),
+    SPICE_SERVER_PROXYCLIENT_ADDRESS.decl(),
     SERIAL_LISTEN.decl(),
     SERIAL_PROXYCLIENT_ADDRESS.decl(),
     FORCE_RAW_IMAGES.decl(),
@@ -164,6 +171,8 @@ pub struct ComputeOptions {
     pub build_failure_threshold: u32,
     /// The address at which proxies reach screens (`vnc.server_proxyclient_address`); `None`: where the hypervisor says that it listens.
     pub vnc_proxyclient_address: Option<String>,
+    /// The same for screens over SPICE (`spice.server_proxyclient_address`).
+    pub spice_proxyclient_address: Option<String>,
     /// Where the host serves serial ports to proxies (`serial_console.listen`).
     pub serial_listen: Address,
     /// The address at which proxies reach that (`serial_console.proxyclient_address`); `None`: the same.
@@ -202,6 +211,7 @@ impl ComputeOptions {
             cpu_dedicated_set: None,
             build_failure_threshold: 10,
             vnc_proxyclient_address: None,
+            spice_proxyclient_address: None,
             serial_listen: Address { host: "127.0.0.1".to_owned(), port: 0 },
             serial_proxyclient_address: None,
             serial_tls: None,
@@ -240,6 +250,7 @@ impl ComputeOptions {
             build_failure_threshold: u32::try_from(config.get(&hosts::BUILD_FAILURE_THRESHOLD)).unwrap_or(0),
             monitors: Monitors::named(&config.get(&hosts::COMPUTE_MONITORS)),
             vnc_proxyclient_address: config.get(&VNC_SERVER_PROXYCLIENT_ADDRESS),
+            spice_proxyclient_address: config.get(&SPICE_SERVER_PROXYCLIENT_ADDRESS),
             serial_listen: config.get(&SERIAL_LISTEN),
             serial_proxyclient_address: config.get(&SERIAL_PROXYCLIENT_ADDRESS),
             serial_tls: config.get(&SERIAL_TLS_CERT).map(|certificate| SerialTls {

@@ -274,5 +274,6 @@ pub(crate) fn guest(order: &Order<BuildOrder>, base: Option<PathBuf>, entropy: &
             image_properties: body.image.as_ref().map_or(&body.image_properties, |image| &image.properties).clone(),
         },
         volumes: body.volumes.iter().map(attachment).collect(),
+        earlier_console: body.earlier_console.clone(),
     }
 }

@@ -31,6 +31,15 @@ pub enum ConsoleType {
 }
 
 impl ConsoleType {
+    /// Whether one session of it is several connections, one for each of its channels. What lets a client go on with such a
+    /// session lets in its further channels, too, and is good for all of them.
+    pub const fn has_channels(self) -> bool {
+        match self {
+            Self::SpiceHtml5 | Self::SpiceDirect => true,
+            Self::Novnc | Self::Serial | Self::Webmks => false,
+        }
+    }
+
     /// All of them.
     pub const ALL: [Self; 5] = [Self::Novnc, Self::SpiceHtml5, Self::SpiceDirect, Self::Serial, Self::Webmks];
 
@@ -75,8 +84,11 @@ impl FromStr for ConsoleType {
 pub struct ConsoleTarget {
     /// The host's address, as proxies reach it.
     pub host: String,
-    /// The port there.
+    /// The port there; 0 where it is served over TLS alone.
     pub port: u16,
+    /// The port there for TLS from its first byte on, as SPICE has one of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_port: Option<u16>,
 }
 
 /// Leave to open a console.

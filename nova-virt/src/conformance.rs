@@ -63,6 +63,7 @@ macro_rules! hypervisor_conformance {
             console_log_is_there_and_bounded,
             the_serial_port_opens_while_it_runs,
             the_screen_is_served_while_it_runs,
+            the_screen_is_served_over_spice_while_it_runs,
             events_tell_what_happened,
             an_unknown_guest_is_not_found,
             what_it_cannot_do_it_says,
@@ -359,6 +360,22 @@ pub async fn the_screen_is_served_while_it_runs(hypervisor: &dyn Hypervisor) {
     hypervisor.destroy(guest.instance).await.unwrap();
 }
 
+/// So has its screen over SPICE.
+pub async fn the_screen_is_served_over_spice_while_it_runs(hypervisor: &dyn Hypervisor) {
+    if !hypervisor.capabilities().spice {
+        return;
+    }
+    let guest = fresh(hypervisor, 0x11c).await;
+    hypervisor.spawn(&guest).await.unwrap();
+    let endpoint = hypervisor.spice_endpoint(guest.instance).await.unwrap();
+    let ports = [endpoint.port, endpoint.tls_port];
+    assert!(ports.iter().flatten().any(|port| *port > 0) && !endpoint.host.is_empty(), "{endpoint:?}");
+    hypervisor.power_off(guest.instance, None).await.unwrap();
+    let error = hypervisor.spice_endpoint(guest.instance).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidState);
+    hypervisor.destroy(guest.instance).await.unwrap();
+}
+
 /// Starting and stopping is told to those who listen.
 pub async fn events_tell_what_happened(hypervisor: &dyn Hypervisor) {
     let guest = fresh(hypervisor, 0x10f).await;
@@ -407,6 +424,9 @@ pub async fn an_unknown_guest_is_not_found(hypervisor: &dyn Hypervisor) {
     if can.vnc {
         results.push(hypervisor.vnc_endpoint(id).await.map(drop));
     }
+    if can.spice {
+        results.push(hypervisor.spice_endpoint(id).await.map(drop));
+    }
     for result in results {
         match result {
             Err(HypervisorError::NotFound { instance }) => assert_eq!(instance, id),
@@ -438,6 +458,7 @@ pub async fn what_it_cannot_do_it_says(hypervisor: &dyn Hypervisor) {
         (can.suspend, Operation::Suspend, hypervisor.suspend(id).await),
         (can.suspend, Operation::Resume, hypervisor.resume(id).await),
         (can.vnc, Operation::VncEndpoint, hypervisor.vnc_endpoint(id).await.map(drop)),
+        (can.spice, Operation::SpiceEndpoint, hypervisor.spice_endpoint(id).await.map(drop)),
         (can.serial, Operation::OpenSerial, hypervisor.open_serial(id).await.map(drop)),
         (can.attach_disk, Operation::AttachDisk, hypervisor.attach_disk(id, &disk).await.map(drop)),
         (can.attach_disk, Operation::DetachDisk, hypervisor.detach_disk(id, volume).await),

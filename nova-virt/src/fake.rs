@@ -326,6 +326,22 @@ impl FakeHypervisor {
         self.apply(&mut state, operation, instance, None, |guests| Ok((work(guests)?, Vec::new())))
     }
 
+    /// The port of a guest's screen: that of the first guest is given, those of others follow.
+    async fn screen_port(&self, operation: Operation, id: InstanceId, first: u16) -> Result<u16, HypervisorError> {
+        self.read(operation, Some(id), |guests| {
+            let position = guests.keys().position(|other| *other == id);
+            let guest = guests.get(&id).filter(|guest| guest.spec.is_some());
+            let (Some(guest), Some(position)) = (guest, position) else {
+                return Err(HypervisorError::NotFound { instance: id });
+            };
+            match guests::is_up(guest.power_state) {
+                true => Ok(first.saturating_add(u16::try_from(position).unwrap_or(u16::MAX))),
+                false => Err(HypervisorError::InvalidState { instance: id, operation, state: guest.power_state }),
+            }
+        })
+        .await
+    }
+
     /// An operation that changes one guest.
     async fn change(
         &self,

@@ -56,6 +56,9 @@ pub struct GuestSpec {
     /// there is no root disk.
     #[serde(default)]
     pub volumes: Vec<DiskAttachment>,
+    /// What it wrote to its console on the host that it comes from: its log begins with that, where there is none of it yet.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub earlier_console: String,
 }
 
 /// Extra specs of the flavor and properties of the image, as given: each driver takes what it knows (`hw:*` and `quota:*` of
@@ -232,6 +235,9 @@ pub struct Capabilities {
     pub quiesce: bool,
     /// `vnc_endpoint`.
     pub vnc: bool,
+    /// `spice_endpoint`: guests that are made from now on have a screen over SPICE, too.
+    #[serde(default)]
+    pub spice: bool,
     /// `open_serial`.
     pub serial: bool,
     /// `attach_disk`, `detach_disk`, `attached_disks`, `extend_disk`, `swap_disk`, `settle_swap`, and volumes in a guest's order.
@@ -303,6 +309,17 @@ pub struct VncEndpoint {
     pub host: String,
     /// TCP port.
     pub port: u16,
+}
+
+/// Where a guest's screen is served over SPICE. It has one of both ports at least.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpiceEndpoint {
+    /// Address on this host, usually loopback.
+    pub host: String,
+    /// TCP port; `None`: only over TLS.
+    pub port: Option<u16>,
+    /// TCP port for TLS, where QEMU has a certificate for it.
+    pub tls_port: Option<u16>,
 }
 
 /// Something happened to a guest, by our order or not.

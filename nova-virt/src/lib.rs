@@ -50,10 +50,11 @@ pub use fake::{
 };
 pub use guest::{
     Capabilities, ConfigDrive, DiskFormat, DiskRole, DiskSource, DiskSpec, GuestEvent, GuestEventKind, GuestInfo,
-    GuestSpec, Hardware, InterfaceSpec, NodeResources, Quiesce, RebootKind, SnapshotRequest, VncEndpoint,
+    GuestSpec, Hardware, InterfaceSpec, NodeResources, Quiesce, RebootKind, SnapshotRequest, SpiceEndpoint,
+    VncEndpoint,
 };
 #[cfg(feature = "libvirt")]
-pub use libvirt::{LibvirtHypervisor, LibvirtOptions, Preallocate};
+pub use libvirt::{LibvirtHypervisor, LibvirtOptions, Preallocate, SpiceOptions};
 pub use life::{
     Diagnostics, DiskCounters, ExportRequest, IncomingAddress, InterfaceCounters, LiveMigration, MigrationProgress,
     RescueSpec, StableRescue, StashInfo,
@@ -61,7 +62,8 @@ pub use life::{
 pub use serial::{SERIAL_PIECES, SerialPort};
 pub use settings::{
     DRIVER_OPTIONS, INSTANCES_PATH, LIVE_MIGRATION_INBOUND_ADDR, LIVE_MIGRATION_SCHEME, PREALLOCATE_IMAGES,
-    USE_COW_IMAGES, VNC_SERVER_LISTEN, VOLUME_CACHE_MODE, VOLUME_ERROR_POLICY, VOLUME_RECONNECT_DELAY, VOLUME_TLS_PATH,
+    SPICE_AGENT_ENABLED, SPICE_ENABLED, SPICE_REQUIRE_SECURE, SPICE_SERVER_LISTEN, USE_COW_IMAGES, VNC_SERVER_LISTEN,
+    VOLUME_CACHE_MODE, VOLUME_ERROR_POLICY, VOLUME_RECONNECT_DELAY, VOLUME_TLS_PATH,
 };
 pub use volume::{AttachedDisk, DiskAttachment};
 
@@ -139,12 +141,19 @@ pub trait Hypervisor: Send + Sync {
         Err(HypervisorError::Unsupported { operation: Operation::Resume })
     }
 
-    /// What the guest wrote to its serial console since it was made: the last MiB of it.
+    /// What the guest wrote to its serial console since it was made: the last MiB of it. Where a guest was that was sent to another
+    /// host with its disks, what it wrote there may be answered still.
     async fn console_log(&self, id: InstanceId) -> Result<Vec<u8>, HypervisorError>;
 
     /// Where the screen of a running guest is served. A guest that does not run is `InvalidState`.
     async fn vnc_endpoint(&self, _id: InstanceId) -> Result<VncEndpoint, HypervisorError> {
         Err(HypervisorError::Unsupported { operation: Operation::VncEndpoint })
+    }
+
+    /// Where the screen of a running guest is served over SPICE. A guest that does not run is `InvalidState`; one that has
+    /// none, since it was made before the host was told to give guests one, is `Unsupported`.
+    async fn spice_endpoint(&self, _id: InstanceId) -> Result<SpiceEndpoint, HypervisorError> {
+        Err(HypervisorError::Unsupported { operation: Operation::SpiceEndpoint })
     }
 
     /// Opens the serial port of a running guest, whose log [`console_log`](Self::console_log) is. Whoever had it open before

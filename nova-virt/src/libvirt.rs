@@ -25,7 +25,8 @@ use virt::sys;
 use crate::{
     AttachedDisk, Capabilities, Diagnostics, DiskAttachment, DiskFormat, ExportRequest, GuestEvent, GuestInfo,
     GuestSpec, Hypervisor, HypervisorError, IncomingAddress, InterfaceSpec, LiveMigration, MigrationProgress,
-    NodeResources, Operation, RebootKind, RescueSpec, SerialPort, SnapshotRequest, StashInfo, VncEndpoint,
+    NodeResources, Operation, RebootKind, RescueSpec, SerialPort, SnapshotRequest, SpiceEndpoint, StashInfo,
+    VncEndpoint,
 };
 
 mod cells;
@@ -60,7 +61,7 @@ use connection::{Connection, OnConnect, OnEvent};
 use domains::{Guest, Known};
 use migration::Migrating;
 use operations::{Inner, Locks};
-pub use options::{LibvirtOptions, Preallocate};
+pub use options::{LibvirtOptions, Preallocate, SpiceOptions};
 use qemu_img::Image;
 use workers::Workers;
 
@@ -203,6 +204,7 @@ impl Hypervisor for LibvirtHypervisor {
             snapshot: true,
             quiesce: true,
             vnc: true,
+            spice: self.inner.options.spice.is_some(),
             serial: true,
             attach_disk: true,
             attach_interface: true,
@@ -296,7 +298,10 @@ impl Hypervisor for LibvirtHypervisor {
 
     async fn console_log(&self, id: InstanceId) -> Result<Vec<u8>, HypervisorError> {
         self.run(Operation::ConsoleLog, move |inner| async move {
-            inner.with(id, |_| Ok(())).await?;
+            match inner.with(id, |_| Ok(())).await {
+                Err(HypervisorError::NotFound { .. }) if inner.was_sent(id).await? => {}
+                known => known?,
+            }
             folder::console(&inner.options, id).await
         })
         .await
@@ -316,6 +321,14 @@ impl Hypervisor for LibvirtHypervisor {
                 .await
         })
         .await
+    }
+
+    async fn spice_endpoint(&self, id: InstanceId) -> Result<SpiceEndpoint, HypervisorError> {
+        if self.inner.options.spice.is_none() {
+            return Err(HypervisorError::Unsupported { operation: Operation::SpiceEndpoint });
+        }
+        self.run(Operation::SpiceEndpoint, move |inner| async move { inner.with(id, |guest| guest.spice()).await })
+            .await
     }
 
     async fn open_serial(&self, id: InstanceId) -> Result<SerialPort, HypervisorError> {

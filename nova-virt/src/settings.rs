@@ -42,6 +42,28 @@ pub const VNC_SERVER_LISTEN: Opt<String> =
         "The address that the screens of guests listen on. Proxies of consoles must reach it, and nobody else should: \
          without vnc_tls or vnc_password in QEMU's configuration, whoever reaches it sees the screen.",
     );
+/// `spice.enabled`
+pub const SPICE_ENABLED: Opt<bool> = Opt::boolean("spice", "enabled").default("false").roles(COMPUTE).help(
+    "Whether the guests of this host have a screen over SPICE, besides the one over VNC. Guests that were made before have it \
+     once they are resized or migrated.",
+);
+/// `spice.agent_enabled`
+pub const SPICE_AGENT_ENABLED: Opt<bool> = Opt::boolean("spice", "agent_enabled").default("true").roles(COMPUTE).help(
+    "Whether guests with a screen over SPICE have a channel for its agent inside of them, which takes the pointer's position \
+     and the size of the screen from the client.",
+);
+/// `spice.server_listen`
+pub const SPICE_SERVER_LISTEN: Opt<String> =
+    Opt::string("spice", "server_listen").default("127.0.0.1").roles(COMPUTE).help(
+        "The address that screens over SPICE listen on. Proxies of consoles must reach it, and nobody else should: without \
+         spice_password in QEMU's configuration, whoever reaches it sees the screen.",
+    );
+/// `spice.require_secure`
+pub const SPICE_REQUIRE_SECURE: Opt<bool> =
+    Opt::boolean("spice", "require_secure").default("false").roles(COMPUTE).help(
+        "Whether screens over SPICE are served over TLS alone. It needs spice_tls in QEMU's configuration, and spice.ca_certs on \
+         proxies.",
+    );
 /// `libvirt.volume_cache_mode`
 pub const VOLUME_CACHE_MODE: Opt<String> =
     Opt::choice("libvirt", "volume_cache_mode", &["none", "writeback", "writethrough", "directsync"])
@@ -73,6 +95,10 @@ pub const DRIVER_OPTIONS: &[OptionDecl] = &[
     LIVE_MIGRATION_INBOUND_ADDR.decl(),
     LIVE_MIGRATION_SCHEME.decl(),
     VNC_SERVER_LISTEN.decl(),
+    SPICE_ENABLED.decl(),
+    SPICE_AGENT_ENABLED.decl(),
+    SPICE_SERVER_LISTEN.decl(),
+    SPICE_REQUIRE_SECURE.decl(),
     VOLUME_CACHE_MODE.decl(),
     VOLUME_RECONNECT_DELAY.decl(),
     VOLUME_ERROR_POLICY.decl(),

@@ -31,5 +31,6 @@ pub fn guest_spec(number: u32) -> GuestSpec {
         placement: None,
         hardware: Hardware::default(),
         volumes: Vec::new(),
+        earlier_console: String::new(),
     }
 }

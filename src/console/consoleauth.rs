@@ -39,6 +39,8 @@ const BATCH: usize = 200;
 const HOST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often grants that are over are removed.
 const CLEANING: Duration = Duration::from_secs(60);
+/// Where sessions are not gone on with, a session's channels are opened in this time.
+const CHANNELS: Duration = Duration::from_secs(60);
 /// What somebody is told whose token is worth nothing; why is not told.
 const WORTHLESS: &str = "This address is not good, or not any more: ask for a new one.";
 
@@ -123,24 +125,49 @@ impl ConsoleAuth {
         };
         self.may_open(&grant, &request).await?;
         let session = session_of(&grant, &request, until(now, parts.options.max_session));
-        if let Some(next_hash) = request.next_hash.filter(|_| parts.options.resume) {
+        let channels = grant.console_type.has_channels();
+        if grant.resumes.is_some() && channels {
+            self.renew(grant, &session, now).await?;
+            tracing::debug!(instance = %session.instance_id, session = %session.id, "a channel of a console is opened");
+            return Ok(session);
+        }
+        if let Some(next_hash) = request.next_hash.filter(|_| parts.options.resume || channels) {
+            let lasts = if parts.options.resume { session.until } else { session.until.min(until(now, CHANNELS)) };
             let next = ConsoleGrant {
                 id: ConsoleGrantId::generate(&*parts.entropy),
                 token_hash: next_hash,
                 resumes: Some(ResumedSession { id: session.id, until: session.until }),
                 created_at: now,
-                expires_at: session.until,
+                expires_at: lasts,
                 ..grant
             };
-            match parts.store.add_console_grant(next).await {
-                // Where tokens are good more than once, this message has been here before.
-                Ok(()) | Err(StoreError::Duplicate { .. }) => {}
-                Err(error) => return Err(unavailable(&error)),
-            }
+            self.add(next).await?;
         }
         tracing::info!(instance = %session.instance_id, session = %session.id, user = %session.user_id,
             kind = %session.console_type, "a console is opened");
         Ok(session)
+    }
+
+    /// Where the same message has been here before, it is there.
+    async fn add(&self, grant: ConsoleGrant) -> Result<(), HandlerError> {
+        match self.parts.store.add_console_grant(grant).await {
+            Ok(()) | Err(StoreError::Duplicate { .. }) => Ok(()),
+            Err(error) => Err(unavailable(&error)),
+        }
+    }
+
+    /// What was to last for a while only, since a connection of the session was lost, lasts as long as that again: its
+    /// client is back.
+    async fn renew(&self, grant: ConsoleGrant, session: &ConsoleSession, now: Timestamp) -> Result<(), HandlerError> {
+        if !self.parts.options.resume || grant.expires_at >= session.until {
+            return Ok(());
+        }
+        match self.parts.store.take_console_grant(&grant.token_hash, now).await {
+            Ok(grant) => self.add(ConsoleGrant { expires_at: session.until, ..grant }).await,
+            // Another channel did it, in this moment.
+            Err(StoreError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(unavailable(&error)),
+        }
     }
 
     /// The token is used up. If this message did that, and only its answer was lost, what came of it is still there: under
@@ -176,13 +203,12 @@ impl ConsoleAuth {
 
     async fn grant(&self, token_hash: &str, now: Timestamp) -> Result<ConsoleGrant, StoreError> {
         let store = &self.parts.store;
-        if !self.parts.options.single_use {
-            let grant = store.get_console_grant(token_hash, now).await?;
-            if grant.resumes.is_none() {
-                return Ok(grant);
-            }
-        }
-        store.take_console_grant(token_hash, now).await
+        let grant = store.get_console_grant(token_hash, now).await?;
+        let lasts = match grant.resumes {
+            Some(_) => grant.console_type.has_channels(),
+            None => !self.parts.options.single_use,
+        };
+        if lasts { Ok(grant) } else { store.take_console_grant(token_hash, now).await }
     }
 
     /// Asks the host. The server is looked at again: the host's answer must not be newer than what is known of it.
@@ -260,7 +286,8 @@ impl ConsoleAuth {
             return Ok(());
         }
         let expires_at = grant.expires_at.min(until(now, request.keep));
-        store.add_console_grant(ConsoleGrant { expires_at, ..grant }).await.map_err(|error| unavailable(&error))
+        let token_hash = request.back.unwrap_or_else(|| grant.token_hash.clone());
+        self.add(ConsoleGrant { token_hash, expires_at, ..grant }).await
     }
 
     async fn instance(&self, id: InstanceId) -> Result<Option<Instance>, HandlerError> {

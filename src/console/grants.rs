@@ -29,8 +29,10 @@ pub(crate) fn base_url(urls: &ConsoleUrls, console_type: ConsoleType) -> Option<
     match console_type {
         ConsoleType::Novnc => urls.novnc.as_deref(),
         ConsoleType::Serial => urls.serial.as_deref(),
+        // Whether it is offered, the server's host knows.
+        ConsoleType::SpiceHtml5 => Some(&urls.spice),
         // No hypervisor here serves these.
-        ConsoleType::SpiceHtml5 | ConsoleType::SpiceDirect | ConsoleType::Webmks => None,
+        ConsoleType::SpiceDirect | ConsoleType::Webmks => None,
     }
 }
 
@@ -58,13 +60,14 @@ pub(crate) fn new_grant(
         created_at: now,
         expires_at: now.saturating_add(ttl).unwrap_or(Timestamp::MAX),
     };
-    NewGrant { grant, url: access_url(base, &token) }
+    NewGrant { url: access_url(grant.console_type, base, &token), grant }
 }
 
-/// A page finds the token in the `path` that it shall open, as noVNC's do; a websocket's own address has it as it is.
-fn access_url(base: &str, token: &str) -> String {
+/// A page finds the token in the `path` that it shall open, as noVNC's do; a websocket's own address has it as it is, and so
+/// has the page for SPICE.
+fn access_url(console_type: ConsoleType, base: &str, token: &str) -> String {
     let separator = if base.contains('?') { '&' } else { '?' };
-    match base.starts_with("ws") {
+    match base.starts_with("ws") || console_type == ConsoleType::SpiceHtml5 {
         true => format!("{base}{separator}token={token}"),
         false => format!("{base}{separator}path=%3Ftoken%3D{token}"),
     }
@@ -76,8 +79,15 @@ mod tests {
 
     #[test]
     fn addresses_are_as_nova_writes_them() {
-        assert_eq!(access_url("http://c:6080/vnc_auto.html", "t"), "http://c:6080/vnc_auto.html?path=%3Ftoken%3Dt");
-        assert_eq!(access_url("ws://c:6083/", "t"), "ws://c:6083/?token=t");
-        assert_eq!(access_url("https://c/x?a=b", "t"), "https://c/x?a=b&path=%3Ftoken%3Dt");
+        use ConsoleType::{Novnc, Serial, SpiceHtml5};
+        for (kind, base, expected) in [
+            (Novnc, "http://c:6080/vnc_auto.html", "http://c:6080/vnc_auto.html?path=%3Ftoken%3Dt"),
+            (Serial, "ws://c:6083/", "ws://c:6083/?token=t"),
+            (Serial, "http://c/serial.html", "http://c/serial.html?path=%3Ftoken%3Dt"),
+            (Novnc, "https://c/x?a=b", "https://c/x?a=b&path=%3Ftoken%3Dt"),
+            (SpiceHtml5, "http://c:6082/spice_auto.html", "http://c:6082/spice_auto.html?token=t"),
+        ] {
+            assert_eq!(access_url(kind, base, "t"), expected);
+        }
     }
 }

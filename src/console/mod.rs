@@ -9,7 +9,7 @@
 //! |---|---|
 //! | [`ConsoleUrls`] | where the API sends users |
 //! | [`ConsoleAuth`] | what tokens are worth, which sessions have to end |
-//! | [`proxy`] | the door: websocket on one side, RFB or a serial port on the other |
+//! | [`proxy`] | the door: websocket on one side, RFB, SPICE or a serial port on the other |
 
 mod consoleauth;
 pub(crate) mod grants;

@@ -41,6 +41,16 @@ pub const SERIAL_BASE_URL: Opt<String> = Opt::url("serial_console", "base_url", 
          http://127.0.0.1:6080/serial.html. nova-novncproxy serves both.",
     );
 
+/// `spice.html5proxy_base_url`
+pub const SPICE_BASE_URL: Opt<String> = Opt::url("spice", "html5proxy_base_url", &["http", "https"])
+    .default("http://127.0.0.1:6080/spice_auto.html")
+    .reloads()
+    .roles(&["nova-api", "nova-novncproxy"])
+    .help(
+        "Where users reach screens over SPICE, with the path of the page; nova-novncproxy serves it. Whether there are such \
+         screens, each host says (spice.enabled).",
+    );
+
 const AUTH: &[&str] = &["nova-consoleauth"];
 const PROXY: &[&str] = &["nova-novncproxy"];
 
@@ -56,7 +66,8 @@ pub const MAX_SESSION: Opt<Duration> = Opt::seconds("consoleauth", "max_session"
 /// `consoleauth.resume`
 pub const RESUME: Opt<bool> = Opt::boolean("consoleauth", "resume").default("true").roles(AUTH).help(
     "Whether a browser may go on with its session when its proxy is gone: by a cookie that is good once and as long as the \
-     session may last, and that goes with the session when that ends in order.",
+     session may last, and that goes with the session when that ends in order. Screens over SPICE need it for their channels: \
+     off, it is good for those alone that are opened in the session's first minute.",
 );
 /// `vnc.novncproxy_host`
 pub const NOVNCPROXY_HOST: Opt<String> = Opt::string("vnc", "novncproxy_host")
@@ -108,6 +119,20 @@ pub const SERIAL_CLIENT_CERT: Opt<Option<PathBuf>> = Opt::path("serial_console",
 /// `serial_console.client_key`
 pub const SERIAL_CLIENT_KEY: Opt<Option<PathBuf>> =
     Opt::path("serial_console", "client_key").roles(PROXY).help("The key of that certificate, PEM.").optional();
+/// `spice.password`
+pub const SPICE_PASSWORD: Opt<Option<String>> = Opt::string("spice", "password")
+    .secret()
+    .roles(PROXY)
+    .help("The password of screens over SPICE (spice_password of QEMU's configuration), 60 bytes at most.")
+    .optional();
+/// `spice.ca_certs`
+pub const SPICE_CA_CERTS: Opt<Option<PathBuf>> = Opt::path("spice", "ca_certs")
+    .roles(PROXY)
+    .help(
+        "Certificates of the authorities that sign the certificates of screens over SPICE, PEM. Set: they are reached by TLS \
+         (spice_tls of QEMU's configuration), and one without it is not reached. Not set: without TLS.",
+    )
+    .optional();
 /// `console.allowed_origins`
 pub const ALLOWED_ORIGINS: Opt<Vec<String>> = Opt::list("console", "allowed_origins").default("").roles(PROXY).help(
     "Pages of which other origins may open consoles: host names, or whole origins as https://dashboard.example:8443.",
@@ -115,7 +140,7 @@ pub const ALLOWED_ORIGINS: Opt<Vec<String>> = Opt::list("console", "allowed_orig
 /// `console.allowed_hosts`
 pub const ALLOWED_HOSTS: Opt<Vec<String>> = Opt::list("console", "allowed_hosts").default("").roles(PROXY).help(
     "Further names by which browsers may reach the proxy, besides those of vnc.novncproxy_base_url and \
-     serial_console.base_url. A request that names another host is refused.",
+     serial_console.base_url and spice.html5proxy_base_url. A request that names another host is refused.",
 );
 /// `console.require_origin`
 pub const REQUIRE_ORIGIN: Opt<bool> = Opt::boolean("console", "require_origin").default("true").roles(PROXY).help(
@@ -126,7 +151,7 @@ pub const MAX_SESSIONS: Opt<i64> = Opt::integer("console", "max_sessions", 1, 1_
     .default("2000")
     .unit("sessions")
     .roles(PROXY)
-    .help("Consoles that one proxy has open at once; one more is answered with 503.");
+    .help("Consoles that one proxy has open at once, each channel of a screen over SPICE counted; one more is answered with 503.");
 /// `console.max_connections`
 pub const MAX_CONNECTIONS: Opt<i64> = Opt::integer("console", "max_connections", 1, 1_000_000)
     .default("4000")
@@ -155,7 +180,7 @@ pub const CLIENT_RATE: Opt<i64> = Opt::integer("console", "client_rate", 1024, 1
 pub const IDLE_TIMEOUT: Opt<Duration> = Opt::seconds("console", "idle_timeout", 1, 31_536_000)
     .default("3600")
     .roles(PROXY)
-    .help("A session whose client has sent nothing for so long is closed.");
+    .help("A session whose client has sent nothing for so long is closed; over SPICE, no key and no pointer.");
 /// `console.stall_timeout`
 pub const STALL_TIMEOUT: Opt<Duration> = Opt::seconds("console", "stall_timeout", 1, 3600)
     .default("60")
@@ -189,6 +214,7 @@ pub const CONSOLE_OPTIONS: &[OptionDecl] = &[
     NOVNCPROXY_BASE_URL.decl(),
     SERIAL_ENABLED.decl(),
     SERIAL_BASE_URL.decl(),
+    SPICE_BASE_URL.decl(),
     SINGLE_USE.decl(),
     MAX_SESSION.decl(),
     RESUME.decl(),
@@ -202,6 +228,8 @@ pub const CONSOLE_OPTIONS: &[OptionDecl] = &[
     SERIAL_CA_CERTS.decl(),
     SERIAL_CLIENT_CERT.decl(),
     SERIAL_CLIENT_KEY.decl(),
+    SPICE_PASSWORD.decl(),
+    SPICE_CA_CERTS.decl(),
     ALLOWED_ORIGINS.decl(),
     ALLOWED_HOSTS.decl(),
     REQUIRE_ORIGIN.decl(),
@@ -227,6 +255,8 @@ pub struct ConsoleUrls {
     pub novnc: Option<String>,
     /// `serial_console.base_url`; `None`: `serial_console.enabled` is off.
     pub serial: Option<String>,
+    /// `spice.html5proxy_base_url`.
+    pub spice: String,
 }
 
 impl Default for ConsoleUrls {
@@ -235,6 +265,7 @@ impl Default for ConsoleUrls {
             token_ttl: Duration::from_secs(60),
             novnc: Some("http://127.0.0.1:6080/vnc_auto.html".to_owned()),
             serial: Some("ws://127.0.0.1:6080/".to_owned()),
+            spice: "http://127.0.0.1:6080/spice_auto.html".to_owned(),
         }
     }
 }
@@ -246,6 +277,7 @@ impl ConsoleUrls {
             token_ttl: config.get(&TOKEN_TTL),
             novnc: config.get(&VNC_ENABLED).then(|| config.get(&NOVNCPROXY_BASE_URL)),
             serial: config.get(&SERIAL_ENABLED).then(|| config.get(&SERIAL_BASE_URL)),
+            spice: config.get(&SPICE_BASE_URL),
         }
     }
 }

@@ -24,8 +24,10 @@ from cloud import AllInOne, free_port  # noqa: E402
 from ledger import Ledger, Wrong, expect, expect_equal, wait_until  # noqa: E402
 
 BOOT_SECONDS = 300
-# What VGA text has for a red background.
+# What VGA text has for backgrounds, and the pages of one server.
 RED = [170, 0, 0]
+GREEN = [0, 170, 0]
+PAGES = ("screen", "serial", "spice")
 
 
 class Front:
@@ -95,21 +97,24 @@ class ConsoleCloud(AllInOne):
             vnc |= {"auth_schemes": "vencrypt", "vencrypt_ca_certs": ca, "vencrypt_client_cert": cert, "vencrypt_client_key": key}
             serial |= {"ca_certs": ca, "client_cert": cert, "client_key": key, "tls_client_ca": ca,
                        "tls_cert": f"{self.tls}/server-cert.pem", "tls_key": f"{self.tls}/server-key.pem"}
-        return vnc, serial
+        spice = {"html5proxy_base_url": f"{base}/spice_auto.html", **({"ca_certs": ca} if self.tls else {})}
+        return vnc, serial, spice
 
     def plan(self):
         self.address = free_port()
-        vnc, serial = self.settings()
+        vnc, serial, spice = self.settings()
+        # Of hosts: guests have both screens, and where there are certificates nobody reaches them without.
+        both = {"enabled": "true", "require_secure": "true" if self.tls else "false"}
         bus = {"transport_url": self.transport_url}
         # Over a broker its own proxy is in nobody's way.
         port = "0" if self.transport_url else self.address
-        more = self.write("console.conf", DEFAULT=bus, vnc={"novncproxy_port": port, **vnc}, serial_console=serial)
+        more = self.write("console.conf", DEFAULT=bus, vnc={"novncproxy_port": port, **vnc}, serial_console=serial, spice={**spice, **both})
         services = [self.service("nova-all", "nova-all", [self.conf, more], self.port, "api.listen")]
         if self.transport_url:
             ports = [free_port(), free_port()]
             for number, port in enumerate(ports, 1):
                 own = self.write(f"proxy-{number}.conf", DEFAULT={**bus, "host": f"proxy-{number}", "state_path": self.state},
-                                 vnc={"novncproxy_port": port, **vnc}, serial_console=serial)
+                                 vnc={"novncproxy_port": port, **vnc}, serial_console=serial, spice=spice)
                 services.append(self.service(f"proxy-{number}", "nova-novncproxy", [own], free_port(), "health.listen"))
             if self.front:
                 self.front.close()
@@ -143,7 +148,7 @@ class Browser:
 
 
 class Consoles:
-    """One server, its screen and its serial port."""
+    """One server, its screen over RFB and over SPICE, and its serial port."""
 
     def __init__(self, cloud, arguments):
         self.cloud, self.arguments = cloud, arguments
@@ -228,6 +233,17 @@ class Consoles:
         self.browser.do("shot", "serial", path=str(self.shots / "console-serial.png"))
         wait_until(lambda: "said-42" in self.log(), 20, "the console log is the same device", pause=1)
 
+    def spice(self):
+        """The same screen over SPICE: what was painted on it is there, and what is typed here is seen on both."""
+        self.opens("spice", "--spice")
+        wait_until(lambda: self.browser.do("colour", "spice", rgb=RED)["share"] > 500, 20, "the screen is as red over SPICE")
+        self.browser.do("type", "spice", text="echo spiced-$((6*7)) >/dev/ttyS0\n")
+        wait_until(lambda: "spiced-42" in self.log(), 30, "the console log has what was typed over SPICE", pause=1)
+        self.browser.do("type", "spice", text="printf '\\033[42m\\033[2J'\n")
+        for page in ("spice", "screen"):
+            wait_until(lambda page=page: self.browser.do("colour", page, rgb=GREEN)["share"] > 500, 20, f"{page} is green")
+        self.browser.do("shot", "spice", path=str(self.shots / "console-spice.png"))
+
     def shows(self, text):
         seen = ""
 
@@ -241,7 +257,7 @@ class Consoles:
             raise Wrong(f"{wrong}; it shows:\n{seen.strip()[-800:]}") from wrong
 
     def killed(self):
-        """The proxy that has both pages dies: they go on through the other one, by themselves."""
+        """The proxy that has all pages dies: they go on through the other one, by themselves."""
         dies, stays = self.cloud.front.proxies
         before = self.cloud.front.taken[stays]
         expect_equal(before, 0, "connections that the second proxy has had")
@@ -249,9 +265,9 @@ class Consoles:
         victim.process.kill()
         victim.process.wait()
         began = time.monotonic()
-        wait_until(lambda: self.cloud.front.taken[stays] >= 2 and
-                   all(self.browser.do("state", page)["state"] == "connected" for page in ("screen", "serial")),
-                   30, f"both pages are connected again ({dies} is gone)")
+        wait_until(lambda: self.cloud.front.taken[stays] >= len(PAGES) and
+                   all(self.browser.do("state", page)["state"] == "connected" for page in PAGES),
+                   30, f"all pages are connected again ({dies} is gone)")
         print(f"    after {time.monotonic() - began:.1f} s", flush=True)
         self.browser.do("type", "screen", text="echo back-$((6*7)) >/dev/ttyS0\n")
         self.shows("back-42")
@@ -259,10 +275,10 @@ class Consoles:
         self.shows("here-42")
 
     def stop(self):
-        """Both pages are closed within a second, and say why."""
+        """All pages are closed within a second, and say why."""
         began = time.monotonic()
         self.demo.compute.stop_server(self.server.id)
-        for page in ("screen", "serial"):
+        for page in PAGES:
             told = wait_until(lambda page=page: self.closed(page), 10, f"{page} is closed", pause=0.05)
             expect_equal(told, "The server has stopped.", f"what {page} says")
         took = time.monotonic() - began
@@ -273,13 +289,13 @@ class Consoles:
         return seen["text"] if seen["state"] == "closed" else None
 
     def no_tokens(self):
-        token = self.last.rsplit("%3D", 1)[1]
+        token = self.last.replace("%3D", "=").rsplit("=", 1)[1]
         for service in self.cloud.services:
             expect(token not in service.log_text(), "the log has a token")
             expect("panicked at" not in service.log_text(), "something panicked")
 
 
-STEPS = ("screen", "used", "login_prompt", "screen_login", "phone", "serial", "serial_login", "killed", "stop", "no_tokens")
+STEPS = ("screen", "used", "login_prompt", "screen_login", "phone", "serial", "serial_login", "spice", "killed", "stop", "no_tokens")
 
 
 def main():

@@ -44,6 +44,37 @@ async fn a_host_fetches_the_image_that_its_order_names() {
     cloud.stop().await;
 }
 
+/// What a guest said on the host that it left is in its console log on the one that it came to.
+#[tokio::test]
+async fn a_console_log_comes_along() {
+    let cloud = Cloud::start(options(2)).await;
+    let image = cloud.upload(vec![7; 1000]).await;
+    let id = cloud.boot_from(image, 1, cloud.flavor(1, 512)).await.unwrap()[0];
+    cloud.settle().await;
+    let log = async || {
+        let host = cloud.get(id).await.host.unwrap();
+        let log = cloud.hosts[&host].console_log(id).await.unwrap();
+        (host, String::from_utf8(log).unwrap())
+    };
+    let (from, said) = log().await;
+    assert!(said.contains("boot finished"));
+    let (status, text) = cloud.action(id, json!({"migrate": null})).await;
+    assert_eq!(status, 202, "{text}");
+    cloud.settle().await;
+    assert_eq!(cloud.action(id, json!({"confirmResize": null})).await.0, 204);
+    cloud.settle().await;
+    let (to, then) = log().await;
+    assert_ne!(from, to);
+    assert!(then.starts_with(&said) && then.len() > said.len(), "{then}");
+    // While it runs, what it says where it comes from is the same log.
+    let (status, text) = cloud.live_migrate(id).await;
+    assert_eq!(status, 202, "{text}");
+    cloud.settle().await;
+    let (back, last) = log().await;
+    assert_eq!((back, last), (from, then));
+    cloud.stop().await;
+}
+
 /// `POST /os-aggregates/{id}/images` (2.81).
 #[tokio::test]
 async fn the_hosts_of_an_aggregate_fetch_an_image_ahead_of_its_use() {

@@ -11,7 +11,7 @@ use nova_core::rpc::compute::{ConfirmConsole, ConfirmConsoleRequest, ConfirmedCo
 use nova_core::rpc::{Refusal, RefusalKind};
 use nova_core::state::PowerState;
 use nova_queue::{Dispatcher, HandlerError};
-use nova_virt::ErrorKind;
+use nova_virt::{ErrorKind, HypervisorError};
 
 use crate::agent::Agent;
 use crate::diagnostics::refusal;
@@ -38,6 +38,7 @@ impl Agent {
         match request.console_type {
             ConsoleType::Novnc => self.screen(request.instance_id).await,
             ConsoleType::Serial => self.serial_port(request.instance_id).await,
+            ConsoleType::SpiceHtml5 => self.spice(request.instance_id).await,
             other => Err(Refusal::new(RefusalKind::Unsupported, format!("{other} is not served here")).into()),
         }
     }
@@ -71,16 +72,31 @@ impl Agent {
             Refusal::new(RefusalKind::Unavailable, "serial ports cannot be served")
         })?;
         let host = self.options.serial_proxyclient_address.clone();
-        Ok(ConsoleTarget { host: host.unwrap_or_else(|| self.options.serial_listen.host.clone()), port })
+        Ok(ConsoleTarget {
+            host: host.unwrap_or_else(|| self.options.serial_listen.host.clone()),
+            port,
+            tls_port: None,
+        })
     }
 
     /// Where the screen of a guest is, as proxies reach it.
     async fn screen(&self, id: InstanceId) -> Result<ConsoleTarget, HandlerError> {
-        let endpoint = self.hypervisor.vnc_endpoint(id).await.map_err(|error| match error.kind() {
-            ErrorKind::InvalidState => Refusal::new(RefusalKind::Conflict, "the guest does not run"),
-            _ => refusal(&error),
-        })?;
+        let endpoint = self.hypervisor.vnc_endpoint(id).await.map_err(not_shown)?;
         let host = self.options.vnc_proxyclient_address.clone().unwrap_or(endpoint.host);
-        Ok(ConsoleTarget { host, port: endpoint.port })
+        Ok(ConsoleTarget { host, port: endpoint.port, tls_port: None })
+    }
+
+    /// Where it is over SPICE.
+    async fn spice(&self, id: InstanceId) -> Result<ConsoleTarget, HandlerError> {
+        let endpoint = self.hypervisor.spice_endpoint(id).await.map_err(not_shown)?;
+        let host = self.options.spice_proxyclient_address.clone().unwrap_or(endpoint.host);
+        Ok(ConsoleTarget { host, port: endpoint.port.unwrap_or(0), tls_port: endpoint.tls_port })
+    }
+}
+
+fn not_shown(error: HypervisorError) -> Refusal {
+    match error.kind() {
+        ErrorKind::InvalidState => Refusal::new(RefusalKind::Conflict, "the guest does not run"),
+        _ => refusal(&error),
     }
 }

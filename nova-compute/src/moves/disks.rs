@@ -63,6 +63,9 @@ pub(crate) struct Offer {
     pub(crate) address: String,
     /// The disks, in order.
     pub(crate) disks: Vec<OfferedDisk>,
+    /// The end of what the guest wrote to its console here.
+    #[serde(default)]
+    pub(crate) console: String,
 }
 
 /// One of them.
@@ -117,7 +120,7 @@ impl Exports {
         }
         let files = files.into_iter().map(|(_, path)| path).collect();
         self.exports().insert(task, Export { instance, grant, files });
-        Ok(Offer { address, disks })
+        Ok(Offer { address, disks, console: String::new() })
     }
 
     /// Nothing of that instance is served any more, and the copies go.

@@ -79,6 +79,8 @@ impl Agent {
             auto_converge: limits.auto_converge,
             post_copy: limits.post_copy,
         };
+        // Disks that both hosts see have their log beside them.
+        let before = if how.block { self.last_words(id).await } else { String::new() };
         self.leaving.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
         let sent = self.send_and_watch(order, &how, limits).await;
         self.leaving.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
@@ -86,7 +88,13 @@ impl Agent {
             Ok(()) => {
                 self.network.gone(id).await;
                 self.tracker.release(id);
-                StepOutcome::done(None)
+                if before.is_empty() {
+                    return StepOutcome::done(None);
+                }
+                // What it said on its way is there, where the driver still has it.
+                let after = self.last_words(id).await;
+                let console = if after.is_empty() { before } else { after };
+                StepOutcome::Answered { power_state: None, answer: json!({"console": console}) }
             }
             Err(error) => failed("The live migration failed; the server runs where it was.", chain(&error), false),
         }

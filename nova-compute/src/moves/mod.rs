@@ -23,6 +23,9 @@ use crate::agent::Agent;
 use crate::snapshot::make_private;
 use crate::steps::{BuildError, guest, wanted};
 
+/// Bytes of a console log that go along to another host.
+const LAST_WORDS: usize = 16 << 10;
+
 /// Why a host could not do its part.
 #[derive(Debug, thiserror::Error)]
 enum MoveError {
@@ -181,6 +184,7 @@ impl Agent {
     ) -> Result<GuestSpec, MoveError> {
         let offer: Offer = serde_json::from_value(offer.clone()).map_err(MoveError::Foreign)?;
         let mut spec = guest(order, None, &*self.entropy);
+        spec.earlier_console.clone_from(&offer.console);
         let folder = self.options.snapshots.clone();
         make_private(&folder).await.map_err(DiskError::from)?;
         for (place, disk) in offer.disks.iter().enumerate() {
@@ -199,6 +203,19 @@ impl Agent {
             take_file(&mut spec, role, DiskSource::File { path, format: DiskFormat::Qcow2 }, order.body.root_gb);
         }
         Ok(spec)
+    }
+
+    /// The end of what a guest wrote to its console here: as much as goes with it to another host. What can't be read stays.
+    async fn last_words(&self, id: InstanceId) -> String {
+        let log = match self.hypervisor.console_log(id).await {
+            Ok(log) => log,
+            Err(error) => {
+                tracing::debug!(instance = %id, "its console log does not come along: {}", chain(&error));
+                return String::new();
+            }
+        };
+        let end = log.get(log.len().saturating_sub(LAST_WORDS)..).unwrap_or_default();
+        String::from_utf8_lossy(end).into_owned()
     }
 
     /// The image that the guest's disks stand on, in the cache.

@@ -39,10 +39,11 @@ impl Agent {
             Err(error) if error.kind() == ErrorKind::NotFound && self.is_stashed(id).await? => {}
             Err(error) => return Err(error.into()),
         }
+        let console = self.last_words(id).await;
         self.hypervisor.stash(id, order.epoch).await?;
         self.network.gone(id).await;
         let Some(grant) = grant.filter(|_| self.hypervisor.capabilities().needs_images) else { return Ok(None) };
-        let offer = self.offer_disks(order, grant).await?;
+        let offer = Offer { console, ..self.offer_disks(order, grant).await? };
         serde_json::to_value(offer).map(Some).map_err(MoveError::Foreign)
     }
 

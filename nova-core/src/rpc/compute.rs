@@ -213,6 +213,9 @@ pub struct BuildOrder {
     /// Its volumes, in order, with the way to each from this host.
     #[serde(default)]
     pub volumes: Vec<VolumeOrder>,
+    /// The end of what it wrote to its console on the host that it comes from.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub earlier_console: String,
 }
 
 /// A volume of a guest, and how its host comes to it. The host makes sure that it is this one before the guest sees it.

@@ -15,6 +15,7 @@ rpc_method! {
     /// Forbidden, with the reason in words for the user. Safe to repeat: the same message, recognised by its `next_hash`, is
     /// answered with the same session for as long as that is not over. (Where sessions cannot be gone on with,
     /// `consoleauth.resume`, nothing remembers it: the second time it is NotFound, and the user asks for a new address.)
+    /// What lets a client go on with a session of several channels is not used up: each of them is opened with it.
     OpenConsole = "consoleauth"."open_console": Call from [Novncproxy], OpenConsoleRequest => ConsoleSession
 }
 rpc_method! {
@@ -42,7 +43,7 @@ pub struct OpenConsoleRequest {
     pub token_hash: String,
     /// The session that it shall become, unless it goes on with one.
     pub session_id: ConsoleSessionId,
-    /// The hash of a token by which the client can go on when this proxy is gone.
+    /// The hash of a token by which the client can go on when this proxy is gone, and open further channels of the session.
     #[serde(default)]
     pub next_hash: Option<String>,
 }
@@ -96,4 +97,8 @@ pub struct EndSessionRequest {
     /// For how long; zero: it cannot.
     #[serde(default)]
     pub keep: Duration,
+    /// The hash of the token that was shown for it, where nothing came of it: that one is good again, in place of the one
+    /// above, which nobody has.
+    #[serde(default)]
+    pub back: Option<String>,
 }

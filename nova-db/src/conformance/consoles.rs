@@ -19,7 +19,7 @@ fn grant(make: &Make, token: &str, instance: InstanceId) -> ConsoleGrant {
         epoch: 3,
         user_id: "user".into(),
         project_id: "p".into(),
-        target: ConsoleTarget { host: "10.0.0.1".into(), port: 5900 },
+        target: ConsoleTarget { host: "10.0.0.1".into(), port: 5900, tls_port: None },
         access_url_base: "http://cloud:6080/vnc_auto.html".into(),
         resumes: None,
         created_at: at(0),

@@ -17,8 +17,8 @@ use super::{CpuViolation, FakeHypervisor, FakeOptions, State, disks, life, migra
 use crate::{
     AttachedDisk, Capabilities, Diagnostics, DiskAttachment, DiskFormat, DiskRole, ExportRequest, GuestEvent,
     GuestEventKind, GuestInfo, GuestSpec, Hypervisor, HypervisorError, IncomingAddress, InterfaceSpec, LiveMigration,
-    MigrationProgress, NodeResources, Operation, RebootKind, RescueSpec, SerialPort, SnapshotRequest, StashInfo,
-    VncEndpoint,
+    MigrationProgress, NodeResources, Operation, RebootKind, RescueSpec, SerialPort, SnapshotRequest, SpiceEndpoint,
+    StashInfo, VncEndpoint,
 };
 
 #[async_trait]
@@ -36,6 +36,7 @@ impl Hypervisor for FakeHypervisor {
             snapshot: true,
             quiesce: true,
             vnc: true,
+            spice: self.options.first_spice_port.is_some(),
             serial: true,
             attach_disk: true,
             attach_interface: true,
@@ -182,20 +183,15 @@ impl Hypervisor for FakeHypervisor {
     }
 
     async fn vnc_endpoint(&self, id: InstanceId) -> Result<VncEndpoint, HypervisorError> {
-        self.read(Operation::VncEndpoint, Some(id), |guests| {
-            let position = guests.keys().position(|other| *other == id);
-            let guest = guests.get(&id).filter(|guest| guest.spec.is_some());
-            let (Some(guest), Some(position)) = (guest, position) else {
-                return Err(HypervisorError::NotFound { instance: id });
-            };
-            if !is_up(guest.power_state) {
-                let operation = Operation::VncEndpoint;
-                return Err(HypervisorError::InvalidState { instance: id, operation, state: guest.power_state });
-            }
-            let port = self.options.first_vnc_port.saturating_add(u16::try_from(position).unwrap_or(u16::MAX));
-            Ok(VncEndpoint { host: self.options.host_ip.clone(), port })
-        })
-        .await
+        let port = self.screen_port(Operation::VncEndpoint, id, self.options.first_vnc_port).await?;
+        Ok(VncEndpoint { host: self.options.host_ip.clone(), port })
+    }
+
+    async fn spice_endpoint(&self, id: InstanceId) -> Result<SpiceEndpoint, HypervisorError> {
+        const OPERATION: Operation = Operation::SpiceEndpoint;
+        let first = self.options.first_spice_port.ok_or(HypervisorError::Unsupported { operation: OPERATION })?;
+        let port = self.screen_port(OPERATION, id, first).await?;
+        Ok(SpiceEndpoint { host: self.options.host_ip.clone(), port: Some(port), tls_port: None })
     }
 
     async fn open_serial(&self, id: InstanceId) -> Result<SerialPort, HypervisorError> {

@@ -28,6 +28,9 @@ pub(super) struct Guest {
     /// The slot of each device that guests are told of.
     #[serde(default)]
     pub(super) slots: Vec<(GuestDevice, u8)>,
+    /// What its log begins with.
+    #[serde(default)]
+    pub(super) earlier_console: String,
     #[serde(default)]
     pub(super) nmis: u32,
     /// How often its file systems stood still for a copy.
@@ -48,6 +51,7 @@ impl Guest {
             disks: Vec::new(),
             rescue: None,
             slots: Vec::new(),
+            earlier_console: String::new(),
             nmis: 0,
             freezes: 0,
             password: None,
@@ -178,7 +182,9 @@ pub(super) fn spawn(guests: &mut Guests, spec: &GuestSpec) -> Effect<()> {
         None => {
             let disks = disks::make(spec)?;
             let boots = guests.get(&instance).map_or(0, |guest| guest.boots);
-            let guest = Guest { spec: Some(spec.clone()), boots, disks, ..Guest::leftover(PowerState::Shutdown) };
+            let earlier_console = spec.earlier_console.clone();
+            let spec = Some(spec.clone());
+            let guest = Guest { spec, boots, disks, earlier_console, ..Guest::leftover(PowerState::Shutdown) };
             guests.insert(instance, guest);
         }
     }
@@ -202,7 +208,7 @@ pub(super) fn console(guest: &Guest) -> Vec<u8> {
     let host = host_name(&spec.display_name, &spec.name);
     let rescued = if guest.rescue.is_some() { ", rescued" } else { "" };
     let drive = if spec.config_drive.is_some() { "config-drive" } else { "none" };
-    let mut log = String::new();
+    let mut log = guest.earlier_console.clone();
     // A guest that was started more often than anyone reads has the last boots in its log.
     for boot in guest.boots.saturating_sub(SHOWN_BOOTS)..guest.boots {
         log.push_str(&format!(

@@ -18,6 +18,8 @@ pub struct FakeOptions {
     pub host_ip: String,
     /// Where the screen of its first guest is said to be; those of others follow.
     pub first_vnc_port: u16,
+    /// The same over SPICE; `None`: its guests have none.
+    pub first_spice_port: Option<u16>,
     /// Logical processors.
     pub vcpus: u32,
     /// Memory in MiB.
@@ -98,6 +100,7 @@ impl FakeOptions {
             hostname: hostname.into(),
             host_ip: "127.0.0.1".into(),
             first_vnc_port: 5900,
+            first_spice_port: None,
             vcpus: 32,
             memory_mb: 64 << 10,
             disk_gb: 2048,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use quick_xml::Writer;
 use quick_xml::events::BytesText;
 
-use super::options::LibvirtOptions;
+use super::options::{LibvirtOptions, SpiceOptions};
 use crate::{DiskFormat, GuestSpec, InterfaceSpec};
 
 mod hardware;
@@ -232,11 +232,32 @@ fn devices(
     let listen = options.vnc_listen.as_str();
     let graphics = [("type", "vnc"), ("port", "-1"), ("autoport", "yes"), ("listen", listen)];
     empty(w, "graphics", &graphics)?;
+    if let Some(spice) = &options.spice {
+        self::spice(w, spice)?;
+    }
     tuning::screen(w, shape)?;
     tuning::watchdog_and_rng(w, shape)?;
     w.create_element("memballoon")
         .with_attribute(("model", "virtio"))
         .write_inner_content(|w| empty(w, "stats", &[("period", "10")]))?;
+    Ok(())
+}
+
+/// A second screen, over SPICE. Its images are compressed for clients that keep no dictionary: those in browsers keep none.
+fn spice(w: &mut W, spice: &SpiceOptions) -> io::Result<()> {
+    let mut graphics = vec![("type", "spice"), ("port", "-1"), ("autoport", "yes"), ("listen", spice.listen.as_str())];
+    if spice.require_secure {
+        graphics.push(("defaultMode", "secure"));
+    }
+    w.create_element("graphics")
+        .with_attributes(graphics)
+        .write_inner_content(|w| empty(w, "image", &[("compression", "auto_lz")]))?;
+    if spice.agent {
+        let target = [("type", "virtio"), ("name", "com.redhat.spice.0")];
+        w.create_element("channel")
+            .with_attribute(("type", "spicevmc"))
+            .write_inner_content(|w| empty(w, "target", &target))?;
+    }
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use super::domain_xml::{NAMESPACE, PREFIX};
 use super::ffi::{self, DomainState};
 use super::xml_tree::{self, Element};
 use super::{errors, read_xml, states};
-use crate::{GuestInfo, HypervisorError, Operation};
+use crate::{BoxError, GuestInfo, HypervisorError, Operation, SpiceEndpoint};
 
 /// How often a start is tried that fails on a port which another program took meanwhile.
 const START_TRIES: u32 = 4;
@@ -289,9 +289,27 @@ impl Guest {
     }
 
     pub(super) fn vnc(&self) -> Result<Option<(String, u16)>> {
+        self.screen(read_xml::vnc)
+    }
+
+    /// Where it is served over SPICE.
+    pub(super) fn spice(&self) -> Result<SpiceEndpoint> {
+        const OPERATION: Operation = Operation::SpiceEndpoint;
+        let found = self.screen(read_xml::spice)?;
+        if !self.active {
+            return Err(self.wrong_state(OPERATION));
+        }
+        let ports = found.ok_or(HypervisorError::Unsupported { operation: OPERATION })?;
+        if ports.port.is_none() && ports.tls_port.is_none() {
+            return Err(self.wrong_state(OPERATION));
+        }
+        Ok(SpiceEndpoint { host: ports.host, port: ports.port, tls_port: ports.tls_port })
+    }
+
+    fn screen<T>(&self, read: impl FnOnce(&str) -> std::result::Result<T, BoxError>) -> Result<T> {
         const DURING: &str = "looking for the guest's screen";
         let xml = self.domain.xml_desc(0).map_err(|error| errors::failed(DURING, error))?;
-        read_xml::vnc(&xml).map_err(|source| HypervisorError::Failed { during: DURING, source })
+        read(&xml).map_err(|source| HypervisorError::Failed { during: DURING, source })
     }
 }
 

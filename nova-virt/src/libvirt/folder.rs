@@ -149,7 +149,20 @@ pub(super) async fn make(
         let written = fs::write(&new, b"").await.map_err(|error| errors::file(MAKING, error));
         put_in_place(written, &new, &files.console_log, MAKING, made).await?;
     }
-    Ok(())
+    begin_console(&folder, guest).await
+}
+
+/// What the guest wrote on another host stands where an older part of the log would: whoever writes the log lets it be, and
+/// continues it as any other.
+pub(super) async fn begin_console(folder: &Path, guest: &GuestSpec) -> Result<(), HypervisorError> {
+    const DURING: &str = "keeping the console log of another host";
+    let earlier = beside(&folder.join(CONSOLE_LOG), ".0");
+    if guest.earlier_console.is_empty() || exists(&earlier).await? {
+        return Ok(());
+    }
+    let new = beside(&earlier, ".new");
+    fs::write(&new, &guest.earlier_console).await.map_err(|error| errors::file(DURING, error))?;
+    finish(&new, &earlier).await.map_err(|error| errors::file(DURING, error))
 }
 
 /// Adds a disk to the record of a folder.

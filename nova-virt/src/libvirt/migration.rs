@@ -82,13 +82,27 @@ pub(super) async fn prepared_epoch(folder: &Path) -> u64 {
 struct There {
     instances_path: PathBuf,
     vnc_listen: String,
+    /// Where screens over SPICE listen there, if that host gives guests some.
+    spice_listen: Option<String>,
 }
 
 impl There {
     fn read(fragment: &str) -> Option<Self> {
         let (listen, path) = fragment.split_once(',')?;
         let path = PathBuf::from(path);
-        path.is_absolute().then(|| Self { instances_path: path, vnc_listen: listen.to_owned() })
+        let (vnc_listen, spice_listen) = match listen.split_once('|') {
+            Some((vnc, spice)) => (vnc.to_owned(), Some(spice.to_owned())),
+            None => (listen.to_owned(), None),
+        };
+        path.is_absolute().then_some(Self { instances_path: path, vnc_listen, spice_listen })
+    }
+
+    /// Where a screen of that kind listens there.
+    fn listen(&self, kind: Option<&str>) -> &str {
+        match (kind, &self.spice_listen) {
+            (Some("spice"), Some(listen)) => listen,
+            _ => &self.vnc_listen,
+        }
     }
 }
 
@@ -128,6 +142,11 @@ impl Inner {
         Ok(())
     }
 
+    /// Was a guest sent to another host from here, with its disks?
+    pub(super) async fn was_sent(&self, instance: InstanceId) -> Result<bool> {
+        exists(&folder::folder_of(&self.options, instance).join(SENT)).await
+    }
+
     /// A guest that is here was not sent, whatever was begun.
     pub(super) async fn was_not_sent(&self, instance: InstanceId) -> Result<()> {
         remove_file(&folder::folder_of(&self.options, instance).join(SENT)).await
@@ -140,10 +159,11 @@ impl Inner {
             address => address.to_owned(),
         };
         let (scheme, path) = (&options.live_migration_scheme, options.instances_path.display());
+        let spice = options.spice.as_ref().map(|spice| format!("|{}", spice.listen)).unwrap_or_default();
         IncomingAddress {
             volumes: Vec::new(),
             driver: errors::DRIVER.into(),
-            uri: format!("qemu+{scheme}://{host}/system#{},{path}", options.vnc_listen),
+            uri: format!("qemu+{scheme}://{host}/system#{}{spice},{path}", options.vnc_listen),
             shared_disks,
             host: options.host.clone(),
         }
@@ -285,9 +305,11 @@ impl Inner {
         if existing.epoch > asked {
             return Err(HypervisorError::Stale { instance, asked, current: existing.epoch });
         }
-        folder::owner::give(&folder::folder_of(&self.options, instance), &self.options.host).await?;
+        let folder = folder::folder_of(&self.options, instance);
+        folder::owner::give(&folder, &self.options.host).await?;
         self.redefine(&guest, existing).await?;
-        remove_file(&folder::folder_of(&self.options, instance).join(INCOMING)).await
+        folder::begin_console(&folder, &guest).await?;
+        remove_file(&folder.join(INCOMING)).await
     }
 }
 
@@ -404,9 +426,10 @@ fn elsewhere(
     }
     let graphics = domain.child_mut("devices").into_iter().flat_map(Element::elements_mut);
     for screen in graphics.filter(|device| device.name == "graphics") {
-        screen.set("listen", &there.vnc_listen);
+        let address = there.listen(screen.attribute("type"));
+        screen.set("listen", address);
         for listen in screen.elements_mut().filter(|listen| listen.name == "listen") {
-            listen.set("address", &there.vnc_listen);
+            listen.set("address", address);
         }
     }
     domain.write()
@@ -467,6 +490,18 @@ mod tests {
             assert!(moved.contains(part), "{part}: {moved}");
         }
         assert_eq!(moved.matches("10.0.0.2").count(), 2, "{moved}");
+    }
+
+    #[test]
+    fn each_screen_listens_where_the_other_host_has_it() {
+        let xml = "<domain><devices><graphics type='vnc' listen='127.0.0.1'/><graphics type='spice' listen='127.0.0.1'/>\
+            </devices></domain>";
+        for (fragment, spice) in [("10.0.0.2|10.9.0.2,/there", "10.9.0.2"), ("10.0.0.2,/there", "10.0.0.2")] {
+            let there = There::read(fragment).unwrap();
+            let moved = elsewhere(xml, Path::new("/here/1"), &there, true, &[]).unwrap();
+            assert!(moved.contains("<graphics type=\"vnc\" listen=\"10.0.0.2\"/>"), "{moved}");
+            assert!(moved.contains(&format!("<graphics type=\"spice\" listen=\"{spice}\"/>")), "{moved}");
+        }
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub struct LibvirtOptions {
     pub machine_type: String,
     /// Where a guest's screen listens.
     pub vnc_listen: String,
+    /// Whether guests have a screen over SPICE, too, and how (group `spice`).
+    pub spice: Option<SpiceOptions>,
     /// The host's address, as other hosts know it.
     pub host_ip: String,
     /// Root disks are qcow2 files over their image; false: copies of it, and every disk is raw (`use_cow_images`).
@@ -69,6 +71,17 @@ pub struct LibvirtOptions {
     pub hung_after: Duration,
 }
 
+/// How guests' screens are served over SPICE. Nova's options of the group `spice` have the same names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpiceOptions {
+    /// Where they listen (`server_listen`).
+    pub listen: String,
+    /// Whether guests have a channel for SPICE's agent inside of them (`agent_enabled`).
+    pub agent: bool,
+    /// Whether they are served over TLS alone (`require_secure`).
+    pub require_secure: bool,
+}
+
 /// Nova's `preallocate_images`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Preallocate {
@@ -93,6 +106,7 @@ impl LibvirtOptions {
             cpu_model: "qemu64".into(),
             machine_type: "pc".into(),
             vnc_listen: "127.0.0.1".into(),
+            spice: None,
             host_ip: "127.0.0.1".into(),
             use_cow_images: true,
             preallocate_images: Preallocate::None,

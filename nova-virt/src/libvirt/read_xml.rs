@@ -49,6 +49,30 @@ pub(super) fn vnc(domain_xml: &str) -> Result<Option<(String, u16)>, BoxError> {
     Ok(found)
 }
 
+/// Where the screen of a running domain is served over SPICE: address, port, port for TLS. Outer `None`: it has no such screen;
+/// no port: it is not served now.
+pub(super) fn spice(domain_xml: &str) -> Result<Option<SpicePorts>, BoxError> {
+    let mut found = None;
+    walk(domain_xml, |path, node| {
+        if let (["domain", "devices", "graphics"], Node::Start(start)) = (&strs(path)[..], node)
+            && attribute(start, "type").as_deref() == Some("spice")
+        {
+            let port = |name| attribute(start, name).and_then(|port| port.parse().ok()).filter(|port| *port > 0);
+            let host = attribute(start, "listen").unwrap_or_else(|| "127.0.0.1".into());
+            found = Some(SpicePorts { host, port: port("port"), tls_port: port("tlsPort") });
+        }
+    })?;
+    Ok(found)
+}
+
+/// What a definition says of a screen over SPICE.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SpicePorts {
+    pub(super) host: String,
+    pub(super) port: Option<u16>,
+    pub(super) tls_port: Option<u16>,
+}
+
 /// Hardware addresses of a domain's interfaces, lower case, in order.
 pub(super) fn interfaces(domain_xml: &str) -> Result<Vec<String>, BoxError> {
     let mut found = Vec::new();
@@ -204,6 +228,18 @@ mod tests {
         assert_eq!(vnc(xml).unwrap(), Some(("10.0.0.1".into(), 5901)));
         let off = "<domain><devices><graphics type='vnc' port='-1'/></devices></domain>";
         assert_eq!(vnc(off).unwrap(), None);
+        assert_eq!(spice(off).unwrap(), None);
+        let ports = |port, tls_port| Some(SpicePorts { host: "10.0.0.1".into(), port, tls_port });
+        for (attributes, expected) in [
+            ("port='5902' tlsPort='5903'", ports(Some(5902), Some(5903))),
+            ("tlsPort='5903' defaultMode='secure'", ports(None, Some(5903))),
+            ("port='5902' tlsPort='-1'", ports(Some(5902), None)),
+            ("port='-1' autoport='yes'", ports(None, None)),
+        ] {
+            let xml =
+                format!("<domain><devices><graphics type='spice' {attributes} listen='10.0.0.1'/></devices></domain>");
+            assert_eq!(spice(&xml).unwrap(), expected, "{attributes}");
+        }
     }
 
     #[test]

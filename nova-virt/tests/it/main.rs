@@ -7,6 +7,15 @@ mod fake {
     nova_virt::hypervisor_conformance!(async { (FakeHypervisor::new(FakeOptions::new("host1")), ()) });
 }
 
+/// One whose guests have screens over SPICE.
+mod fake_with_spice {
+    use nova_virt::{FakeHypervisor, FakeOptions};
+
+    nova_virt::hypervisor_conformance!(async {
+        (FakeHypervisor::new(FakeOptions { first_spice_port: Some(6900), ..FakeOptions::new("host1") }), ())
+    });
+}
+
 /// Two fakes of one world.
 mod fakes {
     use nova_virt::{FakeHypervisor, FakeOptions, FakeWorld};

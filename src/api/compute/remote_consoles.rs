@@ -108,7 +108,11 @@ impl RemoteConsoles {
         let urls = self.api.options.get().consoles.clone();
         let base = base_url(&urls, console_type).ok_or_else(|| unavailable(console_type))?;
         let target = self.api.orders.console(context, host, instance.id, console_type).await;
-        let target = target.map_err(|error| order_failed(error, id))?;
+        let target = target.map_err(|error| match error {
+            // The guest has no such screen; for the others, the driver has none.
+            OrderError::Unsupported if console_type.protocol() == "spice" => unavailable(console_type),
+            error => order_failed(error, id),
+        })?;
         let subject = Subject { context, instance: &instance, host, console_type, target };
         let ttl = SignedDuration::try_from(urls.token_ttl).unwrap_or(SignedDuration::MAX);
         let new = new_grant(subject, base, ttl, self.api.clock.now(), &*self.api.entropy);
@@ -137,11 +141,11 @@ impl RemoteConsoles {
         let mut console = json!({
             "instance_uuid": grant.instance_id,
             "host": grant.target.host,
-            "port": grant.target.port,
+            "port": Some(grant.target.port).filter(|port| *port > 0),
             "internal_access_path": null,
         });
         if request.version.at_least(99) {
-            console["tls_port"] = Value::Null;
+            console["tls_port"] = json!(grant.target.tls_port);
         }
         Ok(Response::json(StatusCode::OK, &json!({ "console": console })))
     }

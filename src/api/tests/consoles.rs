@@ -100,6 +100,28 @@ async fn kinds_that_are_not_served_are_refused_as_nova_does() {
     world.call("demo", 6, &path, Some(more)).await.fault(400, "badRequest");
 }
 
+/// Screens over SPICE are where the server's host has them.
+#[tokio::test]
+async fn a_host_with_spice() {
+    let world = World::new().await;
+    let id = world.create("demo", "vm").await;
+    world.settle(&id, VmState::Active, "spiced").await;
+    let path = format!("POST /servers/{id}/action");
+    let old = world.call("demo", 5, &path, Some(json!({"os-getSPICEConsole": {"type": "spice-html5"}}))).await;
+    assert_eq!((old.status, &old.body["console"]["type"]), (200, &json!("spice-html5")), "{}", old.text);
+    let path = format!("POST /servers/{id}/remote-consoles");
+    let new = world.call("demo", 6, &path, Some(asked("spice", "spice-html5"))).await;
+    let console = &new.body["remote_console"];
+    assert_eq!((&console["protocol"], &console["type"]), (&json!("spice"), &json!("spice-html5")));
+    let url = console["url"].as_str().unwrap();
+    let token = url.strip_prefix("http://127.0.0.1:6080/spice_auto.html?token=").unwrap();
+    // Over TLS alone: there is no other port.
+    let shown = world.get("admin", 99, &format!("/os-console-auth-tokens/{token}")).await;
+    let expected = json!({"console": {"instance_uuid": id, "host": "10.0.0.1", "port": null, "tls_port": 5903,
+                                      "internal_access_path": null}});
+    assert_eq!((shown.status, shown.body), (200, expected));
+}
+
 #[tokio::test]
 async fn only_members_of_the_servers_project_get_one() {
     let world = World::new().await;

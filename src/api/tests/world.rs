@@ -83,12 +83,14 @@ impl Orders for Ordered {
         _: &RequestContext,
         host: &HostName,
         _: InstanceId,
-        _: ConsoleType,
+        console_type: ConsoleType,
     ) -> Result<ConsoleTarget, OrderError> {
         match host.as_str() {
+            "spiced" => Ok(ConsoleTarget { host: "10.0.0.1".to_owned(), port: 0, tls_port: Some(5903) }),
+            _ if console_type == ConsoleType::SpiceHtml5 => Err(OrderError::Unsupported),
             "off" => Err(OrderError::NotReady),
             "away" => Err(OrderError::HostUnavailable { source: "nobody answers".into() }),
-            _ => Ok(ConsoleTarget { host: "10.0.0.1".to_owned(), port: 5901 }),
+            _ => Ok(ConsoleTarget { host: "10.0.0.1".to_owned(), port: 5901, tls_port: None }),
         }
     }
 

@@ -285,6 +285,7 @@ pub(super) fn order_for(services: &Services, cx: &TaskContext, instance: &Instan
         vifs: Vec::new(),
         held: false,
         volumes: Vec::new(),
+        earlier_console: String::new(),
     }
 }
 

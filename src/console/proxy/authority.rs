@@ -49,8 +49,8 @@ pub trait Authority: Send + Sync {
     /// Which of these sessions have to end?
     async fn check(&self, sessions: Vec<SessionClaim>) -> Result<Vec<(ConsoleSessionId, SessionEnd)>, AuthorityError>;
 
-    /// The session is over here: its client may go on with it for so long.
-    async fn end(&self, next_hash: String, keep: Duration) -> Result<(), AuthorityError>;
+    /// The session is over here: its client may go on with it for a while, or not.
+    async fn end(&self, request: EndSessionRequest) -> Result<(), AuthorityError>;
 }
 
 /// nova-consoleauth.
@@ -98,8 +98,7 @@ impl Authority for BusAuthority {
         reply.map(|reply| reply.ended).map_err(failed)
     }
 
-    async fn end(&self, next_hash: String, keep: Duration) -> Result<(), AuthorityError> {
-        let request = EndSessionRequest { next_hash, keep };
+    async fn end(&self, request: EndSessionRequest) -> Result<(), AuthorityError> {
         self.asking(CHECK_TIMEOUT).call::<EndSession>(&self.context(), &request).await.map_err(failed)
     }
 }

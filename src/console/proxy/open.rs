@@ -7,7 +7,7 @@ use std::time::Duration;
 use nova_core::console::{ConsoleSession, ConsoleType, token_hash};
 use nova_core::error::chain;
 use nova_core::ids::ConsoleSessionId;
-use nova_core::rpc::consoleauth::OpenConsoleRequest;
+use nova_core::rpc::consoleauth::{EndSessionRequest, OpenConsoleRequest};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -24,6 +24,8 @@ const WELCOME: &[u8; 3] = b"ok\n";
 /// A host that takes longer to be connected to is away.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a client that was lost may come back.
+pub(super) const COMES_BACK: Duration = Duration::from_secs(60);
 /// The pause before another try to reach the console of a client that comes back.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 
@@ -31,8 +33,19 @@ const TRY_AGAIN: Duration = Duration::from_millis(500);
 pub(super) struct Opened {
     pub(super) session: ConsoleSession,
     pub(super) console: LoggedIn<TcpStream>,
-    /// By this the client can go on.
+    /// By this the client can go on, and open further channels of the session.
     pub(super) next: String,
+    /// The session was there: this is a further connection of it, opened by what its client has and keeps.
+    pub(super) joined: bool,
+}
+
+/// What a token was worth.
+struct Redeemed {
+    session: ConsoleSession,
+    next: String,
+    /// What was used up for it, of a session that was there. Where nothing comes of it, it is good again.
+    used: Option<String>,
+    joined: bool,
 }
 
 /// Why there is none.
@@ -44,13 +57,15 @@ pub(super) enum OpenError {
     Connect(#[source] std::io::Error),
     #[error("the console does not let the proxy in")]
     Rfb(#[from] RfbError),
+    #[error("the console does not answer in time")]
+    Late,
 }
 
 impl OpenError {
     /// Can it be otherwise in a moment?
     fn may_pass(&self) -> bool {
         match self {
-            Self::Authority(AuthorityError::Unavailable(_)) | Self::Connect(_) => true,
+            Self::Authority(AuthorityError::Unavailable(_)) | Self::Connect(_) | Self::Late => true,
             Self::Authority(AuthorityError::Worthless(_) | AuthorityError::Refused(_)) | Self::Rfb(_) => false,
         }
     }
@@ -58,44 +73,64 @@ impl OpenError {
 
 /// Opens what the client shows.
 pub(super) async fn open(shell: &Shell, shown: &Shown) -> Result<Opened, OpenError> {
-    let next = shell.entropy.hex(32);
-    let (session, resumed) = redeem(shell, shown, &next).await?;
-    // Whoever comes back shows what is good once: it is not to be lost because the host is slow for a moment.
-    let give_up = Instant::now() + if resumed { shell.options.open_timeout * 2 / 3 } else { Duration::ZERO };
-    let connected = loop {
-        match connect(shell, &session).await {
+    let in_time = Instant::now() + shell.options.open_timeout * 4 / 5;
+    let Redeemed { session, next, used, joined } = redeem(shell, shown).await?;
+    let again = used.is_some() || joined;
+    let connecting = tokio::time::timeout_at(in_time, connect_in_time(shell, &session, again)).await;
+    let error = match connecting.unwrap_or(Err(OpenError::Late)) {
+        Ok(console) => return Ok(Opened { session, console, next, joined }),
+        Err(error) => error,
+    };
+    match used {
+        _ if joined => {}
+        // The host is away for longer: the client may try again with what it has.
+        Some(used) if error.may_pass() => shell.give_back(&next, &used).await,
+        // Nobody has the cookie: nobody goes on.
+        _ => shell.end(&next, Duration::ZERO).await,
+    }
+    Err(error)
+}
+
+/// Whoever comes back is not sent away because the host is slow for a moment: it is tried `again` until there is no time left.
+async fn connect_in_time(
+    shell: &Shell,
+    session: &ConsoleSession,
+    again: bool,
+) -> Result<LoggedIn<TcpStream>, OpenError> {
+    let give_up = Instant::now() + if again { shell.options.open_timeout * 2 / 3 } else { Duration::ZERO };
+    loop {
+        match connect(shell, session).await {
             Err(error) if error.may_pass() && Instant::now() + TRY_AGAIN < give_up => {
                 tracing::info!(session = %session.id, "a console is not reached yet: {}", chain(&error));
                 tokio::time::sleep(TRY_AGAIN).await;
             }
-            connected => break connected,
-        }
-    };
-    match connected {
-        Ok(console) => Ok(Opened { session, console, next }),
-        Err(error) => {
-            // Nobody has the cookie: nobody goes on.
-            shell.end(&next, Duration::ZERO).await;
-            Err(error)
+            connected => return connected,
         }
     }
 }
 
-/// A session that was begun with this token is gone on with (true); otherwise the token begins one.
-async fn redeem(shell: &Shell, shown: &Shown, next: &str) -> Result<(ConsoleSession, bool), AuthorityError> {
+/// A session that was begun with this token is gone on with; otherwise the token begins one.
+async fn redeem(shell: &Shell, shown: &Shown) -> Result<Redeemed, AuthorityError> {
     let authority: &Arc<dyn Authority> = &shell.authority;
+    let next = shell.entropy.hex(32);
     let request = |token: &str| OpenConsoleRequest {
         token_hash: token_hash(token),
         session_id: ConsoleSessionId::generate(&*shell.entropy),
-        next_hash: Some(token_hash(next)),
+        next_hash: Some(token_hash(&next)),
     };
     if let Some(resume) = &shown.resume {
         match authority.open(request(resume)).await {
             Err(AuthorityError::Worthless(_)) => {}
-            answer => return answer.map(|session| (session, true)),
+            Err(error) => return Err(error),
+            // Each of its channels comes with the same.
+            Ok(session) if session.console_type.has_channels() => {
+                return Ok(Redeemed { session, next: resume.clone(), used: None, joined: true });
+            }
+            Ok(session) => return Ok(Redeemed { session, next, used: Some(resume.clone()), joined: false }),
         }
     }
-    authority.open(request(&shown.token)).await.map(|session| (session, false))
+    let session = authority.open(request(&shown.token)).await?;
+    Ok(Redeemed { session, next, used: None, joined: false })
 }
 
 async fn connect(shell: &Shell, session: &ConsoleSession) -> Result<LoggedIn<TcpStream>, OpenError> {
@@ -119,12 +154,31 @@ async fn connect(shell: &Shell, session: &ConsoleSession) -> Result<LoggedIn<Tcp
             }
             Ok(console)
         }
+        ConsoleType::SpiceHtml5 => {
+            let tls = shell.options.spice.tls.as_ref();
+            let stream = reach_by(session, spice_port(session, tls.is_some())?).await?;
+            shell.authority.confirm(session).await?;
+            secured(stream, session, tls).await
+        }
         other => Err(OpenError::Connect(std::io::Error::other(format!("{other} is not relayed here")))),
     }
 }
 
+/// By TLS where the operator wants it: then a screen without is not spoken to.
+fn spice_port(session: &ConsoleSession, tls: bool) -> Result<u16, OpenError> {
+    let (port, what) = match tls {
+        true => (session.target.tls_port, "the screen is not served over TLS"),
+        false => (Some(session.target.port).filter(|port| *port > 0), "the screen is served over TLS alone"),
+    };
+    port.ok_or_else(|| OpenError::Connect(std::io::Error::other(what)))
+}
+
 async fn reach(session: &ConsoleSession) -> Result<TcpStream, OpenError> {
-    let target = (session.target.host.as_str(), session.target.port);
+    reach_by(session, session.target.port).await
+}
+
+async fn reach_by(session: &ConsoleSession, port: u16) -> Result<TcpStream, OpenError> {
+    let target = (session.target.host.as_str(), port);
     let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(target)).await;
     let stream = connected.map_err(|late| OpenError::Connect(late.into()))?.map_err(OpenError::Connect)?;
     // Keys are to be there at once.
@@ -161,7 +215,17 @@ async fn show<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, ticket: &str) -
 impl Shell {
     /// Nobody goes on with the session of that token, or not for long.
     pub(super) async fn end(&self, next: &str, keep: Duration) {
-        if let Err(error) = self.authority.end(token_hash(next), keep).await {
+        self.tell(EndSessionRequest { next_hash: token_hash(next), keep, back: None }).await;
+    }
+
+    /// Nothing came of going on: what was used up for it is good again, for a while.
+    async fn give_back(&self, next: &str, used: &str) {
+        let back = Some(token_hash(used));
+        self.tell(EndSessionRequest { next_hash: token_hash(next), keep: COMES_BACK, back }).await;
+    }
+
+    async fn tell(&self, request: EndSessionRequest) {
+        if let Err(error) = self.authority.end(request).await {
             tracing::debug!("a session's end could not be told: {}", chain(&error));
         }
     }

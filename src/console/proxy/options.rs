@@ -13,6 +13,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::rfb::{Scheme, ServerLogin};
+use super::spice::{LONGEST_PASSWORD, SpiceLogin};
 use crate::console::options as o;
 
 /// Certificates that cannot be used, or schemes that there are not.
@@ -68,6 +69,8 @@ pub struct ProxyOptions {
     pub header_timeout: Duration,
     /// How it shows itself to screens.
     pub login: ServerLogin,
+    /// How it shows itself to screens over SPICE, and reaches them.
+    pub spice: SpiceLogin,
     /// TLS towards hosts' own doors to serial ports (`serial_console.ca_certs`); `None`: without.
     pub serial_tls: Option<TlsConnector>,
 }
@@ -93,6 +96,7 @@ impl Default for ProxyOptions {
             open_timeout: Duration::from_secs(15),
             header_timeout: Duration::from_secs(10),
             login: ServerLogin::default(),
+            spice: SpiceLogin::default(),
             serial_tls: None,
         }
     }
@@ -111,7 +115,7 @@ impl ProxyOptions {
     /// Schemes that there are not, and certificates that cannot be read.
     pub fn from_config(config: &Config) -> Result<Self, TlsError> {
         let count = |option| usize::try_from(config.get(option)).unwrap_or(usize::MAX);
-        let bases = [config.get(&o::NOVNCPROXY_BASE_URL), config.get(&o::SERIAL_BASE_URL)];
+        let bases = [&o::NOVNCPROXY_BASE_URL, &o::SERIAL_BASE_URL, &o::SPICE_BASE_URL].map(|base| config.get(base));
         let mut hosts: BTreeSet<String> = config.get(&o::ALLOWED_HOSTS).into_iter().collect();
         hosts.extend(bases.iter().filter_map(|base| host_of(base)));
         hosts.insert(config.get(&o::NOVNCPROXY_HOST));
@@ -134,6 +138,7 @@ impl ProxyOptions {
             check_interval: config.get(&o::CHECK_INTERVAL).max(Duration::from_millis(50)),
             drain_timeout: config.get(&o::DRAIN_TIMEOUT),
             login: login(config)?,
+            spice: spice(config)?,
             serial_tls: Certificates::of_serial_ports(config).connector()?,
             ..Self::default()
         })
@@ -179,6 +184,14 @@ fn login(config: &Config) -> Result<ServerLogin, TlsError> {
     Ok(ServerLogin { schemes, password, tls })
 }
 
+fn spice(config: &Config) -> Result<SpiceLogin, TlsError> {
+    let password = config.get(&o::SPICE_PASSWORD);
+    if password.as_ref().is_some_and(|password| password.len() > LONGEST_PASSWORD) {
+        return Err(TlsError::new("spice.password", format!("SPICE takes {LONGEST_PASSWORD} bytes at most")));
+    }
+    Ok(SpiceLogin { password, tls: Certificates::of_spice(config).connector()? })
+}
+
 /// What TLS towards hosts needs: each file with the name of its option.
 struct Certificates {
     authorities: (&'static str, Option<PathBuf>),
@@ -193,6 +206,12 @@ impl Certificates {
             certificate: ("vnc.vencrypt_client_cert", config.get(&o::VENCRYPT_CLIENT_CERT)),
             key: ("vnc.vencrypt_client_key", config.get(&o::VENCRYPT_CLIENT_KEY)),
         }
+    }
+
+    /// SPICE's servers ask for no certificate.
+    fn of_spice(config: &Config) -> Self {
+        let none = ("spice.ca_certs", None);
+        Self { authorities: ("spice.ca_certs", config.get(&o::SPICE_CA_CERTS)), certificate: none.clone(), key: none }
     }
 
     fn of_serial_ports(config: &Config) -> Self {

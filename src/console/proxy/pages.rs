@@ -1,4 +1,4 @@
-//! The pages: our own, and noVNC and xterm.js as `dev/web` leaves them. All of it is read at start, so that a path is a key
+//! The pages: our own, and noVNC, xterm.js and spice-html5 as `dev/web` leaves them. All of it is read at start, so that a path is a key
 //! and nothing else: it names no file, and no answer repeats it.
 
 use std::collections::BTreeMap;
@@ -18,10 +18,14 @@ const MOST: (usize, usize) = (1000, 32 << 20);
 /// The names under which clients know noVNC's page (`vnc.novncproxy_base_url`).
 const SCREENS: [&str; 4] = ["/", "/vnc.html", "/vnc_auto.html", "/vnc_lite.html"];
 const SERIAL: &str = "/serial.html";
+/// Those under which clients know the page for SPICE (`spice.html5proxy_base_url`).
+const SPICES: [&str; 2] = ["/spice.html", "/spice_auto.html"];
 
-const OWN: [(&str, &str, &str); 6] = [
+const OWN: [(&str, &str, &str); 8] = [
     ("/screen", "text/html; charset=utf-8", include_str!("../../../web/vnc.html")),
     ("/serial", "text/html; charset=utf-8", include_str!("../../../web/serial.html")),
+    ("/spice", "text/html; charset=utf-8", include_str!("../../../web/spice.html")),
+    ("/console/spice.js", JS, include_str!("../../../web/spice.js")),
     ("/console/screen.js", JS, include_str!("../../../web/screen.js")),
     ("/console/serial.js", JS, include_str!("../../../web/serial.js")),
     ("/console/link.js", JS, include_str!("../../../web/link.js")),
@@ -29,7 +33,7 @@ const OWN: [(&str, &str, &str); 6] = [
 ];
 const JS: &str = "text/javascript; charset=utf-8";
 
-const ABSENT: &str = "The pages of this proxy are not complete: noVNC and xterm.js are missing. Run dev/web where it was \
+const ABSENT: &str = "The pages of this proxy are not complete: noVNC, xterm.js or spice-html5 is missing. Run dev/web where it was \
                       built, or set console.web_root to a folder that dev/web has filled. Other clients can open \
                       websockets here.";
 
@@ -52,12 +56,13 @@ impl Pages {
         let root = web_root.unwrap_or(Path::new(BUILT_IN));
         let mut files = BTreeMap::new();
         let mut left = MOST;
-        for folder in ["novnc", "xterm"] {
+        for folder in ["novnc", "xterm", "spice"] {
             if let Err(error) = read(&root.join(folder), &format!("/{folder}"), &mut files, &mut left) {
                 tracing::debug!(folder = %root.join(folder).display(), %error, "pages cannot be read");
             }
         }
-        let complete = files.contains_key("/novnc/core/rfb.js") && files.contains_key("/xterm/xterm.js");
+        let needed = ["/novnc/core/rfb.js", "/xterm/xterm.js", "/spice/src/main.js"];
+        let complete = needed.into_iter().all(|path| files.contains_key(path));
         if !complete {
             tracing::warn!(folder = %root.display(), "{ABSENT}");
         }
@@ -77,8 +82,9 @@ impl Pages {
         let key = match path {
             path if SCREENS.contains(&path) => "/screen",
             SERIAL => "/serial",
-            // Only under the names above.
-            "/screen" | "/serial" => "",
+            // Only under the names that are given out.
+            "/screen" | "/serial" | "/spice" => "",
+            path if SPICES.contains(&path) => "/spice",
             path => path,
         };
         let Some(page) = self.files.get(key) else {
@@ -94,20 +100,22 @@ impl Pages {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(page.body.len()));
         let keep = if is_page { "no-store" } else { "no-cache" };
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(keep));
-        if is_page && let Ok(policy) = HeaderValue::from_str(&policy(key == "/serial", options)) {
+        if is_page && let Ok(policy) = HeaderValue::from_str(&policy(key, options)) {
             headers.insert(header::CONTENT_SECURITY_POLICY, policy);
         }
         response
     }
 }
 
-/// Nothing from elsewhere, nothing inline; but xterm.js writes style sheets of its own.
-fn policy(serial: bool, options: &ProxyOptions) -> String {
-    let styles = if serial { "'self' 'unsafe-inline'" } else { "'self'" };
+/// Nothing from elsewhere, nothing inline; but xterm.js writes style sheets of its own, and spice-html5 plays videos that it has put
+/// together and places them.
+fn policy(page: &str, options: &ProxyOptions) -> String {
+    let styles = if page == "/serial" { "'self' 'unsafe-inline'" } else { "'self'" };
+    let media = if page == "/spice" { "style-src-attr 'unsafe-inline'; media-src blob:; " } else { "" };
     let plain = |origin: &&String| origin.chars().all(|c| c.is_ascii_alphanumeric() || ":/.-[]".contains(c));
     let frames: Vec<&str> = options.allowed_origins.iter().filter(plain).map(String::as_str).collect();
     format!(
-        "default-src 'none'; script-src 'self'; style-src {styles}; img-src 'self' data:; connect-src 'self'; \
+        "default-src 'none'; script-src 'self'; style-src {styles}; img-src 'self' data:; {media}connect-src 'self'; \
          font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self' {}",
         frames.join(" ")
     )
@@ -165,7 +173,14 @@ mod tests {
 
     fn filled() -> (tempfile::TempDir, Pages) {
         let folder = tempfile::tempdir().unwrap();
-        for path in ["novnc/core/rfb.js", "xterm/xterm.js", "novnc/.hidden.js", "novnc/a.html", "secret.js"] {
+        for path in [
+            "novnc/core/rfb.js",
+            "xterm/xterm.js",
+            "spice/src/main.js",
+            "novnc/.hidden.js",
+            "novnc/a.html",
+            "secret.js",
+        ] {
             let path = folder.path().join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "x").unwrap();
@@ -179,7 +194,7 @@ mod tests {
     fn a_path_is_a_key_and_names_no_file() {
         let (_folder, pages) = filled();
         assert!(pages.is_complete());
-        for known in ["/", "/vnc_auto.html", "/vnc.html", "/serial.html", "/console/screen.js", "/novnc/core/rfb.js"] {
+        for known in ["/", "/vnc_auto.html", "/vnc.html", "/serial.html", "/spice_auto.html", "/console/spice.js"] {
             assert_eq!(status(&pages, known), 200, "{known}");
         }
         for unknown in [
@@ -193,6 +208,7 @@ mod tests {
             "/novnc/link.js",
             "/novnc/a.html",
             "/screen",
+            "/spice",
             "",
             "/%2e%2e/etc/passwd",
         ] {
@@ -207,7 +223,7 @@ mod tests {
         let (_folder, pages) = filled();
         let allowed = vec!["https://dashboard".to_owned(), "x; script-src *".to_owned()];
         let options = ProxyOptions { allowed_origins: allowed, ..ProxyOptions::default() };
-        for path in ["/vnc.html", "/serial.html"] {
+        for path in ["/vnc.html", "/serial.html", "/spice.html"] {
             let answer = pages.answer(path, true, &options);
             let policy = answer.headers()["content-security-policy"].to_str().unwrap();
             assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{policy}");

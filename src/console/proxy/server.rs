@@ -237,7 +237,9 @@ async fn websocket(shell: &Arc<Shell>, peer: IpAddr, mut request: Request<Incomi
                     Ok(upgraded) => session::run(&shell, upgraded, opened).await,
                     Err(error) => {
                         tracing::debug!(%error, "a client left before its console was open");
-                        shell.end(&opened.next, Duration::ZERO).await;
+                        if !opened.joined {
+                            shell.end(&opened.next, Duration::ZERO).await;
+                        }
                     }
                 }
                 drop(slot);
@@ -301,6 +303,7 @@ fn not_opened(shell: &Shell, peer: IpAddr, error: &OpenError) -> Response<Full<B
             StatusCode::SERVICE_UNAVAILABLE,
             "Consoles cannot be checked now; ask for a new address and try again.",
         ),
+        OpenError::Late => plain(StatusCode::GATEWAY_TIMEOUT, "The console does not answer."),
         OpenError::Connect(_) | OpenError::Rfb(_) => {
             plain(StatusCode::BAD_GATEWAY, "The console cannot be reached; ask for a new address and try again.")
         }

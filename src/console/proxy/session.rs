@@ -9,6 +9,7 @@ use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use nova_core::console::{ConsoleType, SessionEnd};
+use nova_core::error::chain;
 use nova_core::rpc::consoleauth::SessionClaim;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -17,18 +18,20 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::open::Opened;
+use super::ProxyOptions;
+use super::open::{COMES_BACK, Opened};
 use super::relay::{End, Relay, relay};
-use super::rfb::{ClientSide, LoggedIn, welcome};
+use super::rfb::{ClientSide, LoggedIn, RfbError, welcome};
 use super::server::Shell;
-use super::sessions::Cut;
+use super::sessions::{Cut, Which};
+use super::spice::{Channel, SpiceError, link};
 
 type Client = WebSocketStream<TokioIo<Upgraded>>;
 
 /// A client that does not take its close in that time is not there.
 const CLOSING: Duration = Duration::from_secs(2);
-/// How long a client that was lost may come back.
-const COMES_BACK: Duration = Duration::from_secs(60);
+/// Longer than any session.
+const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// Bytes that are read from a client's socket at once.
 const READ_BUFFER: usize = 4 << 10;
 
@@ -41,9 +44,13 @@ enum Over {
 
 /// Relays until one side ends, or the session has to end.
 pub(super) async fn run(shell: &Shell, upgraded: Upgraded, opened: Opened) {
-    let Opened { session, console, next } = opened;
+    let Opened { session, console, next, joined } = opened;
     let options = &shell.options;
     let mut held = shell.sessions.add(SessionClaim::from(&session));
+    let mut part = Part { console_type: session.console_type, which: held.which(), channel: None, joined };
+    if !session.console_type.has_channels() {
+        shell.sessions.take_over(held.which());
+    }
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(0)
@@ -51,35 +58,40 @@ pub(super) async fn run(shell: &Shell, upgraded: Upgraded, opened: Opened) {
         .max_message_size(Some(options.max_message_size))
         .max_frame_size(Some(options.max_message_size));
     let mut client = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
-    let limits = Relay {
-        idle: options.idle_timeout,
-        stall: options.stall_timeout,
-        ping: options.ping_interval,
-        rate: options.client_rate,
-        text: session.console_type == ConsoleType::Serial,
-    };
     let lasts = session.until.duration_since(shell.clock.now());
     let lasts = Duration::try_from(lasts).unwrap_or(Duration::ZERO);
     let over = tokio::select! {
         biased;
         cut = held.cut() => Over::Cut(cut),
         () = tokio::time::sleep(lasts) => Over::TooLong,
-        end = both_ways(&mut client, console, session.console_type, &limits, options.open_timeout) => Over::Ended(end),
+        end = both_ways(shell, &mut client, console, &mut part) => Over::Ended(end),
     };
     drop(held);
     let (code, reason, keep) = farewell(&over);
-    tracing::info!(session = %session.id, instance = %session.instance_id, reason, "a console is closed");
+    tracing::info!(session = %session.id, instance = %session.instance_id, channel = ?part.channel, reason,
+        "a console is closed");
     metrics::counter!("nova_console_closed_total", "reason" => reason).increment(1);
-    if let Some(keep) = keep {
-        shell.end(&next, keep).await;
-    }
+    let telling = async {
+        if let Some(keep) = keep.filter(|keep| part.ends_all(&over, *keep)) {
+            shell.end(&next, keep).await;
+        }
+    };
     let frame = CloseFrame { code, reason: reason.into() };
     let closing = async {
         let _ = client.send(Message::Close(Some(frame))).await;
         // The client's own close, so that ours is not lost with the connection.
         while let Some(Ok(_)) = client.next().await {}
     };
-    let _ = tokio::time::timeout(CLOSING, closing).await;
+    let closing = tokio::time::timeout(CLOSING, closing);
+    match over {
+        // Whoever is cut hears of it at once, whatever the bus does. What it could go on with is worth nothing by then.
+        Over::Cut(_) | Over::TooLong => drop(tokio::join!(closing, telling)),
+        // Whoever comes back has to find what is left for it.
+        Over::Ended(_) => {
+            telling.await;
+            let _ = closing.await;
+        }
+    }
 }
 
 /// The code and the words of the close, and how long the client may come back; `None`: as long as the session may last.
@@ -100,40 +112,103 @@ fn farewell(over: &Over) -> (CloseCode, &'static str, Option<Duration>) {
     }
 }
 
-async fn both_ways(
-    client: &mut Client,
-    console: LoggedIn<TcpStream>,
+/// What this connection is of its session.
+struct Part {
     console_type: ConsoleType,
-    limits: &Relay,
-    patience: Duration,
-) -> End {
-    let mut first = Bytes::new();
-    if console_type == ConsoleType::Novnc {
-        let mut begin = Begin { client, left: BytesMut::new() };
-        match tokio::time::timeout(patience, welcome(&mut begin)).await {
-            Ok(Ok(())) => first = begin.left.freeze(),
-            Ok(Err(super::RfbError::Io(_))) => return End::Gone,
-            Ok(Err(error)) => {
-                tracing::info!(%error, "a client is sent away");
-                return End::Protocol;
-            }
-            Err(_) => return End::Gone,
+    which: Which,
+    /// Which channel it is, where sessions have several, and once that is known.
+    channel: Option<Channel>,
+    /// It came to a session that was there.
+    joined: bool,
+}
+
+impl Part {
+    /// Does the session end with this connection, or may it be gone on with for so long only? Of several, with the first one;
+    /// with any of them that may not go on.
+    fn ends_all(&self, over: &Over, keep: Duration) -> bool {
+        if !self.console_type.has_channels() {
+            return true;
+        }
+        // Whoever took it over has the same cookie.
+        let elsewhere = matches!(over, Over::Cut(Cut::TakenOver));
+        let first = !self.joined || self.channel == Some(Channel::Main);
+        let forbidden = keep.is_zero() && !matches!(over, Over::Ended(End::Closed));
+        !elsewhere && (first || forbidden)
+    }
+
+    fn limits(&self, options: &ProxyOptions) -> Relay {
+        // What clients say by other channels, they say by themselves.
+        let used = !self.console_type.has_channels() || self.channel == Some(Channel::Inputs);
+        Relay {
+            idle: if used { options.idle_timeout } else { FOR_EVER },
+            stall: options.stall_timeout,
+            ping: options.ping_interval,
+            rate: options.client_rate,
+            text: self.console_type == ConsoleType::Serial,
         }
     }
+}
+
+async fn both_ways(shell: &Shell, client: &mut Client, mut console: LoggedIn<TcpStream>, part: &mut Part) -> End {
+    let mut begin = Begin { client, left: BytesMut::new() };
+    let begun = tokio::time::timeout(shell.options.open_timeout, begins(shell, &mut begin, &mut console, part)).await;
+    if let Err(end) = begun.unwrap_or(Err(End::Gone)) {
+        return end;
+    }
+    let Begin { client, left } = begin;
+    let (first, limits) = (left.freeze(), part.limits(&shell.options));
     match console {
         LoggedIn::Plain(stream) => {
             let (reader, writer) = stream.into_split();
-            relay(client, first, reader, writer, limits).await
+            relay(client, first, reader, writer, &limits).await
         }
         LoggedIn::Tls(mut stream) => {
             let end = {
                 let (reader, writer) = tokio::io::split(&mut stream);
-                relay(client, first, reader, writer, limits).await
+                relay(client, first, reader, writer, &limits).await
             };
             let _ = stream.shutdown().await;
             end
         }
     }
+}
+
+/// What both sides say before bytes are bytes.
+async fn begins(
+    shell: &Shell,
+    client: &mut Begin<'_>,
+    console: &mut LoggedIn<TcpStream>,
+    part: &mut Part,
+) -> Result<(), End> {
+    match part.console_type {
+        ConsoleType::Novnc => welcome(client).await.map_err(|error| match error {
+            RfbError::Io(_) => End::Gone,
+            error => sent_away(&error, End::Protocol),
+        }),
+        ConsoleType::SpiceHtml5 => {
+            let (login, entropy) = (&shell.options.spice, &*shell.entropy);
+            let linked = match console {
+                LoggedIn::Plain(stream) => link(client, stream, login, entropy).await,
+                LoggedIn::Tls(stream) => link(client, &mut **stream, login, entropy).await,
+            };
+            let channel = linked.map_err(|error| match error {
+                SpiceError::Client(_) => End::Gone,
+                SpiceError::Protocol { who: "client", .. } => sent_away(&error, End::Protocol),
+                error => sent_away(&error, End::Console),
+            })?;
+            part.channel = Some(channel);
+            if channel == Channel::Main {
+                shell.sessions.take_over(part.which);
+            }
+            Ok(())
+        }
+        ConsoleType::Serial | ConsoleType::SpiceDirect | ConsoleType::Webmks => Ok(()),
+    }
+}
+
+fn sent_away(error: &dyn std::error::Error, end: End) -> End {
+    tracing::info!("a client is sent away: {}", chain(error));
+    end
 }
 
 /// A client that has to say some things first.
@@ -156,8 +231,8 @@ impl ClientSide for Begin<'_> {
         Ok(self.left.split_to(count).freeze())
     }
 
-    async fn write(&mut self, bytes: &'static [u8]) -> std::io::Result<()> {
-        self.client.send(Message::Binary(Bytes::from_static(bytes))).await.map_err(broken)
+    async fn write(&mut self, bytes: Bytes) -> std::io::Result<()> {
+        self.client.send(Message::Binary(bytes)).await.map_err(broken)
     }
 }
 

@@ -29,14 +29,25 @@ pub(super) enum Cut {
 struct Entry {
     claim: SessionClaim,
     cut: watch::Sender<Option<Cut>>,
-    /// Of two with one id, the later one is in the table.
-    number: u64,
 }
+
+/// A connection: its session, and a number of its own, since sessions may have several.
+type Key = (ConsoleSessionId, u64);
 
 #[derive(Default)]
 struct Table {
-    entries: BTreeMap<ConsoleSessionId, Entry>,
+    entries: BTreeMap<Key, Entry>,
     numbers: u64,
+}
+
+impl Table {
+    fn told(&self) {
+        metrics::gauge!("nova_console_sessions").set(self.entries.len() as f64);
+    }
+
+    fn of(&self, id: ConsoleSessionId) -> impl Iterator<Item = (&Key, &Entry)> {
+        self.entries.range((id, u64::MIN)..=(id, u64::MAX))
+    }
 }
 
 /// All sessions of a proxy. Cheap to clone.
@@ -45,20 +56,27 @@ pub(super) struct Sessions {
     table: Arc<Mutex<Table>>,
 }
 
-/// A session that is in the table for as long as this lives.
+/// A connection that is in the table for as long as this lives.
 pub(super) struct Held {
     sessions: Sessions,
-    id: ConsoleSessionId,
-    number: u64,
+    key: Key,
     cut: watch::Receiver<Option<Cut>>,
 }
 
+/// Which connection, for whoever does not hold it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Which(Key);
+
 impl Held {
+    pub(super) fn which(&self) -> Which {
+        Which(self.key)
+    }
+
     /// Waits until it is cut.
     pub(super) async fn cut(&mut self) -> Cut {
         match self.cut.wait_for(Option::is_some).await.map(|cut| *cut) {
             Ok(Some(cut)) => cut,
-            // Nobody is left to cut it: another one of its id has taken its place.
+            // Nobody is left to cut it: it is not in the table.
             _ => Cut::TakenOver,
         }
     }
@@ -67,10 +85,8 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         let mut table = self.sessions.lock();
-        if table.entries.get(&self.id).is_some_and(|entry| entry.number == self.number) {
-            table.entries.remove(&self.id);
-            metrics::gauge!("nova_console_sessions").set(table.entries.len() as f64);
-        }
+        table.entries.remove(&self.key);
+        table.told();
     }
 }
 
@@ -79,20 +95,25 @@ impl Sessions {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more. One of its id that is there already is cut.
+    /// One more, beside those of its session that there are.
     pub(super) fn add(&self, claim: SessionClaim) -> Held {
         let (cut, receiver) = watch::channel(None);
         let mut table = self.lock();
         table.numbers += 1;
-        let (id, number) = (claim.id, table.numbers);
-        if let Some(old) = table.entries.insert(id, Entry { claim, cut, number }) {
-            old.cut.send_replace(Some(Cut::TakenOver));
-        }
-        metrics::gauge!("nova_console_sessions").set(table.entries.len() as f64);
-        Held { sessions: self.clone(), id, number, cut: receiver }
+        let key = (claim.id, table.numbers);
+        table.entries.insert(key, Entry { claim, cut });
+        table.told();
+        Held { sessions: self.clone(), key, cut: receiver }
     }
 
-    /// How many there are.
+    /// It is the session now: those that were its connections before are cut.
+    pub(super) fn take_over(&self, Which(own): Which) {
+        for (_, before) in self.lock().of(own.0).filter(|(key, _)| key.1 < own.1) {
+            before.cut.send_replace(Some(Cut::TakenOver));
+        }
+    }
+
+    /// How many connections there are.
     pub(super) fn count(&self) -> usize {
         self.lock().entries.len()
     }
@@ -104,14 +125,17 @@ impl Sessions {
         }
     }
 
+    /// One for each session.
     fn claims(&self) -> Vec<SessionClaim> {
-        self.lock().entries.values().map(|entry| entry.claim.clone()).collect()
+        let mut claims: Vec<_> = self.lock().entries.values().map(|entry| entry.claim.clone()).collect();
+        claims.dedup_by_key(|claim| claim.id);
+        claims
     }
 
     fn end(&self, ended: &[(ConsoleSessionId, SessionEnd)]) {
         let table = self.lock();
         for (id, end) in ended {
-            if let Some(entry) = table.entries.get(id) {
+            for (_, entry) in table.of(*id) {
                 entry.cut.send_replace(Some(Cut::Ended(*end)));
             }
         }

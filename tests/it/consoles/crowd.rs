@@ -21,6 +21,8 @@ struct Crowd {
 }
 
 const MESSAGE: usize = 4 << 10;
+/// Sessions that are opened side by side, as users do it.
+const AT_ONCE: usize = 25;
 
 #[tokio::test]
 async fn idle_busy_and_slow_sessions_side_by_side() {
@@ -76,10 +78,7 @@ async fn many(crowd: &Crowd) {
     assert!(each < 64 << 20, "{each} bytes were taken for each one that reads none");
 
     // All of the others are there, until their server is not.
-    for browser in idle.iter_mut().chain(&mut ending) {
-        browser.send(b"there").await;
-        assert_eq!(browser.read(5).await, "there");
-    }
+    all_there(idle.iter_mut().chain(&mut ending), "there").await;
     assert!(rig.cloud.act(stopped, Action::Stop).await);
     let began = Instant::now();
     for (code, reason) in join_all(ending.iter_mut().map(Browser::closed)).await {
@@ -87,21 +86,33 @@ async fn many(crowd: &Crowd) {
     }
     let took = began.elapsed();
     println!("{} sessions were cut in {took:?}", ending.len());
-    assert!(took < Duration::from_secs(1), "{took:?}");
-    for browser in &mut idle {
-        browser.send(b"still").await;
-        assert_eq!(browser.read(5).await, "still");
-    }
+    // Cloud, proxy, screens and browsers are one thread: without an optimiser, and with many, that is what takes time.
+    let most = if cfg!(debug_assertions) && crowd.idle >= 1000 { 3 } else { 1 };
+    assert!(took < Duration::from_secs(most), "{took:?}");
+    all_there(idle.iter_mut(), "still").await;
 }
 
 async fn open(rig: &Rig, id: nova_core::ids::InstanceId, count: usize) -> Vec<Browser> {
-    let mut opened = Vec::new();
-    for _ in 0..count {
+    let one = async || {
         let mut browser = rig.open(&rig.token(id).await).await;
         browser.read(8).await;
-        opened.push(browser);
+        browser
+    };
+    let mut opened = Vec::new();
+    while opened.len() < count {
+        let more = (count - opened.len()).min(AT_ONCE);
+        opened.extend(join_all((0..more).map(|_| one())).await);
     }
     opened
+}
+
+/// Each says something, and hears it.
+async fn all_there(browsers: impl Iterator<Item = &mut Browser>, word: &'static str) {
+    join_all(browsers.map(|browser| async move {
+        browser.send(word.as_bytes()).await;
+        assert_eq!(browser.read(word.len()).await, word);
+    }))
+    .await;
 }
 
 /// Says something, waits until it is all said back, and so on.

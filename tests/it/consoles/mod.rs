@@ -8,3 +8,5 @@ mod repeats;
 mod rig;
 mod serial_tls;
 mod sessions;
+mod spice;
+mod spice_qemu;

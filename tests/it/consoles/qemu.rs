@@ -8,19 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
-use jiff::Timestamp;
 use nova::console::CONSOLE_OPTIONS;
-use nova::console::proxy::{Authority, AuthorityError, ConsoleProxy, Pages, ProxyOptions, ProxyParts};
-use nova_core::clock::Clock;
-use nova_core::console::{ConsoleSession, ConsoleTarget, ConsoleType, SessionEnd};
+use nova::console::proxy::samples::{Always, Doorman, opening};
+use nova::console::proxy::{ConsoleProxy, Pages, ProxyOptions, ProxyParts};
+use nova_core::console::{ConsoleTarget, ConsoleType};
 use nova_core::entropy::SeededEntropy;
-use nova_core::ids::{ConsoleSessionId, HostName, InstanceId, ProjectId, UserId};
 use nova_core::options::{Config, Registry, Source, common};
-use nova_core::rpc::compute::ConfirmedConsole;
-use nova_core::rpc::consoleauth::{OpenConsoleRequest, SessionClaim};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -29,15 +24,34 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-const PASSWORD: &str = "canary-8";
+pub(super) const PASSWORD: &str = "canary-8";
 
 /// A QEMU without a guest: its screen is there all the same.
-struct Qemu {
+pub(super) struct Qemu {
     process: Child,
     port: u16,
+    tls_port: Option<u16>,
 }
 
 impl Qemu {
+    /// With a screen over SPICE: with these settings, and the ports that they name. A machine with a picture, since only that
+    /// has channels.
+    pub(super) fn with_spice(settings: &str, port: u16, tls_port: Option<u16>) -> Self {
+        let mut process = Command::new("qemu-system-x86_64")
+            .args(["-machine", "pc", "-accel", "tcg", "-m", "32", "-nodefaults", "-vga", "std", "-display", "none"])
+            .args(["-object", &format!("secret,id=password,data={PASSWORD}"), "-qmp", "stdio"])
+            .args(["-spice", &format!("addr=127.0.0.1,{settings}")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("dev/packages libvirt installs QEMU");
+        // Once it greets, it listens.
+        let mut line = String::new();
+        BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.contains("QMP"), "QEMU says {line:?}");
+        Self { process, port, tls_port }
+    }
+
     /// With these settings of its screen, and the certificates of that folder.
     fn start(screen: &str, folder: &Path) -> Self {
         /// Displays, of which each test of this process begins elsewhere.
@@ -64,7 +78,7 @@ impl Qemu {
         }
         // What it says later goes nowhere, and it goes on for as long as it can hear.
         process.stdin = Some(tell);
-        Self { process, port: port.expect("its screen has a port") }
+        Self { process, port: port.expect("its screen has a port"), tls_port: None }
     }
 }
 
@@ -76,7 +90,7 @@ impl Drop for Qemu {
 }
 
 /// An authority, QEMU's certificate under the names that QEMU knows, and the proxy's own.
-fn certificates() -> tempfile::TempDir {
+pub(super) fn certificates() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -99,53 +113,23 @@ fn certificates() -> tempfile::TempDir {
     folder
 }
 
-struct Always;
-
-impl Clock for Always {
-    fn now(&self) -> Timestamp {
-        Timestamp::UNIX_EPOCH
-    }
-}
-
-/// Every token is worth that screen.
-struct Generous(u16);
-
-#[async_trait]
-impl Authority for Generous {
-    async fn open(&self, request: OpenConsoleRequest) -> Result<ConsoleSession, AuthorityError> {
-        Ok(ConsoleSession {
-            id: request.session_id,
-            console_type: ConsoleType::Novnc,
-            instance_id: InstanceId::generate(&SeededEntropy::new(1)),
-            host: HostName::new("h1"),
-            user_id: UserId::new("user"),
-            project_id: ProjectId::new("project"),
-            target: ConsoleTarget { host: "127.0.0.1".to_owned(), port: self.0 },
-            access_url_base: String::new(),
-            until: Timestamp::MAX,
-        })
-    }
-
-    async fn confirm(&self, _: &ConsoleSession) -> Result<ConfirmedConsole, AuthorityError> {
-        Ok(ConfirmedConsole::default())
-    }
-
-    async fn check(&self, _: Vec<SessionClaim>) -> Result<Vec<(ConsoleSessionId, SessionEnd)>, AuthorityError> {
-        Ok(Vec::new())
-    }
-
-    async fn end(&self, _: String, _: Duration) -> Result<(), AuthorityError> {
-        Ok(())
-    }
-}
-
 /// A proxy with these settings in front of that screen.
 async fn proxy(qemu: &Qemu, settings: &str) -> (SocketAddr, AbortOnDropHandle<()>) {
+    proxy_of(qemu, ConsoleType::Novnc, &format!("[vnc]\n{settings}")).await
+}
+
+/// The same for consoles of that type.
+pub(super) async fn proxy_of(
+    qemu: &Qemu,
+    console_type: ConsoleType,
+    settings: &str,
+) -> (SocketAddr, AbortOnDropHandle<()>) {
     let registry = Registry::new().with(common::OPTIONS).with(CONSOLE_OPTIONS);
-    let text = format!("[DEFAULT]\nstate_path = /state\n[vnc]\n{settings}");
+    let text = format!("[DEFAULT]\nstate_path = /state\n{settings}");
     let config = Config::load(&registry, [(Source::File { path: "nova.conf".into() }, text.as_str())]).unwrap();
+    let target = ConsoleTarget { host: "127.0.0.1".to_owned(), port: qemu.port, tls_port: qemu.tls_port };
     let parts = ProxyParts {
-        authority: Arc::new(Generous(qemu.port)),
+        authority: Arc::new(Doorman { token: None, console_type, target }),
         pages: Pages::default(),
         clock: Arc::new(Always),
         entropy: Arc::new(SeededEntropy::new(1)),
@@ -157,36 +141,26 @@ async fn proxy(qemu: &Qemu, settings: &str) -> (SocketAddr, AbortOnDropHandle<()
 }
 
 /// A browser, as far as bytes are concerned.
-struct Browser {
+pub(super) struct Browser {
     client: WebSocketStream<TcpStream>,
     left: BytesMut,
 }
 
 impl Browser {
-    async fn open(address: SocketAddr) -> Result<Self, u16> {
-        let request = http::Request::builder()
-            .uri(format!("ws://{address}/websockify?token=any"))
-            .header("Host", address.to_string())
-            .header("Origin", format!("http://{address}"))
-            .header("Connection", "Upgrade")
-            .header("Upgrade", "websocket")
-            .header("Sec-WebSocket-Version", "13")
-            .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
-            .body(())
-            .unwrap();
+    pub(super) async fn open(address: SocketAddr) -> Result<Self, u16> {
         let stream = TcpStream::connect(address).await.unwrap();
-        match tokio_tungstenite::client_async(request, stream).await {
+        match tokio_tungstenite::client_async(opening(address, "any").unwrap(), stream).await {
             Ok((client, _)) => Ok(Self { client, left: BytesMut::new() }),
             Err(Error::Http(response)) => Err(response.status().as_u16()),
             Err(error) => panic!("{error}"),
         }
     }
 
-    async fn send(&mut self, bytes: &[u8]) {
+    pub(super) async fn send(&mut self, bytes: &[u8]) {
         self.client.send(Message::Binary(Bytes::copy_from_slice(bytes))).await.unwrap();
     }
 
-    async fn read(&mut self, count: usize) -> Bytes {
+    pub(super) async fn read(&mut self, count: usize) -> Bytes {
         while self.left.len() < count {
             match self.client.next().await.unwrap().unwrap() {
                 Message::Binary(bytes) => self.left.extend_from_slice(&bytes),

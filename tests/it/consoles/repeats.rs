@@ -6,7 +6,7 @@ use nova::console::AuthOptions;
 use nova::console::proxy::{Authority, AuthorityError, ProxyOptions};
 use nova_core::console::token_hash;
 use nova_core::ids::ConsoleSessionId;
-use nova_core::rpc::consoleauth::OpenConsoleRequest;
+use nova_core::rpc::consoleauth::{EndSessionRequest, OpenConsoleRequest};
 use nova_core::state::Action;
 use nova_queue::Chances;
 
@@ -66,7 +66,8 @@ async fn an_answer_that_was_lost_is_told_again_to_who_asked() {
     rig.cloud.settle().await;
     assert_eq!(authority.open(asked.clone()).await.unwrap(), session);
     // Once the session is over, it is over.
-    authority.end(token_hash("first"), Duration::ZERO).await.unwrap();
+    let over = EndSessionRequest { next_hash: token_hash("first"), keep: Duration::ZERO, back: None };
+    authority.end(over).await.unwrap();
     assert!(worthless(authority.open(asked).await));
 }
 

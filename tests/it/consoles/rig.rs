@@ -35,6 +35,8 @@ const SCREENS: u16 = 4;
 thread_local! {
     /// Where the screens of this test's hosts are.
     static FIRST_PORT: Cell<u16> = const { Cell::new(0) };
+    /// Where those over SPICE are.
+    static FIRST_SPICE: Cell<Option<u16>> = const { Cell::new(None) };
     /// With which certificate this test's hosts serve serial ports, if with any.
     static SERIAL_TLS: RefCell<Option<SerialTls>> = const { RefCell::new(None) };
 }
@@ -50,7 +52,7 @@ pub struct Rig {
     /// What screens have sent without being asked.
     pub flood: Arc<Flood>,
     auth: RefCell<Option<RunningService>>,
-    _screens: Vec<AbortOnDropHandle<()>>,
+    screens: RefCell<Vec<AbortOnDropHandle<()>>>,
 }
 
 /// Of screens that send and send.
@@ -67,16 +69,20 @@ pub struct Proxy {
     _serving: AbortOnDropHandle<()>,
 }
 
+/// What our clients over SPICE show.
+const SPICE_TICKET: [u8; 128] = [0xaa; 128];
+
 pub type Client = WebSocketStream<TcpStream>;
 
 /// Hosts whose guests' screens are ours.
 fn dress(_: &str, machine: &mut nova_virt::FakeOptions, agent: &mut nova_compute::ComputeOptions) {
     machine.first_vnc_port = FIRST_PORT.get();
+    machine.first_spice_port = FIRST_SPICE.get();
     agent.serial_tls = SERIAL_TLS.with_borrow(Clone::clone);
 }
 
-/// Ports in a row, with a screen at each.
-async fn screens(flood: &Arc<Flood>) -> Vec<AbortOnDropHandle<()>> {
+/// Ports in a row.
+async fn in_a_row() -> (u16, Vec<TcpListener>) {
     loop {
         let first = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = first.local_addr().unwrap().port();
@@ -85,17 +91,65 @@ async fn screens(flood: &Arc<Flood>) -> Vec<AbortOnDropHandle<()>> {
             listeners.extend(TcpListener::bind(("127.0.0.1", port.saturating_add(more))).await.ok());
         }
         if listeners.len() == usize::from(SCREENS) {
-            FIRST_PORT.set(port);
-            let serve =
-                |(number, listener)| AbortOnDropHandle::new(tokio::spawn(accept(number, listener, flood.clone())));
-            return listeners.into_iter().enumerate().map(serve).collect();
+            return (port, listeners);
         }
     }
 }
 
-async fn accept(number: usize, listener: TcpListener, flood: Arc<Flood>) {
-    while let Ok((stream, _)) = listener.accept().await {
-        tokio::spawn(screen(number, stream, flood.clone()));
+/// Screens over RFB, and as many over SPICE.
+async fn screens(flood: &Arc<Flood>) -> Vec<AbortOnDropHandle<()>> {
+    let (port, listeners) = in_a_row().await;
+    FIRST_PORT.set(port);
+    let rfb = listeners.into_iter().enumerate().map(|(number, listener)| serve_rfb(number, listener, flood));
+    let mut serving: Vec<_> = rfb.collect();
+    let (port, listeners) = in_a_row().await;
+    FIRST_SPICE.set(Some(port));
+    serving.extend(listeners.into_iter().enumerate().map(|(number, listener)| {
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(spice_screen(number, stream));
+            }
+        }))
+    }));
+    serving
+}
+
+fn serve_rfb(number: usize, listener: TcpListener, flood: &Arc<Flood>) -> AbortOnDropHandle<()> {
+    let flood = flood.clone();
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(screen(number, stream, flood.clone()));
+        }
+    }))
+}
+
+/// The link of SPICE, which takes every ticket but the client's own; then it says which screen and which channel it is, and
+/// repeats what it is told.
+async fn spice_screen(number: usize, mut stream: TcpStream) -> std::io::Result<()> {
+    let mut asked = [0; 16 + 22];
+    stream.read_exact(&mut asked).await?;
+    assert!(asked.starts_with(b"REDQ"));
+    let words = |numbers: [u32; 3]| numbers.map(u32::to_le_bytes).concat();
+    let key = include_bytes!("../../../src/console/proxy/spice/testdata/public.der");
+    let answer = [b"REDQ", &words([2, 2, 182])[..], &[0; 4], key, &words([1, 0, 178]), &[0b1011, 0, 0, 0]].concat();
+    stream.write_all(&answer).await?;
+    let mut shown = [0; 4 + 128];
+    stream.read_exact(&mut shown).await?;
+    assert!(shown.starts_with(&[1, 0, 0, 0]) && shown[4..] != SPICE_TICKET);
+    stream.write_all(&[0; 4]).await?;
+    let channel = match asked[20] {
+        1 => "main",
+        2 => "display",
+        3 => "inputs",
+        _ => "other",
+    };
+    stream.write_all(format!("{channel} of {number}").as_bytes()).await?;
+    let mut buffer = vec![0; 4096];
+    loop {
+        match stream.read(&mut buffer).await? {
+            0 => return Ok(()),
+            count => stream.write_all(&buffer[..count]).await?,
+        }
     }
 }
 
@@ -155,7 +209,13 @@ impl Rig {
             options: auth,
         });
         let running = service.start().await.unwrap();
-        let mut rig = Self { proxies: Vec::new(), flood, auth: RefCell::new(Some(running)), _screens: screens, cloud };
+        let mut rig = Self {
+            proxies: Vec::new(),
+            flood,
+            auth: RefCell::new(Some(running)),
+            screens: RefCell::new(screens),
+            cloud,
+        };
         for _ in 0..proxies {
             let mut options = ProxyOptions { check_interval: Duration::from_millis(100), ..ProxyOptions::default() };
             dress_proxy(&mut options);
@@ -179,6 +239,23 @@ impl Rig {
         let sender = Sender { role: Role::Novncproxy, host: HostName::new("controller") };
         let (bus, clock, entropy) = (self.cloud.bus.clone(), self.cloud.clock.clone(), self.cloud.entropy.clone());
         BusAuthority::new(RpcClient::new(bus, sender, clock, entropy), self.cloud.entropy.clone())
+    }
+
+    /// The hosts' screens are gone; the ports of those over RFB, for who lets them come back.
+    pub async fn screens_end(&self) -> Vec<u16> {
+        for gone in self.screens.take() {
+            gone.abort();
+            let _ = gone.await;
+        }
+        (0..SCREENS).map(|number| FIRST_PORT.get() + number).collect()
+    }
+
+    /// They are back.
+    pub async fn screens_come_back(&self, ports: &[u16]) {
+        for (number, port) in ports.iter().enumerate() {
+            let listener = TcpListener::bind(("127.0.0.1", *port)).await.unwrap();
+            self.screens.borrow_mut().push(serve_rfb(number, listener, &self.flood));
+        }
     }
 
     /// nova-consoleauth ends.
@@ -296,6 +373,16 @@ impl Browser {
         self.send(b"RFB 003.008\n").await;
         assert_eq!(self.read(2).await, [1, 1][..]);
         self.send(&[1]).await;
+        assert_eq!(self.read(4).await, [0; 4][..]);
+    }
+
+    /// The begin of a channel of SPICE, as clients see it.
+    pub async fn link(&mut self, session: u32, channel: u8) {
+        let words = |numbers: [u32; 4]| numbers.map(u32::to_le_bytes).concat();
+        let head = [b"REDQ", &[2, 2, 22].map(u32::to_le_bytes).concat()[..], &session.to_le_bytes(), &[channel, 0]];
+        self.send(&[&head.concat()[..], &words([1, 0, 18, 0b1001])].concat()).await;
+        assert!(self.read(16 + 182).await.starts_with(b"REDQ"));
+        self.send(&[&[1, 0, 0, 0][..], &SPICE_TICKET].concat()).await;
         assert_eq!(self.read(4).await, [0; 4][..]);
     }
 

@@ -205,6 +205,41 @@ async fn a_session_that_was_closed_is_not_gone_on_with() {
     assert_eq!(refused.0, 403);
 }
 
+/// Who comes back while the host is away is sent away, and comes back with what it had.
+#[tokio::test]
+async fn a_session_waits_for_a_host_that_is_away() {
+    let rig = Rig::with(|options| options.open_timeout = Duration::from_millis(900), Default::default(), 1).await;
+    let id = rig.server().await;
+    let token = rig.token(id).await;
+    let browser = rig.open(&token).await;
+    let cookie = browser.cookie.clone();
+    let ports = rig.screens_end().await;
+    drop(browser);
+    let address = rig.proxies[0].address;
+    let mut away = 0;
+    while away < 3 {
+        match connect(address, &token, &[("Cookie", &cookie)]).await {
+            // While the loss of the connection is told, the cookie is not good for a moment.
+            Err((403, _)) => tokio::task::yield_now().await,
+            Err((status, text)) => {
+                assert_eq!(status, 502, "{text}");
+                away += 1;
+            }
+            Ok(_) => panic!("there is no screen"),
+        }
+    }
+    rig.screens_come_back(&ports).await;
+    let mut again = Browser::new(come_back(&rig, &token, &cookie).await);
+    again.begin().await;
+    assert_eq!(again.read(8).await, "screen 0");
+    // A first opening is no session: its address is used up.
+    let first = rig.token(id).await;
+    rig.screens_end().await;
+    assert_eq!(rig.connect(&first).await.unwrap_err(), 502);
+    rig.screens_come_back(&ports).await;
+    assert_eq!(rig.connect(&first).await.unwrap_err(), 403);
+}
+
 #[tokio::test]
 async fn sessions_end_when_nobody_can_check_them() {
     let rig = Rig::with(|options| options.check_patience = Duration::from_millis(200), Default::default(), 1).await;

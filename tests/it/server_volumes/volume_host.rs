@@ -26,7 +26,7 @@ async fn dies_while(deed: Deed) {
             cloud.replace_volume_host(None).await;
             deed.judge(&cloud, server, volume, &format!("the volume host died at {call}, after: {after}")).await;
             assert_eq!(cloud.get(server).await.volumes.is_empty(), deed == Deed::Detach, "it was made up for: {call}");
-            deed.end(cloud, server, volume).await;
+            deed.end(cloud, server).await;
         }
         if !died {
             assert!(call > 0, "{deed:?} never asks the driver");

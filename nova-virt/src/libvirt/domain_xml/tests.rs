@@ -31,6 +31,24 @@ fn a_guest_reads_as_the_golden_file() {
 }
 
 #[test]
+fn a_screen_over_spice_stands_beside_the_other() {
+    let bare = domain(&guest_spec(1), &files(), &options()).unwrap();
+    assert!(!bare.contains("spice"), "{bare}");
+    let with = |spice| domain(&guest_spec(1), &files(), &LibvirtOptions { spice: Some(spice), ..options() }).unwrap();
+    let spice = SpiceOptions { listen: "10.0.0.1".into(), agent: true, require_secure: true };
+    let xml = with(spice.clone());
+    for part in [
+        "<graphics type=\"vnc\" port=\"-1\" autoport=\"yes\" listen=\"127.0.0.1\"/>",
+        "<graphics type=\"spice\" port=\"-1\" autoport=\"yes\" listen=\"10.0.0.1\" defaultMode=\"secure\">",
+        "<channel type=\"spicevmc\">",
+    ] {
+        assert!(xml.contains(part), "{part}: {xml}");
+    }
+    let xml = with(SpiceOptions { agent: false, require_secure: false, ..spice });
+    assert!(xml.contains("listen=\"10.0.0.1\">") && !xml.contains("spicevmc"), "{xml}");
+}
+
+#[test]
 fn without_interfaces_there_is_no_network_card() {
     let xml = domain(&guest_spec(1), &files(), &options()).unwrap();
     assert!(!xml.contains("<interface"));

@@ -20,6 +20,7 @@ mod hardware;
 mod life;
 mod migration;
 mod places;
+mod screens;
 mod serial;
 mod volumes;
 

@@ -175,7 +175,10 @@ impl Step for AdoptIncoming {
         let host = destination(cx)?;
         end(cx, "compute_live_migration", None);
         begin(cx, "compute_post_live_migration_at_destination", &host);
-        let guest = guest_at(services, cx, End::Destination).await?;
+        let mut guest = guest_at(services, cx, End::Destination).await?;
+        // What its source said at the end.
+        let said = record(cx)?.answers.get("live_migrate").and_then(|answer| answer["console"].as_str());
+        guest.earlier_console = said.unwrap_or_default().to_owned();
         Ok(ordered(cx, host, MoveOrder::Adopt(guest)))
     }
 

@@ -12,7 +12,7 @@ pub trait ClientSide: Send {
     async fn read(&mut self, count: usize) -> std::io::Result<Bytes>;
 
     /// Sends these.
-    async fn write(&mut self, bytes: &'static [u8]) -> std::io::Result<()>;
+    async fn write(&mut self, bytes: Bytes) -> std::io::Result<()>;
 }
 
 /// Speaks the begin of RFB with a client, up to where it says whether it shares the screen.
@@ -20,14 +20,14 @@ pub trait ClientSide: Send {
 /// # Errors
 /// [`RfbError`].
 pub async fn welcome(client: &mut dyn ClientSide) -> Result<(), RfbError> {
-    client.write(VERSION).await?;
+    client.write(Bytes::from_static(VERSION)).await?;
     if *client.read(VERSION.len()).await? != *VERSION {
         return Err(RfbError::Version { who: "client" });
     }
-    client.write(&[1, NONE]).await?;
+    client.write(Bytes::from_static(&[1, NONE])).await?;
     if *client.read(1).await? != [NONE] {
         return Err(RfbError::Protocol { who: "client", what: "it chooses what was not offered" });
     }
-    client.write(&[0, 0, 0, 0]).await?;
+    client.write(Bytes::from_static(&[0, 0, 0, 0])).await?;
     Ok(())
 }

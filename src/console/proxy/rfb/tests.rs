@@ -203,8 +203,8 @@ impl ClientSide for Scripted {
         }
         Ok(self.says.drain(..count).collect::<Vec<_>>().into())
     }
-    async fn write(&mut self, bytes: &'static [u8]) -> std::io::Result<()> {
-        self.heard.extend_from_slice(bytes);
+    async fn write(&mut self, bytes: Bytes) -> std::io::Result<()> {
+        self.heard.extend_from_slice(&bytes);
         Ok(())
     }
 }
