@@ -9,6 +9,7 @@ nothing. A client asks for its server every 100 ms, less often than the other fl
 """
 
 import concurrent.futures
+import os
 import statistics
 import subprocess
 import sys
@@ -46,6 +47,8 @@ def each(work, items):
 def main():
     count = int(sys.argv[2]) if len(sys.argv) > 2 else 5000
     floors_pieces.POLL = PATIENCE
+    # Of a broker that stops its publishers for want of memory, only that would be measured.
+    os.environ.setdefault("NOVA_RABBITMQ_MEMORY", "4GB")
     pieces = Pieces(sys.argv[1], HOSTS)
     try:
         pieces.start()

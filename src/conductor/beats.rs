@@ -91,7 +91,8 @@ impl Conductor {
     }
 
     async fn write_beats(&self, last: bool) {
-        let waiting = std::mem::replace(&mut *locked(&self.beats.waiting), Waiting { ended: last, ..Waiting::default() });
+        let waiting =
+            std::mem::replace(&mut *locked(&self.beats.waiting), Waiting { ended: last, ..Waiting::default() });
         // One time for all, the latest: a group of rows that are written alike is one statement.
         let Some(now) = waiting.beats.iter().map(|(beat, _)| beat.now).max() else { return };
         let (mut beats, tells): (Vec<_>, Vec<_>) = waiting.beats.into_iter().unzip();

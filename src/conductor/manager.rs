@@ -20,9 +20,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::ConductorOptions;
+use super::beats::Beats;
 use super::context::TaskContext;
 use super::engine::DriveError;
-use super::beats::Beats;
 use super::news::AllocationsNews;
 use super::ports::Plugged;
 use super::steps::{self, Services, StepError};

@@ -28,9 +28,11 @@ const ATTACHMENTS_INTERVAL: Duration = Duration::from_secs(300);
 /// Servers that are asked for at once.
 const BATCH: usize = 200;
 
-/// A guest in rescue has other disks than its own, and a suspended one those that it had then: they are what they are.
+/// A guest in rescue has other disks than its own, and a suspended one those that it had then: they are what they are. While a
+/// volume takes another's place, the guest may have either.
 fn is_comparable(instance: &Instance) -> bool {
-    instance.task_state.is_none() && !matches!(instance.vm_state, VmState::Rescued | VmState::Suspended)
+    let swaps = instance.volumes.iter().any(|volume| volume.swap.is_some());
+    instance.task_state.is_none() && !swaps && !matches!(instance.vm_state, VmState::Rescued | VmState::Suspended)
 }
 
 /// Those that the host is let to, and those of the server that it is not.
@@ -160,7 +162,8 @@ impl Conductor {
         for some in ids.chunks(BATCH) {
             let query = InstanceQuery { ids: Some(some.to_vec()), deleted: Deleted::Any, ..InstanceQuery::default() };
             let rows = self.store.list_instances(&query).await?;
-            let lacks = |row: &&Instance| of_servers.get(&row.id).is_some_and(|some| !some.is_subset(&known_to(row)));
+            let lacks =
+                |row: &&Instance| of_servers.get(&row.id).is_some_and(|some| !some.is_subset(&known_to(&row.volumes)));
             found.extend(rows.iter().filter(lacks).map(|row| row.id));
         }
         Ok(found)
@@ -177,7 +180,7 @@ impl Conductor {
             return Ok(Vec::new());
         }
         let known = match self.store.get_instance(instance).await {
-            Ok(row) => known_to(&row),
+            Ok(row) => known_to(&row.volumes),
             // Archived meanwhile.
             Err(StoreError::NotFound { .. }) => return Ok(Vec::new()),
             Err(error) => return Err(error),
@@ -186,8 +189,8 @@ impl Conductor {
     }
 }
 
-fn known_to(instance: &Instance) -> BTreeSet<VolumeAttachmentId> {
-    instance.volumes.iter().flat_map(|volume| &volume.holds).map(|hold| hold.attachment_id).collect()
+fn known_to(volumes: &[ServerVolume]) -> BTreeSet<VolumeAttachmentId> {
+    volumes.iter().flat_map(ServerVolume::all_holds).map(|hold| hold.attachment_id).collect()
 }
 
 #[cfg(test)]
@@ -210,5 +213,15 @@ mod tests {
             [volume(1, &[Some("h2"), Some("h1")]), volume(2, &[Some("h2")]), volume(3, &[None]), volume(4, &[])];
         let ids = |numbers: &[u8]| numbers.iter().map(|number| id(*number).parse().unwrap()).collect();
         assert_eq!(here_and_elsewhere(&volumes, &host), (ids(&[1]), ids(&[2, 3])));
+    }
+
+    #[test]
+    fn a_volume_that_takes_anothers_place_is_known() {
+        let id = |number: u8| format!("00000000-0000-4000-8000-0000000000{number:02x}");
+        let hold = |number: u8| serde_json::json!({"attachment_id": id(number), "host": "h1"});
+        let swap = serde_json::json!({"volume_id": id(2), "holds": [hold(12)]});
+        let known = serde_json::json!({"id": id(1), "volume_id": id(1), "holds": [hold(11)], "swap": swap});
+        let volume: ServerVolume = serde_json::from_value(known).unwrap();
+        assert_eq!(known_to(&[volume]), [id(11), id(12)].iter().map(|id| id.parse().unwrap()).collect());
     }
 }
