@@ -365,7 +365,7 @@ pub async fn the_screen_is_served_over_spice_while_it_runs(hypervisor: &dyn Hype
     if !hypervisor.capabilities().spice {
         return;
     }
-    let guest = fresh(hypervisor, 0x11c).await;
+    let guest = fresh(hypervisor, 0x11d).await;
     hypervisor.spawn(&guest).await.unwrap();
     let endpoint = hypervisor.spice_endpoint(guest.instance).await.unwrap();
     let ports = [endpoint.port, endpoint.tls_port];

@@ -31,7 +31,7 @@ fn the_schema_is_made_and_told() {
     assert!(!cloud.state().exists(), "a question makes nothing");
     assert_eq!(text(&cloud.manage(&["db", "sync"])).0, Some(0));
     let (code, out, _) = text(&cloud.manage(&["db", "version"]));
-    assert_eq!((code, out.as_str()), (Some(0), "found 9, needed 9\n"));
+    assert_eq!((code, out.as_str()), (Some(0), "found 10, needed 10\n"));
     let (code, out, _) = text(&cloud.manage(&["db", "sync"]));
     assert_eq!(code, Some(0));
     assert!(out.starts_with("the schema is current"), "{out}");

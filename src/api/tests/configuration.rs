@@ -13,9 +13,11 @@ use crate::api::compute::{COMPUTE_API_OPTIONS, ComputeOptions};
 use crate::api::health::{Health, HealthCheck};
 use crate::api::{API_OPTIONS, Api, ApiOptions, EnabledApi, PipelineOptions};
 use crate::conductor::MOVE_OPTIONS;
+use crate::console::CONSOLE_OPTIONS;
 
 fn config(text: &str) -> Config {
-    let registry = common::registry().with(API_OPTIONS).with(COMPUTE_API_OPTIONS).with(MOVE_OPTIONS);
+    let apis = common::registry().with(API_OPTIONS).with(COMPUTE_API_OPTIONS);
+    let registry = apis.with(MOVE_OPTIONS).with(CONSOLE_OPTIONS);
     let home = (Source::Environment { variable: "HOME".into() }, "/home/op");
     let file = (Source::File { path: "nova.conf".into() }, text);
     Config::load(&registry, [home, file]).unwrap()

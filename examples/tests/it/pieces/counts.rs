@@ -131,7 +131,7 @@ fn count(boots: usize) {
 #[test]
 #[ignore = "needs NOVA_TEST_AMQP_URL and NOVA_TEST_POSTGRES_URL, which say that both are installed; starts its own"]
 fn a_boot_takes_eight_messages_and_three_transactions_at_most() {
-    count(200);
+    count(300);
 }
 
 #[test]
