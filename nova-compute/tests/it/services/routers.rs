@@ -423,6 +423,12 @@ async fn a_host_routes_version_6_for_its_guests_and_for_nobody_else() {
     let guest = host.add_guest(6, 5, "2001:db8:6::5", "web").await;
     guest.space.output("ip", &["addr", "add", "2001:db8:6::5/64", "dev", "eth0", "nodad"]);
     guest.space.output("ip", &["route", "add", "default", "via", "2001:db8:6::1"]);
+    assert_eq!(tentative(&host.namespace(Purpose::Router(router(1)))), "", "a router asks for its neighbours at once");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !tentative(host.space.name()).is_empty() {
+        assert!(std::time::Instant::now() < deadline, "the host's own addresses are not settled");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
     assert!(guest.pings("2001:db8:9::9"));
     let pings = |from: &Namespace, to: &'static str| {
         from.run(move || {
@@ -453,6 +459,14 @@ async fn a_host_routes_version_6_for_its_guests_and_for_nobody_else() {
     host.converge().await;
     assert!(!pings(&office, "2001:db8:9::9") && !pings(&world.client, "2001:db8:5::9"));
     assert_eq!(host_reads(&host.space, "/proc/sys/net/ipv6/conf/all/forwarding"), 0);
+}
+
+/// Addresses that the kernel still looks for elsewhere: until it has, it asks for no neighbour under them.
+fn tentative(namespace: &str) -> String {
+    let words = ["netns", "exec", namespace, "ip", "-6", "-o", "address", "show", "tentative"];
+    let output = std::process::Command::new("ip").args(words).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
 }
 
 fn host_reads(space: &Namespace, path: &'static str) -> u8 {

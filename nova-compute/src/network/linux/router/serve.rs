@@ -78,13 +78,16 @@ pub(in super::super) async fn serve(
     advertise(work, id, &name, number, router, &legs).await
 }
 
+/// Link-local addresses are not looked for elsewhere: a router's MAC is its own, and for the seconds that this takes the
+/// kernel would ask for no neighbour that a packet is to be passed on to.
 fn sysctls() -> Vec<(String, &'static str)> {
     let four = ["all", "default"].into_iter().flat_map(|of| {
         [("send_redirects", "0"), ("rp_filter", "0"), ("arp_ignore", "1"), ("arp_announce", "2"), ("arp_notify", "1")]
             .map(|(name, value)| (format!("net/ipv4/conf/{of}/{name}"), value))
     });
     let six = ["all", "default"].into_iter().flat_map(|of| {
-        [("forwarding", "1"), ("accept_ra", "0")].map(|(name, value)| (format!("net/ipv6/conf/{of}/{name}"), value))
+        [("forwarding", "1"), ("accept_ra", "0"), ("accept_dad", "0")]
+            .map(|(name, value)| (format!("net/ipv6/conf/{of}/{name}"), value))
     });
     std::iter::once(("net/ipv4/ip_forward".to_owned(), "1")).chain(four).chain(six).collect()
 }
