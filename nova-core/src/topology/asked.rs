@@ -1,10 +1,11 @@
 //! What a flavor and an image ask of NUMA cells, CPUs and pages (nova/virt/hardware.py, `numa_get_constraints`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use super::{CpuPolicy, CpuSetError, GuestCell, GuestTopology, PageSize, ThreadPolicy, parse_cpu_set};
-
-type Properties = BTreeMap<String, String>;
+use super::{
+    CpuLayout, CpuPolicy, CpuSetError, GuestCell, GuestTopology, PageSize, Properties, ThreadPolicy, layout,
+    parse_cpu_set,
+};
 
 /// No guest has more cells (nova/objects/image_meta.py, `NUMA_NODES_MAX`).
 const MOST_CELLS: u32 = 128;
@@ -60,22 +61,45 @@ pub enum AskedError {
     Number { name: String, given: String },
     #[error("PCI alias {alias} is not defined")]
     PciAlias { alias: String },
+    #[error("Image vCPU topology limits {image} exceeds the limits of the flavor {flavor}")]
+    LayoutLimits { image: CpuLayout, flavor: CpuLayout },
+    #[error("Image vCPU topology {image} exceeds the limits of the flavor or image {most}")]
+    LayoutBeyond { image: CpuLayout, most: CpuLayout },
+    #[error("Requested vCPU limits {sockets}:{cores}:{threads} are impossible to satisfy for vcpus count {vcpus}")]
+    LayoutImpossible { sockets: u32, cores: u32, threads: u32, vcpus: u32 },
+    #[error("Flavor and image want the opposite of '{name}'")]
+    Opposite { name: &'static str },
     #[error("'{name}' is set to '{given}', which no host of this cloud can do")]
     Unsupported { name: String, given: String },
 }
 
 /// What would be promised and not kept: the names without their prefix, and the values that ask for nothing.
-const UNSUPPORTED: [(&str, &[&str]); 9] = [
-    ("cpu_realtime", &["false", "no", "off", "0", "f", "n"]),
+const UNSUPPORTED: [(&str, &[&str]); 18] = [
+    ("cpu_realtime", OFF),
     ("emulator_threads_policy", &[]),
     ("cpu_dedicated_mask", &[]),
-    ("mem_encryption", &["false", "no", "off", "0", "f", "n"]),
-    ("locked_memory", &["false", "no", "off", "0", "f", "n"]),
+    ("mem_encryption", OFF),
+    ("locked_memory", OFF),
     ("pmem", &[]),
     ("tpm_version", &[]),
     ("tpm_model", &[]),
     ("maxphysaddr_bits", &[]),
+    ("maxphysaddr_mode", &[]),
+    ("viommu_model", &[]),
+    ("virtio_packed_ring", OFF),
+    ("ephemeral_encryption", OFF),
+    ("firmware_stateless", OFF),
+    // One port is always there.
+    ("serial_port_count", &["0", "1"]),
+    ("redirected_usb_ports", &["0"]),
+    ("sound_model", &[]),
+    ("usb_model", &[]),
 ];
+const OFF: &[&str] = &["false", "no", "off", "0", "f", "n"];
+
+/// Switches that flavor and image may set, and not to the opposite (nova/virt/hardware.py, `get_pmu_constraint`,
+/// `get_vif_multiqueue_constraint`).
+const SWITCHES: [&str; 2] = ["pmu", "vif_multiqueue_enabled"];
 
 /// The topology that a flavor of so many CPUs and so much memory asks for together with an image; `None`: any host will do.
 ///
@@ -89,6 +113,8 @@ pub fn asked(
 ) -> Result<Option<GuestTopology>, AskedError> {
     let both = Both { flavor, image };
     both.refuse_unsupported()?;
+    both.check_switches()?;
+    layout(flavor, image, vcpus)?;
     let nodes = both.nodes()?;
     let pages = both.pages()?;
     let cells = match (nodes, pages) {
@@ -115,9 +141,9 @@ pub fn asks_dedicated(flavor: &Properties, image: &Properties) -> bool {
 }
 
 /// A flavor's extra specs (`hw:x`) and an image's properties (`hw_x`).
-struct Both<'a> {
-    flavor: &'a Properties,
-    image: &'a Properties,
+pub(super) struct Both<'a> {
+    pub(super) flavor: &'a Properties,
+    pub(super) image: &'a Properties,
 }
 
 impl Both<'_> {
@@ -127,11 +153,37 @@ impl Both<'_> {
         (flavor.filter(|value| !value.is_empty()), image.filter(|value| !value.is_empty()))
     }
 
+    /// What flavor and image say of that, if they do: 1 or more.
+    pub(super) fn numbers(&self, name: &str) -> Result<(Option<u32>, Option<u32>), AskedError> {
+        let read = |full: String, text: Option<&str>| {
+            let number = |text: &str| text.trim().parse().ok().filter(|number| *number > 0);
+            let wrong = |text: &str| AskedError::Number { name: full.clone(), given: text.to_owned() };
+            text.map(|text| number(text).ok_or_else(|| wrong(text))).transpose()
+        };
+        let (flavor, image) = self.get(name);
+        Ok((read(format!("hw:{name}"), flavor)?, read(format!("hw_{name}"), image)?))
+    }
+
+    fn check_switches(&self) -> Result<(), AskedError> {
+        for name in SWITCHES {
+            let on = |value: &str| !OFF.contains(&value.trim().to_ascii_lowercase().as_str());
+            if let (Some(flavor), Some(image)) = self.get(name)
+                && on(flavor) != on(image)
+            {
+                return Err(AskedError::Opposite { name });
+            }
+        }
+        Ok(())
+    }
+
     fn refuse_unsupported(&self) -> Result<(), AskedError> {
         if let Some(asked) = self.flavor.get("pci_passthrough:alias") {
             let alias = asked.split(',').next().unwrap_or_default();
             let alias = alias.split(':').next().unwrap_or_default().trim().to_owned();
             return Err(AskedError::PciAlias { alias });
+        }
+        if let Some(profile) = self.flavor.get("accel:device_profile") {
+            return Err(AskedError::Unsupported { name: "accel:device_profile".into(), given: profile.clone() });
         }
         for (name, off) in UNSUPPORTED {
             let asks = |value: &&str| !off.contains(&value.trim().to_ascii_lowercase().as_str());

@@ -6,6 +6,7 @@
 mod asked;
 mod cpu_set;
 mod place;
+mod sockets;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +15,10 @@ use serde::{Deserialize, Serialize};
 pub use asked::{AskedError, asked, asks_dedicated};
 pub use cpu_set::{CpuSetError, format_cpu_set, parse_cpu_set};
 pub use place::{HostCells, conflicts, place};
+pub use sockets::{CpuLayout, layout};
+
+/// Extra specs of a flavor, or properties of an image.
+type Properties = BTreeMap<String, String>;
 
 /// A NUMA cell of a host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

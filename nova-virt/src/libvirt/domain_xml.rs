@@ -13,6 +13,7 @@ use crate::{DiskFormat, GuestSpec, InterfaceSpec};
 
 mod hardware;
 mod placement;
+mod processor;
 mod tuning;
 mod volume;
 
@@ -153,37 +154,19 @@ fn machine(
         }
         empty(w, "acpi", &[])?;
         empty(w, "apic", &[])?;
+        processor::features(w, shape)?;
         let secure = shape.firmware.as_ref().is_some_and(|firmware| firmware.secure);
         if secure { empty(w, "smm", &[("state", "on")]) } else { Ok(()) }
     })?;
-    processor(w, guest, options)?;
+    processor::write(w, guest, shape, options)?;
     w.create_element("clock").with_attribute(("offset", "utc")).write_inner_content(|w| {
         empty(w, "timer", &[("name", "pit"), ("tickpolicy", "delay")])?;
         empty(w, "timer", &[("name", "rtc"), ("tickpolicy", "catchup")])?;
-        empty(w, "timer", &[("name", "hpet"), ("present", "no")])
+        empty(w, "timer", &[("name", "hpet"), ("present", if shape.hpet { "yes" } else { "no" })])
     })?;
     text(w, "on_poweroff", "destroy")?;
     text(w, "on_reboot", "restart")?;
     text(w, "on_crash", "destroy")
-}
-
-fn processor(w: &mut W, guest: &GuestSpec, options: &LibvirtOptions) -> io::Result<()> {
-    let custom = options.cpu_mode == "custom";
-    let cells = |w: &mut W| guest.placement.as_ref().map_or(Ok(()), |placement| placement::cells(w, placement));
-    let cpu = w.create_element("cpu").with_attribute(("mode", options.cpu_mode.as_str()));
-    if custom {
-        cpu.with_attribute(("match", "exact")).write_inner_content(|w| {
-            w.create_element("model")
-                .with_attribute(("fallback", "forbid"))
-                .write_text_content(BytesText::new(&options.cpu_model))?;
-            cells(w)
-        })?;
-    } else if guest.placement.is_some() {
-        cpu.write_inner_content(cells)?;
-    } else {
-        cpu.write_empty()?;
-    }
-    Ok(())
 }
 
 fn devices(
@@ -227,7 +210,7 @@ fn devices(
             .write_inner_content(|w| empty(w, "target", &target))?;
     }
     if shape.tablet {
-        empty(w, "input", &[("type", "tablet"), ("bus", "usb")])?;
+        empty(w, "input", &[("type", "tablet"), ("bus", shape.input_bus)])?;
     }
     let listen = options.vnc_listen.as_str();
     let graphics = [("type", "vnc"), ("port", "-1"), ("autoport", "yes"), ("listen", listen)];
@@ -294,6 +277,9 @@ fn interface(w: &mut W, nic: &InterfaceSpec, shape: Option<&Shape>) -> io::Resul
         }
         empty(w, "target", &[("dev", nic.tap_name.as_str())])?;
         empty(w, "model", &[("type", model)])?;
+        if let Some(queues) = shape.filter(|_| model == "virtio").and_then(|shape| shape.queues) {
+            empty(w, "driver", &[("name", "qemu"), ("queues", queues.to_string().as_str())])?;
+        }
         if let Some(shape) = shape {
             tuning::bandwidth(w, shape)?;
         }

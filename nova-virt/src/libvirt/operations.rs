@@ -148,7 +148,7 @@ impl Inner {
     /// The guest's machine; refuses what can't be made.
     pub(super) fn shape_of(&self, guest: &GuestSpec) -> Result<Shape> {
         guest.validate()?;
-        let shape = Shape::of(&guest.hardware, &self.options)?;
+        let shape = Shape::of(&guest.hardware, guest.vcpus, &self.options)?;
         shape.check_disks(guest.disks.len() + usize::from(guest.volumes.iter().any(|volume| volume.boot)))?;
         Ok(shape)
     }

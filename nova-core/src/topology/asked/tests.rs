@@ -29,6 +29,7 @@ fn flavors_and_images_become_cells() {
         (&[], &[], None),
         (&[("hw:cpu_policy", "shared"), ("hw:cpu_sockets", "2"), ("quota:cpu_shares", "1")], &[], None),
         (&[("hw:cpu_realtime", "false"), ("hw:mem_encryption", "no")], &[], None),
+        (&[("hw:serial_port_count", "1"), ("hw:pmu", "true")], &[("hw_pmu", "yes")], None),
         // What comes without nodes or pages says nothing, as in Nova.
         (&[("hw:numa_cpus.0", "0")], &[], None),
         (&[("hw:cpu_policy", "dedicated")], &[], Some(own(whole(), None))),
@@ -132,6 +133,23 @@ fn what_cannot_be_asked_for_is_refused_in_novas_words() {
         ),
         (vec![("hw:cpu_realtime", "true")], &[], "'hw:cpu_realtime' is set to 'true', which no host"),
         (vec![("hw:emulator_threads_policy", "share")], &[], "'hw:emulator_threads_policy' is set to 'share'"),
+        (vec![("hw:serial_port_count", "2")], &[], "'hw:serial_port_count' is set to '2', which no host"),
+        (vec![("hw:virtio_packed_ring", "true")], &[], "'hw:virtio_packed_ring' is set to 'true'"),
+        (vec![], &[("hw_ephemeral_encryption", "1")], "'hw_ephemeral_encryption' is set to '1'"),
+        (vec![("hw:redirected_usb_ports", "3")], &[], "'hw:redirected_usb_ports' is set to '3'"),
+        (vec![("hw:maxphysaddr_mode", "emulate")], &[], "'hw:maxphysaddr_mode' is set to 'emulate'"),
+        (vec![("accel:device_profile", "fpga")], &[], "'accel:device_profile' is set to 'fpga'"),
+        (vec![("hw:pmu", "true")], &[("hw_pmu", "no")], "Flavor and image want the opposite of 'pmu'"),
+        (
+            vec![("hw:vif_multiqueue_enabled", "false")],
+            &[("hw_vif_multiqueue_enabled", "1")],
+            "Flavor and image want the opposite of 'vif_multiqueue_enabled'",
+        ),
+        (
+            vec![("hw:cpu_max_sockets", "2"), ("hw:cpu_max_cores", "1"), ("hw:cpu_max_threads", "1")],
+            &[],
+            "Requested vCPU",
+        ),
         (vec![], &[("hw_mem_encryption", "True")], "'hw_mem_encryption' is set to 'True'"),
     ];
     for (flavor, image, text) in table {

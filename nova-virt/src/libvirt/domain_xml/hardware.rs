@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use super::processor::Processor;
 use crate::libvirt::options::LibvirtOptions;
 use crate::{Hardware, HypervisorError};
 
@@ -73,6 +74,12 @@ pub(in crate::libvirt) struct Shape {
     pub(super) rng: bool,
     pub(super) rng_rate: Option<(u64, u64)>,
     pub(super) firmware: Option<Firmware>,
+    pub(super) processor: Processor,
+    /// Receives and sends with as many queues as the guest has CPUs.
+    pub(super) queues: Option<u32>,
+    /// What keyboard and tablet are on.
+    pub(super) input_bus: &'static str,
+    pub(super) hpet: bool,
     pub(super) cpu: Tuning,
     pub(super) disk: Tuning,
     /// Of `average`, `peak`, `burst`.
@@ -81,7 +88,7 @@ pub(in crate::libvirt) struct Shape {
 }
 
 impl Shape {
-    pub(in crate::libvirt) fn of(hardware: &Hardware, options: &LibvirtOptions) -> Result<Self> {
+    pub(in crate::libvirt) fn of(hardware: &Hardware, vcpus: u32, options: &LibvirtOptions) -> Result<Self> {
         let asked = Asked(hardware);
         asked.refuse_what_is_not_there()?;
         let machine = asked.machine(options)?;
@@ -109,6 +116,13 @@ impl Shape {
             rng: rng_allowed,
             rng_rate: asked.rng_rate()?,
             firmware,
+            processor: asked.processor(vcpus)?,
+            queues: asked.queues(vcpus)?,
+            input_bus: match asked.one_of("hw_input_bus", &["usb", "virtio"])?.as_deref() {
+                Some("virtio") => "virtio",
+                _ => "usb",
+            },
+            hpet: asked.image_flag("hw_time_hpet")?.unwrap_or(false),
             cpu: asked.cpu()?,
             disk: asked.disk()?,
             inbound: asked.traffic("inbound")?,
@@ -156,7 +170,7 @@ const NOT_THERE: &[&str] = &[
     "hw:tpm_version",
 ];
 
-struct Asked<'a>(&'a Hardware);
+pub(super) struct Asked<'a>(pub(super) &'a Hardware);
 
 impl Asked<'_> {
     fn flavor(&self, name: &str) -> Option<&str> {
@@ -186,11 +200,11 @@ impl Asked<'_> {
         }
     }
 
-    fn flavor_flag(&self, name: &str) -> Result<Option<bool>> {
+    pub(super) fn flavor_flag(&self, name: &str) -> Result<Option<bool>> {
         Self::flag(name, self.flavor(name))
     }
 
-    fn image_flag(&self, name: &str) -> Result<Option<bool>> {
+    pub(super) fn image_flag(&self, name: &str) -> Result<Option<bool>> {
         Self::flag(name, self.image(name))
     }
 
@@ -396,7 +410,7 @@ mod tests {
             let into = if name.contains(':') { &mut hardware.extra_specs } else { &mut hardware.image_properties };
             into.insert((*name).to_owned(), (*value).to_owned());
         }
-        Shape::of(&hardware, &LibvirtOptions::new("qemu:///system", "/instances"))
+        Shape::of(&hardware, 4, &LibvirtOptions::new("qemu:///system", "/instances"))
     }
 
     #[test]

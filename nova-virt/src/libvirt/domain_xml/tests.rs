@@ -15,7 +15,7 @@ fn files() -> GuestFiles {
 }
 
 fn domain(guest: &GuestSpec, files: &GuestFiles, options: &LibvirtOptions) -> io::Result<String> {
-    let shape = Shape::of(&guest.hardware, options).unwrap();
+    let shape = Shape::of(&guest.hardware, guest.vcpus, options).unwrap();
     super::domain(guest, &shape, files, options)
 }
 
@@ -88,7 +88,8 @@ fn hostile_names_stay_text() {
     assert_eq!(xml.matches("<os>").count(), 1, "{xml}");
     assert!(!xml.contains("<!--") && !xml.contains('\0') && !xml.contains('\u{1b}'), "{xml}");
     let read =
-        read_xml::metadata(&metadata(&guest, &Shape::of(&guest.hardware, &options()).unwrap()).unwrap()).unwrap();
+        read_xml::metadata(&metadata(&guest, &Shape::of(&guest.hardware, guest.vcpus, &options()).unwrap()).unwrap())
+            .unwrap();
     let clean = hostile.replace(['\0', '\u{1b}', '\u{ffff}'], "\u{fffd}");
     assert_eq!(read.display_name, clean);
 }
@@ -145,7 +146,7 @@ fn a_placed_guest_is_pinned_to_its_cpus_cells_and_pages() {
 fn asked(specs: &[(&str, &str)]) -> String {
     let nic =
         InterfaceSpec { mac_address: "fa:16:3e:00:00:01".into(), bridge: None, tap_name: "tap1".into(), mtu: None };
-    let mut guest = GuestSpec { interfaces: vec![nic], ..guest_spec(1) };
+    let mut guest = GuestSpec { interfaces: vec![nic], vcpus: 4, ..guest_spec(1) };
     for (name, value) in specs {
         let hardware = &mut guest.hardware;
         let into = if name.contains(':') { &mut hardware.extra_specs } else { &mut hardware.image_properties };
@@ -208,6 +209,16 @@ fn what_is_asked_for_is_in_the_machine() {
         (&[("hw_video_model", "virtio")], "<video><model type=\"virtio\"/></video>"),
         (&[("hw_video_ram", "8"), ("hw_video:ram_max_mb", "16")], "<video><model type=\"vga\" vram=\"8192\"/></video>"),
         (&[("hw_qemu_guest_agent", "yes")], "<target type=\"virtio\" name=\"org.qemu.guest_agent.0\"/>"),
+        (&[("hw:cpu_sockets", "2")], "<topology sockets=\"2\" cores=\"2\" threads=\"1\"/>"),
+        (&[("hw_cpu_threads", "2"), ("hw_cpu_cores", "2")], "<topology sockets=\"1\" cores=\"2\" threads=\"2\"/>"),
+        (&[("hw:pmu", "false"), ("hw_pmu", "no")], "<pmu state=\"off\"/>"),
+        (&[("hw_pmu", "true")], "<pmu state=\"on\"/>"),
+        (&[("img_hide_hypervisor_id", "true")], "<kvm><hidden state=\"on\"/></kvm>"),
+        (&[("hw:hide_hypervisor_id", "true")], "<kvm><hidden state=\"on\"/></kvm>"),
+        (&[("hw:vif_multiqueue_enabled", "true")], "<model type=\"virtio\"/><driver name=\"qemu\" queues=\"4\"/>"),
+        (&[("hw_vif_multiqueue_enabled", "yes")], "<driver name=\"qemu\" queues=\"4\"/>"),
+        (&[("hw_pointer_model", "usbtablet"), ("hw_input_bus", "virtio")], "<input type=\"tablet\" bus=\"virtio\"/>"),
+        (&[("hw_time_hpet", "true")], "<timer name=\"hpet\" present=\"yes\"/>"),
         (&[("os_type", "windows")], "<nova:administrator>Administrator</nova:administrator>"),
     ];
     let plain = asked(&[]);
@@ -216,5 +227,7 @@ fn what_is_asked_for_is_in_the_machine() {
         assert!(xml.contains(expected), "{specs:?}: {xml}");
         assert!(!plain.contains(expected), "it is there unasked: {expected}");
     }
+    let old = asked(&[("hw_vif_model", "e1000"), ("hw_vif_multiqueue_enabled", "yes")]);
+    assert!(!old.contains("queues"), "it has one: {old}");
     assert!(plain.contains("<rng") && !asked(&[("hw_rng:allowed", "false")]).contains("<rng"));
 }

@@ -2,7 +2,7 @@
 
 use nova_core::state::PowerState;
 use nova_virt::testing::guest_spec;
-use nova_virt::{ConfigDrive, ErrorKind, GuestSpec, Hypervisor};
+use nova_virt::{ConfigDrive, ErrorKind, GuestSpec, Hypervisor, InterfaceSpec};
 
 use super::{open, run, uri};
 
@@ -16,7 +16,13 @@ fn asking(number: u32, specs: Specs) -> GuestSpec {
         into.insert((*name).to_owned(), (*value).to_owned());
     }
     let files = [("openstack/latest/meta_data.json".to_owned(), b"{}".to_vec())].into();
-    GuestSpec { config_drive: Some(ConfigDrive { files }), ..guest }
+    let nic = InterfaceSpec {
+        mac_address: "fa:16:3e:00:05:01".to_owned(),
+        bridge: None,
+        tap_name: format!("tapv{number:x}"),
+        mtu: None,
+    };
+    GuestSpec { config_drive: Some(ConfigDrive { files }), interfaces: vec![nic], vcpus: 2, ..guest }
 }
 
 /// What it is asked for, and a part of what libvirt then says that it has.
@@ -35,6 +41,12 @@ const STARTED: &[(Specs, &str)] = &[
     (&[("hw_boot_menu", "true"), ("hw_pointer_model", "usbtablet")], "<bootmenu enable='yes'/>"),
     (&[("hw_video_model", "virtio")], "type='virtio' heads"),
     (&[("hw_video_model", "cirrus"), ("hw_video_ram", "8"), ("hw_video:ram_max_mb", "16")], "vram='8192'"),
+    (&[("hw:cpu_cores", "2"), ("hw_time_hpet", "true")], "cores='2'"),
+    (&[("hw:pmu", "false"), ("hw:hide_hypervisor_id", "true")], "<hidden state='on'/>"),
+    (
+        &[("hw:vif_multiqueue_enabled", "true"), ("hw_input_bus", "virtio"), ("hw_pointer_model", "usbtablet")],
+        "queues='2'",
+    ),
     (&[("hw_qemu_guest_agent", "yes")], "org.qemu.guest_agent.0"),
 ];
 
@@ -45,7 +57,7 @@ const DEFINED: &[(Specs, &str)] = &[
         &[("quota:cpu_shares", "2048"), ("quota:cpu_period", "20000"), ("quota:cpu_quota", "10000")],
         "<shares>2048</shares>",
     ),
-    (&[("hw_vif_model", "e1000"), ("quota:vif_inbound_average", "10")], "</domain>"),
+    (&[("hw_vif_model", "e1000"), ("quota:vif_inbound_average", "10")], "<model type='e1000'/>"),
 ];
 
 #[tokio::test]
