@@ -78,6 +78,10 @@ impl<'a> View<'a> {
         port.host.as_ref() == Some(self.host)
     }
 
+    fn comes_here(&self, port: &Port) -> bool {
+        port.concerns(self.host) && !self.is_here(port)
+    }
+
     fn has_port_here(&self, network: NetworkId) -> bool {
         self.ports_on(network).any(|port| port.concerns(self.host))
     }
@@ -144,7 +148,7 @@ impl<'a> View<'a> {
 
     /// Groups of the ports here with their rules, and those that these name with their members.
     fn groups(&self) -> BTreeMap<SecurityGroupId, Group> {
-        let here = self.books.ports.values().filter(|port| self.is_here(port) && port.port_security_enabled);
+        let here = self.books.ports.values().filter(|port| port.concerns(self.host) && port.port_security_enabled);
         let own: BTreeSet<SecurityGroupId> = here.flat_map(|port| &port.security_groups).copied().collect();
         let known: Vec<&SecurityGroup> = own.iter().filter_map(|id| self.books.groups.get(id)).collect();
         let rules = known.iter().flat_map(|group| &group.rules);
@@ -216,17 +220,16 @@ impl<'a> View<'a> {
         Some(Outside {
             subnets: outer.map(|subnet| (subnet.cidr, subnet.gateway_ip)).collect(),
             source_nat,
-            floating: self.floating(router.id),
+            // On the one node, all.
+            floating: self.floating(router.id, |port| self.is_node || port.is_some_and(|port| self.is_here(port))),
+            coming: self.floating(router.id, |port| !self.is_node && port.is_some_and(|port| self.comes_here(port))),
         })
     }
 
-    /// Those of ports here; on the one node, all.
-    fn floating(&self, router: RouterId) -> BTreeMap<IpAddr, IpAddr> {
+    /// Those of such ports.
+    fn floating(&self, router: RouterId, such: impl Fn(Option<&Port>) -> bool) -> BTreeMap<IpAddr, IpAddr> {
         let of_router = self.books.floating_ips.iter().filter(|floating| floating.router_id == Some(router));
-        let mine = of_router.filter(|floating| {
-            let port = floating.port_id.and_then(|id| self.books.ports.get(&id));
-            self.is_node || port.is_some_and(|port| self.is_here(port))
-        });
+        let mine = of_router.filter(|floating| such(floating.port_id.and_then(|id| self.books.ports.get(&id))));
         mine.filter_map(|floating| Some((floating.floating_ip_address, floating.fixed_ip_address?))).collect()
     }
 
@@ -255,7 +258,12 @@ impl<'a> View<'a> {
         let place = distributed.then_some(self.host);
         let mac = place.map_or_else(|| shared_mac(id, network.id), |host| leg_mac(id, network.id, host));
         let leg = RouterLeg { network: network.id, mac, addresses, distributed };
-        let outside = Outside { subnets: Vec::new(), source_nat: SourceNat::Host, floating: BTreeMap::new() };
+        let outside = Outside {
+            subnets: Vec::new(),
+            source_nat: SourceNat::Host,
+            floating: BTreeMap::new(),
+            coming: BTreeMap::new(),
+        };
         Some((id, HostRouter { legs: vec![leg], routes: Vec::new(), outside: Some(outside) }))
     }
 }

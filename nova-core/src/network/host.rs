@@ -215,6 +215,10 @@ pub struct Outside {
     pub source_nat: SourceNat,
     /// Floating addresses with the fixed ones that they stand for.
     pub floating: BTreeMap<IpAddr, IpAddr>,
+    /// The same of guests that are on their way here: what they send is theirs from their first packet on, and leads nowhere
+    /// else until they are announced.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub coming: BTreeMap<IpAddr, IpAddr>,
 }
 
 /// How guests without a floating address appear outside.

@@ -172,7 +172,12 @@ mod tests {
 
     fn router(address: u8) -> HostRouter {
         let source_nat = SourceNat::Address(IpAddr::from([192, 0, 2, address]));
-        let outside = crate::network::Outside { subnets: Vec::new(), source_nat, floating: BTreeMap::new() };
+        let outside = crate::network::Outside {
+            subnets: Vec::new(),
+            source_nat,
+            floating: BTreeMap::new(),
+            coming: BTreeMap::new(),
+        };
         HostRouter { legs: Vec::new(), routes: Vec::new(), outside: Some(outside) }
     }
 

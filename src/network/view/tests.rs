@@ -397,6 +397,28 @@ fn every_host_is_the_router_of_its_guests() {
     assert_eq!(outside.floating, BTreeMap::from([(ip("192.0.2.50"), ip("10.1.0.5"))]), "only those of guests here");
 }
 
+/// What a guest sends in its first moments there is let through, and is from its own address.
+#[test]
+fn the_host_that_a_server_comes_to_has_its_rules_and_floating_address() {
+    let (mut draft, _, id) = routed();
+    let group = draft.group(&[]);
+    let port = *draft.books.ports.iter().find(|(_, port)| port.host == Some("h1".into())).unwrap().0;
+    draft.change_port(port, |port| {
+        port.security_groups = vec![group];
+        port.set_migrating_to(Some(&"h2".into()));
+    });
+    let there = draft.on("h2");
+    assert!(there.groups.contains_key(&group));
+    let outside = there.routers[&id].outside.as_ref().unwrap();
+    let pair = |floating: &str, fixed: &str| BTreeMap::from([(ip(floating), ip(fixed))]);
+    assert_eq!(outside.coming, pair("192.0.2.50", "10.1.0.5"));
+    assert_eq!(outside.floating, pair("192.0.2.51", "10.2.0.5"), "nothing leads to it yet");
+    let here = draft.on("h1").routers[&id].outside.clone().unwrap();
+    assert_eq!((here.floating, here.coming), (pair("192.0.2.50", "10.1.0.5"), BTreeMap::new()));
+    let node = draft.with_node("node").routers[&id].outside.clone().unwrap();
+    assert_eq!((node.floating.len(), node.coming.len()), (2, 0));
+}
+
 #[test]
 fn the_one_node_is_everybodys_router() {
     let (draft, [one, two], id) = routed();

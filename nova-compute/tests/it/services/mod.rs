@@ -5,3 +5,4 @@ mod doors;
 mod metadata;
 mod routers;
 mod stage;
+mod travellers;

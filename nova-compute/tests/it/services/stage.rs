@@ -203,6 +203,7 @@ impl Host {
             subnets: vec![("203.0.113.0/24".parse().unwrap(), None)],
             source_nat,
             floating: floating.iter().map(|(a, b)| (ip(a), ip(b))).collect(),
+            coming: Default::default(),
         });
     }
 

@@ -300,6 +300,7 @@ mod tests {
             subnets: vec![("203.0.113.0/24".parse().unwrap(), None)],
             source_nat: SourceNat::None,
             floating: floating.iter().map(|address| (address.parse().unwrap(), "10.9.9.9".parse().unwrap())).collect(),
+            coming: BTreeMap::new(),
         };
         HostRouter { legs: ranges.iter().map(leg).collect(), routes: Vec::new(), outside: Some(outside) }
     }

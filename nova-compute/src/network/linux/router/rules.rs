@@ -14,6 +14,8 @@ use super::OUT;
 pub struct RouterRules {
     /// Floating addresses with the fixed ones that they stand for.
     pub floating: BTreeMap<Ipv4Addr, Ipv4Addr>,
+    /// The same of guests that are on their way here: for what they send only.
+    pub coming: BTreeMap<Ipv4Addr, Ipv4Addr>,
     /// What the other guests appear as outside; `None`: as they are.
     pub source: Option<Ipv4Addr>,
     /// What they appear as to a guest behind the same router whom they reach by its floating address.
@@ -37,11 +39,11 @@ impl RouterRules {
 /// between its legs, so nothing there depends on knowing the connection. What is translated on the way out does: without
 /// its connection a packet would leave as it is.
 pub fn router_table(rules: &RouterRules) -> Table {
-    let RouterRules { floating, source, hairpin, routed } = rules;
+    let RouterRules { floating, coming, source, hairpin, routed } = rules;
     let inwards = elements(floating.iter().map(|(floating, fixed)| format!("{floating} : {fixed}")));
     // A fixed address with several floating ones goes out under the first.
     let mut first: BTreeMap<Ipv4Addr, Ipv4Addr> = BTreeMap::new();
-    for (floating, fixed) in floating {
+    for (floating, fixed) in floating.iter().chain(coming) {
         first.entry(*fixed).or_insert(*floating);
     }
     let outwards = elements(first.iter().map(|(fixed, floating)| format!("{fixed} : {floating}")));
@@ -123,6 +125,7 @@ mod tests {
             floating.iter().map(|(a, b)| (a.parse().unwrap(), b.parse().unwrap())).collect();
         let rules = RouterRules {
             floating: RouterRules::floating_of(&floating),
+            coming: [(address("203.0.113.8"), address("10.0.0.8"))].into(),
             source: Some(address("203.0.113.2")),
             hairpin: Some(address("203.0.113.2")),
             routed: ["2001:db8:5::/64".parse().unwrap()].into(),
@@ -130,7 +133,7 @@ mod tests {
         let body = router_table(&rules).body;
         for line in [
             "elements = { 203.0.113.5 : 10.0.0.5, 203.0.113.6 : 10.0.0.6, 203.0.113.9 : 10.0.0.5 }",
-            "elements = { 10.0.0.5 : 203.0.113.5, 10.0.0.6 : 203.0.113.6 }",
+            "elements = { 10.0.0.5 : 203.0.113.5, 10.0.0.6 : 203.0.113.6, 10.0.0.8 : 203.0.113.8 }",
             "oifname \"out\" snat ip to 203.0.113.2",
             "iifname \"leg*\" ct status dnat snat ip to 203.0.113.2",
             "elements = { 2001:db8:5::/64 }",

@@ -128,6 +128,7 @@ fn rules_of(router: &HostRouter, pair: Option<Pair>) -> RouterRules {
     };
     RouterRules {
         floating: RouterRules::floating_of(&outside.floating),
+        coming: RouterRules::floating_of(&outside.coming),
         source,
         hairpin: source.or(Some(pair.router)),
         routed: routed(router),
