@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use nova_core::clock::Clock;
 use nova_core::entropy::Entropy;
 use nova_core::error::chain;
+use nova_core::rpc::consoleauth::SessionClaim;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -228,13 +229,18 @@ async fn websocket(shell: &Arc<Shell>, peer: IpAddr, mut request: Request<Incomi
     };
     match tokio::time::timeout(shell.options.open_timeout, open(shell, &shown)).await {
         Ok(Ok(opened)) => {
+            let Some(held) = shell.sessions.add(SessionClaim::from(&opened.session), opened.session.console_type)
+            else {
+                tracing::warn!(%peer, session = %opened.session.id, "a console has as many connections as it may have");
+                return plain(StatusCode::TOO_MANY_REQUESTS, "This console has as many connections as it may have.");
+            };
             let response = switch(shell, &shown, &opened);
             let upgrade = hyper::upgrade::on(&mut request);
             let shell = Arc::clone(shell);
             let running = shell.running.clone();
             running.spawn(async move {
                 match upgrade.await {
-                    Ok(upgraded) => session::run(&shell, upgraded, opened).await,
+                    Ok(upgraded) => session::run(&shell, upgraded, opened, held).await,
                     Err(error) => {
                         tracing::debug!(%error, "a client left before its console was open");
                         if !opened.joined {

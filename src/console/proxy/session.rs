@@ -10,7 +10,6 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use nova_core::console::{ConsoleType, SessionEnd};
 use nova_core::error::chain;
-use nova_core::rpc::consoleauth::SessionClaim;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
@@ -23,7 +22,7 @@ use super::open::{COMES_BACK, Opened};
 use super::relay::{End, Relay, relay};
 use super::rfb::{ClientSide, LoggedIn, RfbError, welcome};
 use super::server::Shell;
-use super::sessions::{Cut, Which};
+use super::sessions::{Cut, Held, Which};
 use super::spice::{Channel, SpiceError, link};
 
 type Client = WebSocketStream<TokioIo<Upgraded>>;
@@ -43,10 +42,9 @@ enum Over {
 }
 
 /// Relays until one side ends, or the session has to end.
-pub(super) async fn run(shell: &Shell, upgraded: Upgraded, opened: Opened) {
+pub(super) async fn run(shell: &Shell, upgraded: Upgraded, opened: Opened, mut held: Held) {
     let Opened { session, console, next, joined } = opened;
     let options = &shell.options;
-    let mut held = shell.sessions.add(SessionClaim::from(&session));
     let mut part = Part { console_type: session.console_type, which: held.which(), channel: None, joined };
     if !session.console_type.has_channels() {
         shell.sessions.take_over(held.which());
@@ -73,6 +71,9 @@ pub(super) async fn run(shell: &Shell, upgraded: Upgraded, opened: Opened) {
     metrics::counter!("nova_console_closed_total", "reason" => reason).increment(1);
     let telling = async {
         if let Some(keep) = keep.filter(|keep| part.ends_all(&over, *keep)) {
+            if keep.is_zero() && session.console_type.has_channels() {
+                shell.sessions.end_others(part.which, code, reason);
+            }
             shell.end(&next, keep).await;
         }
     };
@@ -101,6 +102,7 @@ fn farewell(over: &Over) -> (CloseCode, &'static str, Option<Duration>) {
         Over::Cut(Cut::Ended(end)) => (CloseCode::Policy, end.message(), NEVER),
         Over::Cut(Cut::Unchecked) => (CloseCode::Again, "Nobody can say whether this console may stay open.", None),
         Over::Cut(Cut::TakenOver) => (CloseCode::Policy, "This console was opened again elsewhere.", NEVER),
+        Over::Cut(Cut::Together(code, reason)) => (*code, reason, NEVER),
         Over::Cut(Cut::Stopping) => (CloseCode::Restart, "This proxy is being stopped.", None),
         Over::TooLong => (CloseCode::Policy, SessionEnd::TooLong.message(), NEVER),
         Over::Ended(End::Closed) => (CloseCode::Normal, "The console is closed.", NEVER),
@@ -130,7 +132,7 @@ impl Part {
             return true;
         }
         // Whoever took it over has the same cookie.
-        let elsewhere = matches!(over, Over::Cut(Cut::TakenOver));
+        let elsewhere = matches!(over, Over::Cut(Cut::TakenOver | Cut::Together(..)));
         let first = !self.joined || self.channel == Some(Channel::Main);
         let forbidden = keep.is_zero() && !matches!(over, Over::Ended(End::Closed));
         !elsewhere && (first || forbidden)

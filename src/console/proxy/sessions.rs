@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use nova_core::console::SessionEnd;
+use nova_core::console::{ConsoleType, SessionEnd};
 use nova_core::error::chain;
 use nova_core::ids::ConsoleSessionId;
 use nova_core::rpc::consoleauth::SessionClaim;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_util::sync::CancellationToken;
 
 use super::{Authority, ProxyOptions};
@@ -22,6 +23,8 @@ pub(super) enum Cut {
     Unchecked,
     /// The client goes on with it over another connection.
     TakenOver,
+    /// With another of its connections, and for its reason.
+    Together(CloseCode, &'static str),
     /// The proxy stops.
     Stopping,
 }
@@ -49,6 +52,9 @@ impl Table {
         self.entries.range((id, u64::MIN)..=(id, u64::MAX))
     }
 }
+
+/// Connections that a session may have here: twice what clients open for a screen with sound.
+const MOST_CHANNELS: usize = 12;
 
 /// All sessions of a proxy. Cheap to clone.
 #[derive(Clone, Default)]
@@ -95,15 +101,30 @@ impl Sessions {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more, beside those of its session that there are.
-    pub(super) fn add(&self, claim: SessionClaim) -> Held {
+    /// One more, beside those of its session that there are; `None`: there are as many as may be.
+    pub(super) fn add(&self, claim: SessionClaim, console_type: ConsoleType) -> Option<Held> {
         let (cut, receiver) = watch::channel(None);
         let mut table = self.lock();
+        let most = if console_type.has_channels() { MOST_CHANNELS } else { usize::MAX };
+        if table.of(claim.id).count() >= most {
+            return None;
+        }
         table.numbers += 1;
         let key = (claim.id, table.numbers);
         table.entries.insert(key, Entry { claim, cut });
         table.told();
-        Held { sessions: self.clone(), key, cut: receiver }
+        Some(Held { sessions: self.clone(), key, cut: receiver })
+    }
+
+    /// What ended that connection ends the others of its session here.
+    pub(super) fn end_others(&self, Which(own): Which, code: CloseCode, reason: &'static str) {
+        for (_, other) in self.lock().of(own.0).filter(|(key, _)| **key != own) {
+            other.cut.send_if_modified(|cut| {
+                let first = cut.is_none();
+                cut.get_or_insert(Cut::Together(code, reason));
+                first
+            });
+        }
     }
 
     /// It is the session now: those that were its connections before are cut.

@@ -174,10 +174,27 @@ async fn only_the_inputs_say_that_somebody_is_there() {
     let mut session = begin(&rig, id).await;
     let mut display = channel(&rig, 0, &session, DISPLAY).await;
     let mut inputs = channel(&rig, 0, &session, INPUTS).await;
-    assert_eq!(inputs.closed().await, (1008, "Nothing was typed for too long.".into()));
-    there(&mut display).await;
-    there(&mut session.main).await;
+    for browser in [&mut inputs, &mut display, &mut session.main] {
+        assert_eq!(browser.closed().await, (1008, "Nothing was typed for too long.".into()));
+    }
     assert_eq!(come(&rig, 0, &session).await.err(), Some(403), "the session is over: nothing is added to it");
+}
+
+/// One cookie is not a way to have all the connections that a proxy has for everybody.
+#[tokio::test]
+async fn a_session_has_so_many_connections() {
+    let rig = Rig::start().await;
+    let id = rig.server().await;
+    let session = begin(&rig, id).await;
+    let mut more = Vec::new();
+    for _ in 1..12 {
+        more.push(channel(&rig, 0, &session, DISPLAY).await);
+    }
+    assert_eq!(come(&rig, 0, &session).await.err(), Some(429));
+    let mut last = more.pop().unwrap();
+    last.client.close(None).await.unwrap();
+    last.closed().await;
+    drop(channel(&rig, 0, &session, DISPLAY).await);
 }
 
 /// The port is another guest's by now: the host does not confirm it, for any channel.
