@@ -81,6 +81,10 @@ fn processor(here: &Value, there: &Value) -> Option<Obstacle> {
     {
         return Some(Obstacle::Vendor { here, there });
     }
+    // Hosts name what goes beyond their model: what another model has of itself is not in its list, and libvirt will say.
+    if here["model"] != there["model"] {
+        return None;
+    }
     let features = |cpu: &Value| -> BTreeSet<String> {
         cpu["features"].as_array().into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect()
     };
@@ -152,6 +156,8 @@ mod tests {
         let lacks = "its processor lacks what the guest may use: ";
         assert_eq!(told(seen(&["aes".to_owned(), "sse".to_owned()]), bare()), format!("{lacks}aes"));
         assert_eq!(told(seen(&names(10)), bare()), format!("{lacks}f0, f1, f2, f3, f4, f5, f6, f7 and 2 more"));
+        let newer = node(|node| node.cpu_info = json!({"vendor": "AMD", "model": "EPYC", "features": ["x2apic"]}));
+        assert_eq!(told(seen(&["aes".to_owned()]), newer), "", "its model may have it");
         let intel = node(|node| node.cpu_info = json!({"vendor": "Intel", "features": names(10)}));
         assert_eq!(told(seen(&names(1)), intel), "its processor is one of Intel, and the guest sees one of AMD");
     }

@@ -34,6 +34,8 @@ pub struct CreateBody {
     pub availability_zone: Option<String>,
     /// Disks beyond the image's own, and the image's own as the CLI sends it.
     pub mappings: Vec<Mapping>,
+    /// Devices of the image's own mappings that are not to be.
+    pub nothing_at: Vec<String>,
     /// Make a config drive.
     pub config_drive: bool,
     /// Name of a key pair.
@@ -160,6 +162,7 @@ fn disks(server: &mut Fields<'_>, out: &mut CreateBody, version: Microversion) -
         }
         (None, None) => Vec::new(),
     };
+    out.nothing_at = legacy.or(current).unwrap_or_default().iter().filter_map(mapping::nothing_at).collect();
     out.mappings = read.into_iter().flatten().collect();
     if version.before(57) {
         out.personality = fields::personality(server)?;

@@ -106,7 +106,7 @@ pub(crate) async fn disks(
 ) -> Result<Disks, ApiError> {
     let mut found = Disks::default();
     let of_image = image.map(|image| mapping::of_image(&image.properties)).transpose()?.unwrap_or_default();
-    let mappings = mapping::merged(of_image, &body.mappings);
+    let mappings = mapping::merged(of_image, &body.mappings, &body.nothing_at);
     if mappings.is_empty() {
         return Ok(found);
     }

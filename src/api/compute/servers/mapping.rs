@@ -48,13 +48,23 @@ pub struct Mapping {
 impl Mapping {
     /// The name that it is wished to have, without `/dev/`.
     fn device(&self) -> Option<&str> {
-        self.device_name.as_deref().map(|name| name.strip_prefix("/dev/").unwrap_or(name))
+        self.device_name.as_deref().map(short)
     }
 
     /// Is it the image's own root disk, on the host: what every server has anyway? The CLI always names it.
     pub fn is_image_root(&self) -> bool {
         !self.volume && matches!(self.source, Source::Image(_))
     }
+}
+
+fn short(device: &str) -> &str {
+    device.strip_prefix("/dev/").unwrap_or(device)
+}
+
+/// The device of an item that is checked, where the item says that nothing is to be there (`no_device`).
+pub fn nothing_at(item: &Value) -> Option<String> {
+    let says = item.get("no_device").is_some_and(|value| !value.is_null() && *value != Value::Bool(false));
+    item.get("device_name").and_then(Value::as_str).filter(|_| says).map(|device| short(device).to_owned())
 }
 
 /// A mapping that cannot be, in Nova's words.
@@ -200,8 +210,9 @@ fn is_true(flag: &str) -> bool {
 }
 
 /// The disks of a request and those of its image (nova/compute/api.py, `_merge_bdms_lists`): what the request says of a
-/// device name holds, and the image's own root disk is none where its mappings have one.
-pub fn merged(of_image: Vec<Mapping>, asked: &[Mapping]) -> Vec<Mapping> {
+/// device name holds, also that nothing is to be there, and the image's own root disk is none where its mappings have one.
+pub fn merged(mut of_image: Vec<Mapping>, asked: &[Mapping], nothing_at: &[String]) -> Vec<Mapping> {
+    of_image.retain(|mapping| !mapping.device().is_some_and(|device| nothing_at.iter().any(|name| name == device)));
     let has_root = of_image.iter().any(|mapping| mapping.boot_index == Some(0));
     let is_base = |mapping: &Mapping| mapping.boot_index == Some(0) && matches!(mapping.source, Source::Image(_));
     let mut asked: Vec<Mapping> = asked.iter().filter(|mapping| !(has_root && is_base(mapping))).cloned().collect();
@@ -308,11 +319,16 @@ mod tests {
             json!({"source_type": "blank", "destination_type": "volume", "volume_size": 7, "device_name": "vdb"});
         let asked: Vec<Mapping> =
             [base, other].iter().filter_map(|item| current(item, Microversion(100), true).unwrap()).collect();
-        let all = merged(read.clone(), &asked);
+        let all = merged(read.clone(), &asked, &[]);
         let sources: Vec<&Source> = all.iter().map(|mapping| &mapping.source).collect();
         assert_eq!(sources, [&Source::Snapshot(ID.into()), &Source::Blank]);
-        assert_eq!(merged(read.clone(), &[]), read);
-        assert_eq!(merged(Vec::new(), &asked), asked);
+        assert_eq!(merged(read.clone(), &[], &[]), read);
+        assert_eq!(merged(Vec::new(), &asked, &[]), asked);
+        let without = |item: Value| merged(read.clone(), &[], &nothing_at(&item).into_iter().collect::<Vec<_>>()).len();
+        assert_eq!(without(json!({"device_name": "/dev/vdb", "no_device": true})), read.len() - 1);
+        assert_eq!(without(json!({"device_name": "vdb", "no_device": ""})), read.len() - 1);
+        assert_eq!(without(json!({"device_name": "vdb", "no_device": false})), read.len());
+        assert_eq!(without(json!({"device_name": "vdz", "no_device": true})), read.len());
         assert_eq!(of_image(&BTreeMap::new()).unwrap(), []);
         for bad in [json!("x"), json!([1]), json!([{"source_type": "nowhere"}]), json!([{"source_type": "snapshot"}])] {
             assert!(of_image(&image(&bad)).is_err(), "{bad}");
