@@ -1,4 +1,5 @@
-"""Real packets between real guests, the life of one, disks that outlive it, and disks of several kinds: two compute hosts in namespaces, guests that boot, a piece of the world.
+"""Real packets between real guests, the life of one, disks that outlive it, disks of several kinds, and services that are killed
+meanwhile: two compute hosts in namespaces, guests that boot, a piece of the world.
 
     run.py --programs FOLDER --transport-url URL --database-url URL --libvirt-uri URI --libvirt-uri URI --image PATH
            --prefix NAME [--keep]
@@ -21,6 +22,7 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "clients"))
 
+import killed  # noqa: E402
 import moves  # noqa: E402
 import storage  # noqa: E402
 import volumes  # noqa: E402
@@ -431,7 +433,7 @@ PREPARATION = ("users", "stuff", "networks", "boot", "floating")
 PACKETS = ("hosts_differ", "addresses_by_dhcp", "metadata", "metadata_is_ones_own", "mtu", "between_hosts", "names",
            "projects_are_apart", "spoofing", "outside", "from_outside_source_is_kept", "rule_cuts", "membership", "hot_plug",
            "remember", "move", "services_down", "services_up")
-PARTS = ("packets", "life", "volumes", "storage")
+PARTS = ("packets", "life", "volumes", "storage", "killed")
 END = ("drain", "gone", "check", "log")
 
 
@@ -450,6 +452,8 @@ def drive(scenario, ledger, parts):
         volumes.drive(scenario, ledger)
     if "storage" in parts:
         storage.drive(scenario, ledger)
+    if "killed" in parts:
+        killed.drive(scenario, ledger)
     ledger.part("the end")
     for name in END:
         ledger.step(name.replace("_", " "), getattr(scenario, name))
