@@ -12,7 +12,7 @@ use nova_core::ids::{InstanceId, RequestId};
 use nova_core::rpc::conductor::Ping;
 use nova_queue::{BusError, RpcClient, RunningService, Subscription};
 use nova_virt::{Hypervisor, HypervisorError};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::ComputeOptions;
@@ -88,6 +88,8 @@ pub struct Agent {
     pub(crate) serial: SerialDoor,
     /// Guests that leave the host while they run.
     pub(crate) leaving: Arc<Mutex<BTreeSet<InstanceId>>>,
+    /// One has left: what it leaves behind is to be looked for soon.
+    pub(crate) left: Arc<Notify>,
 }
 
 impl Agent {
@@ -104,6 +106,7 @@ impl Agent {
             hearing: Hearing::new(parts.options.report_interval, parts.clock.now()),
             exports: Exports::new(parts.options.migration_listen.clone(), parts.clock.clone()),
             leaving: Arc::default(),
+            left: Arc::default(),
             serial: SerialDoor::new(
                 parts.options.serial_listen.clone(),
                 parts.options.serial_tls.clone(),

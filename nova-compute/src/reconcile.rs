@@ -11,10 +11,17 @@ use nova_core::rpc::conductor::{
 use nova_core::state::PowerState;
 use nova_virt::{ErrorKind, GuestInfo};
 use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Agent, AgentError};
 use nova_core::error::chain;
+
+/// When it is looked after a guest has left while it ran. Its files stay until its new host has it and the records say so: that
+/// takes a moment, and a minute would be long for disks that nobody owns.
+const LEFT_SOON: std::time::Duration = std::time::Duration::from_secs(5);
+/// So often it is looked soon.
+const LEFT_LOOKS: u32 = 3;
 
 /// How often guests' interfaces and volumes are compared: less often than guests, as each must be asked for.
 const DEVICES_INTERVAL: std::time::Duration = std::time::Duration::from_secs(300);
@@ -23,19 +30,27 @@ impl Agent {
     pub(crate) async fn reconcile_until(&self, stop: CancellationToken) {
         let mut since_power = std::time::Duration::ZERO;
         let mut since_devices = std::time::Duration::ZERO;
+        let mut looked = Instant::now();
+        let (mut next, mut soon) = (looked + self.options.reconcile_interval, 0);
         loop {
             let mut back = false;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
                 () = self.hearing.come_back() => back = true,
-                () = tokio::time::sleep(self.options.reconcile_interval) => {}
+                () = self.left.notified() => {
+                    (next, soon) = (next.min(Instant::now() + LEFT_SOON), LEFT_LOOKS);
+                    continue;
+                }
+                () = tokio::time::sleep_until(next) => {}
             }
+            let passed = looked.elapsed();
+            looked = Instant::now();
             let reported = if back { self.report_node().await } else { self.report_changed_node().await };
             if let Err(error) = reported {
                 tracing::warn!("the inventory was not reported: {}", chain(&error));
             }
-            since_power = since_power.saturating_add(self.options.reconcile_interval);
+            since_power = since_power.saturating_add(passed);
             let power = back || since_power >= self.options.power_sync_interval;
             if power {
                 since_power = std::time::Duration::ZERO;
@@ -43,11 +58,14 @@ impl Agent {
             if let Err(error) = self.compare(power, false).await {
                 tracing::warn!("guests were not compared: {}", chain(&error));
             }
-            since_devices = since_devices.saturating_add(self.options.reconcile_interval);
+            since_devices = since_devices.saturating_add(passed);
             if since_devices >= DEVICES_INTERVAL {
                 since_devices = std::time::Duration::ZERO;
                 self.compare_devices().await;
             }
+            soon = u32::saturating_sub(soon, 1);
+            let interval = self.options.reconcile_interval;
+            next = Instant::now() + if soon > 0 { interval.min(LEFT_SOON) } else { interval };
         }
     }
 

@@ -123,12 +123,12 @@ class Cloud:
         command += ["--set", f"{option}=127.0.0.1:{port}"]
         return Service(name, command, port, self.state / f"{name}.log")
 
-    def manage(self, files, *words):
+    def manage(self, files, *words, seconds=60):
         """Runs nova-manage with these settings."""
         command = [str(self.programs / "nova-manage")]
         for path in files:
             command += ["--config-file", str(path)]
-        return subprocess.run([*command, *words], env=self.environment(), capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run([*command, *words], env=self.environment(), capture_output=True, text=True, timeout=seconds, check=False)
 
     def start(self, tries=3):
         """Start all and wait until they are healthy. Another process may take a port between our look and the start: then

@@ -1,13 +1,21 @@
 """A cloud in pieces whose compute hosts live in network namespaces and plug real guests into real networks."""
 
+import configparser
+import contextlib
 import pathlib
+import signal
 import subprocess
 import sys
 import time
 import urllib.parse
 
 from cloud import Pieces, Service, free_port
+from ledger import expect, wait_until
 from rig import DISKS, UNDERLAY
+
+
+# Seconds: hosts that stand still count as down before a test has to wait for long.
+HEARTBEATS = {"report_interval": 2, "service_down_time": 12}
 
 
 class HostService(Service):
@@ -35,6 +43,7 @@ class PiecesInNamespaces(Pieces):
         super().__init__(programs, "libvirt", transport_url, database_url, libvirt_uris)
         self.rig = rig
         self.database_url = database_url
+        self.edit(DEFAULT=HEARTBEATS)
 
     def __str__(self):
         return f"pieces on RabbitMQ and {self.database}, guests on {self.hosts} hosts in namespaces"
@@ -46,12 +55,87 @@ class PiecesInNamespaces(Pieces):
         with path.open("a") as settings:
             settings.write("[network]\n" + "".join(f"{key} = {value}\n" for key, value in network.items()))
             settings.write(f"[migration]\nlisten = {UNDERLAY.format(10 + number)}:8790\n")
-        text = path.read_text().replace("[DEFAULT]\n", "[DEFAULT]\npublic_interface = eth1\n", 1)
+        own = f"public_interface = eth1\nreport_interval = {HEARTBEATS['report_interval']}\n"
+        text = path.read_text().replace("[DEFAULT]\n", f"[DEFAULT]\n{own}", 1)
         libvirt = {"live_migration_inbound_addr": UNDERLAY.format(10 + number), "volume_tls_path": self.libvirt_folder(number) / "nbd-tls"}
         lines = "".join(f"{key} = {value}\n" for key, value in libvirt.items())
         text = text.replace("[libvirt]\n", f"[libvirt]\n{lines}", 1)
         path.write_text(text)
         return path
+
+    def edit(self, **groups):
+        """Writes options of the control services; one that is None is taken out. What they were before."""
+        settings = configparser.ConfigParser(interpolation=None, default_section="")
+        settings.optionxform = str
+        settings.read(self.control)
+        before = {}
+        for group, options in groups.items():
+            if not settings.has_section(group):
+                settings.add_section(group)
+            before[group] = {name: settings.get(group, name, fallback=None) for name in options}
+            for name, value in options.items():
+                if value is None:
+                    settings.remove_option(group, name)
+                else:
+                    settings.set(group, name, str(value))
+        with self.control.open("w") as file:
+            settings.write(file)
+        return before
+
+    def reload(self):
+        """Has the API and the conductor take over what they may without a restart."""
+        for name in ("nova-api", "nova-conductor"):
+            service = self.named(name)
+            read = lambda: service.log_text().count("configuration read again")
+            before = read()
+            service.process.send_signal(signal.SIGHUP)
+            wait_until(lambda: read() > before, 30, f"{name} reads its configuration again", pause=0.02)
+
+    @contextlib.contextmanager
+    def settings(self, **groups):
+        """These options hold meanwhile."""
+        before = self.edit(**groups)
+        self.reload()
+        try:
+            yield
+        finally:
+            self.edit(**before)
+            self.reload()
+
+    def named(self, name):
+        return next(service for service in self.services if service.name == name)
+
+    def kill(self, name):
+        """No farewell: SIGKILL."""
+        service = self.named(name)
+        service.process.kill()
+        service.process.wait()
+
+    def revive(self, name):
+        """Starts what was killed, as a supervisor would."""
+        service = self.named(name)
+        service.start(self.environment())
+        expect(service.wait_healthy(time.monotonic() + 60), f"{name} is not healthy: {service.log_tail()}")
+
+    # ---- what is on the hosts, whoever owns it
+
+    def check(self):
+        """What an operator's own look says, if anything is wrong."""
+        said = [self.manage(files, "check") for files in self.host_settings()]
+        return "".join(done.stdout + done.stderr for done in said if done.returncode != 0)
+
+    def virsh(self, number, *words):
+        command = ["virsh", "-q", "-c", self.libvirt_uris[number - 1], *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False).stdout.strip()
+
+    def domains(self, server, *which):
+        """The numbers of the hosts whose libvirt knows it."""
+        return [n for n in range(1, self.hosts + 1) if server in self.virsh(n, "list", *(which or ("--all",)), "--uuid")]
+
+    def folders(self, server):
+        """The numbers of the hosts that have a folder of it."""
+        return [n for n in range(1, self.hosts + 1)
+                if list((self.state / f"compute-{n}" / "instances").glob(f"*{server}*"))]
 
     def libvirt_folder(self, number):
         """Where dev/libvirt keeps what the host's libvirt needs."""

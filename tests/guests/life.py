@@ -1,13 +1,15 @@
-"""The life of a server on real hosts: what is done to it after its boot, proven by what its guest says.
+"""The life of a server on its host: what is done to it after its boot, proven by what its guest says.
 
 One guest goes through all of it. It counts its boots on a disk of its own (`boots=N` on the console), keeps a file that the
 test writes, and serves a shell that stays open where a guest must not notice anything.
 """
 
+import json
 import re
 import subprocess
 import time
 
+from cli import Command
 from guests import BOOT_SECONDS, Shell
 from ledger import expect, expect_equal, wait_until
 
@@ -132,6 +134,55 @@ class Life:
         finally:
             self.compute.unlock_server(self.guest.id)
 
+    def told(self, what):
+        """Its metadata, as the guest reads it, once they are so. The host remembers what the conductor said for 5 s."""
+        asks = "wget -q -O - http://169.254.169.254/openstack/latest/meta_data.json"
+        wait_until(lambda: what(json.loads(self.shell.run(asks))), 20, "its metadata tell of it", pause=1)
+
+    def words(self):
+        """Name, description, metadata and tags are edited; the guest reads those that are meant for it."""
+        command = Command(self.cloud, "nova-demo")
+        command("--os-compute-api-version", "2.90", "server", "set", "--property", "role=first", "--description", "of a test",
+                "--hostname", "life-2", "--tag", "kept", self.guest.id)
+        self.compute.set_server_metadata(self.guest.id, place="here")
+        self.compute.add_tag_to_server(self.guest.id, "gone")
+        self.compute.remove_tag_from_server(self.guest.id, "gone")
+        server = self.server()
+        expect_equal((server.description, server.hostname, server.tags), ("of a test", "life-2", ["kept"]), "what was written")
+        self.compute.delete_server_metadata(self.guest.id, ["role"])
+        self.told(lambda told: told.get("meta") == {"place": "here"} and told["hostname"].startswith("life-2"))
+
+    def console_length(self):
+        """The last lines alone, and they are the last ones of the whole."""
+        last = self.compute.get_server_console_output(self.guest.id, length=5)["output"]
+        expect_equal(len(last.splitlines()), 5, f"number of lines ({last!r})")
+        wait_until(lambda: self.guest.console().endswith(self.compute.get_server_console_output(self.guest.id, length=5)["output"]),
+                   10, "they are the last ones")
+
+    def reset_state(self):
+        """An administrator says that it is broken, and that it is not; the guest does not notice."""
+        self.admin.reset_server_state(self.guest.id, "error")
+        expect_equal(self.server().status, "ERROR", "status")
+        self.admin.reset_server_state(self.guest.id, "active")
+        self.becomes("ACTIVE")
+        self.connection.goes_on()
+
+    def crash_dump(self):
+        """The guest is interrupted; it says so, and goes on, as nobody told it to dump."""
+        self.compute.trigger_server_crash_dump(self.guest.id)
+        self.guest.says(r"NMI received|Uhhuh. NMI", 60)
+        self.action("trigger_crash_dump")
+        self.connection.goes_on()
+
+    def no_password(self):
+        """There is no agent in the guest that could set one: the action says so, and the server is as it was."""
+        self.compute.change_server_password(self.guest.id, "n3w-Pa55")
+        self.rests()
+        found = next(a for a in self.compute.server_actions(self.guest.id) if a.action == "changePassword")
+        expect(found.message, "the action ended well")
+        self.becomes("ACTIVE")
+        self.connection.goes_on()
+
     def diagnostics(self):
         told = self.admin.get_server_diagnostics(self.guest.id)
         expect_equal((told.state, told.driver, told.num_cpus), ("running", "libvirt", 1), "diagnostics")
@@ -145,50 +196,17 @@ class Life:
         self.rests()
         self.connection.goes_on()
 
-    def live_migrate(self):
-        """The guest is on the other host, and did not notice: same uptime, same connection."""
-        before, host = self.connection.goes_on(), self.host()
-        self.admin.live_migrate_server(self.guest.id, host=None, block_migration="auto")
-        wait_until(lambda: self.host() != host, 180, "it is on the other host")
-        self.becomes("ACTIVE")
-        expect(self.connection.goes_on(60) > before, "the uptime goes on")
-        self.action("live-migration")
-
-    def stop_and_start(self):
-        self.connection.close()
-        self.compute.stop_server(self.guest.id)
-        self.becomes("SHUTOFF")
-        self.compute.start_server(self.guest.id)
-        self.becomes("ACTIVE")
-        self.booted(2)
-
-    def resize(self):
-        """Larger, on the other host; the file is still there."""
-        host = self.host()
-        larger = self.scenario.admin.connection.compute.create_flavor(name="larger", ram=256, vcpus=2, disk=2)
-        self.compute.resize_server(self.guest.id, larger.id)
-        self.becomes("VERIFY_RESIZE", 240)
-        expect(self.host() != host, "it is on the same host")
-        told = self.booted(3)
-        expect_equal(told.group(1), "2", "processors that the guest sees")
-        expect(int(told.group(2)) > 200_000, f"the guest sees {told.group(2)} KiB of memory")
-        self.answers()
-        expect_equal(self.shell.run("cat /data/marker").strip(), "kept", "the file")
-        self.compute.confirm_server_resize(self.guest.id)
-        self.becomes("ACTIVE")
-
-    def revert(self):
-        """Back again to what it was, where it was."""
-        host = self.host()
-        smaller = self.scenario.admin.connection.compute.create_flavor(name="smaller", ram=192, vcpus=1, disk=2)
-        self.compute.resize_server(self.guest.id, smaller.id)
-        self.becomes("VERIFY_RESIZE", 240)
-        self.compute.revert_server_resize(self.guest.id)
-        self.becomes("ACTIVE", 240)
-        expect_equal(self.host(), host, "host after the way back")
-        expect_equal(self.server().flavor.vcpus, 2, "processors of the flavor after the way back")
-        self.answers()
-        expect_equal(self.shell.run("cat /data/marker").strip(), "kept", "the file")
+    def backup(self):
+        """The second backup is the only one that is left."""
+        images = self.scenario.demo.connection.image
+        for number in (1, 2):
+            self.compute.backup_server(self.guest.id, f"backup-{number}", "daily", 1)
+            self.rests(180)
+            self.action("createBackup")
+        left = [image for image in images.images() if image.name.startswith("backup-")]
+        expect_equal([(image.name, image.status) for image in left], [("backup-2", "active")], "backups that are left")
+        images.delete_image(left[0])
+        self.connection.goes_on()
 
     def boots(self):
         return int(self.shell.run("cat /data/boot_count"))
@@ -202,24 +220,26 @@ class Life:
         self.guest.says("guest: disk vdb bytes=", BOOT_SECONDS)
         self.compute.unrescue_server(self.guest.id)
         self.becomes("ACTIVE")
+        self.stable_rescue()
         self.answers()
-        self.shell.run("test ! -e /dev/vdb")
+        self.shell.run("test ! -e /dev/vdb && test ! -e /dev/sda")
         expect(self.boots() > before, "it counts its boots on another disk")
         expect_equal(self.shell.run("cat /data/marker").strip(), "kept", "the file")
 
-    def shelve(self):
-        """Off every host, as an image; back with its disk and addresses."""
-        before = self.boots()
-        addresses = self.guest.addresses()
-        self.compute.shelve_server(self.guest.id)
-        self.becomes("SHELVED_OFFLOADED", 240)
-        expect_equal(self.host(), None, "host of a shelved server")
-        self.compute.unshelve_server(self.guest.id)
-        self.becomes("ACTIVE", 240)
-        self.booted(before + 1)
-        expect_equal(self.guest.addresses(), addresses, "addresses")
-        self.answers()
-        expect_equal(self.shell.run("cat /data/marker").strip(), "kept", "the file")
+    def stable_rescue(self):
+        """As its image asks, the rescue disk has a place of its own, and the others keep theirs."""
+        image = self.scenario.upload("stable", hw_rescue_device="disk", hw_rescue_bus="scsi")
+        # It has only just begun, and would not hear that it is to shut down.
+        with self.cloud.settings(DEFAULT={"shutdown_timeout": 1}):
+            self.compute.rescue_server(self.guest.id, image=image)
+            self.becomes("RESCUE")
+        self.guest.says("guest: disk sda bytes=", BOOT_SECONDS)
+        self.guest.says("guest: boot finished")
+        boot = self.guest.console().rsplit("guest: up: ", 1)[1]
+        expect_equal(re.findall(r"guest: disk (\w+) ", boot), ["vda", "sda"], "its disks")
+        self.compute.unrescue_server(self.guest.id)
+        self.becomes("ACTIVE")
+        self.scenario.demo.connection.image.delete_image(image)
 
     def rebuild(self):
         """Its disk is made anew: the file is gone, the address stays. From its own image the file comes back."""
@@ -232,53 +252,35 @@ class Life:
         self.shell.fails("cat /data/marker")
 
     def stops_itself(self):
-        """A guest that shuts down by itself is SHUTOFF at once."""
+        """A guest that shuts down by itself is SHUTOFF two seconds after its end."""
+        number = int(self.host().rsplit("-", 1)[1])
         subprocess.run(self.shell.words("poweroff"), capture_output=True, timeout=20, check=False)
-        wait_until(lambda: self.server().status == "SHUTOFF", 60, "it is SHUTOFF")
+        off = lambda: self.cloud.virsh(number, "domstate", self.guest.id) == "shut off"
+        wait_until(off, 60, "its domain is off", pause=0.02)
+        wait_until(lambda: self.server().status == "SHUTOFF", 2, "it is SHUTOFF", pause=0.02)
         self.compute.start_server(self.guest.id)
         self.becomes("ACTIVE")
 
-    def evacuate(self):
-        """Its host is frozen and declared dead: the guest is rebuilt elsewhere; the host that wakes up removes its copy."""
-        host = self.host()
-        number = int(host.rsplit("-", 1)[1])
-        service = next(s for s in self.cloud.services if s.name == f"nova-compute-{number}")
-        record = next(s for s in self.admin.services(binary="nova-compute") if s.host == host)
-        service.process.send_signal(19)
-        try:
-            self.admin.update_service_forced_down(record, forced=True)
-            self.admin.evacuate_server(self.guest.id)
-            wait_until(lambda: self.host() != host, 180, "it is on the other host")
-            self.rests()
-        finally:
-            service.process.send_signal(18)
-            self.admin.update_service_forced_down(record, forced=False)
-        uri = self.cloud.libvirt_uris[number - 1]
-        domains = lambda: subprocess.run(["virsh", "-c", uri, "list", "--all", "--uuid"], capture_output=True, text=True,
-                                         timeout=30, check=True).stdout
-        wait_until(lambda: self.guest.id not in domains(), 90, "the old host has removed its copy", pause=1)
-        self.compute.start_server(self.guest.id)
-        self.becomes("ACTIVE")
+    def soft_delete(self):
+        """Kept for a while, and not running; its owner takes it back."""
+        before = self.boots()
+        with self.cloud.settings(DEFAULT={"reclaim_instance_interval": 3600}):
+            self.compute.delete_server(self.guest.id)
+            self.becomes("SOFT_DELETED")
+            expect_equal(self.cloud.domains(self.guest.id, "--state-running"), [], "hosts on which it runs")
+            self.compute.restore_server(self.guest.id)
+            self.becomes("ACTIVE")
+        self.answers()
+        expect_equal(self.boots(), before + 1, "number of its boots")
 
     def delete(self):
-        """Nothing of it is left."""
+        """Nothing of it is left, also where what is deleted is kept for a while: force was asked for."""
         if self.connection:
             self.connection.close()
-        self.compute.delete_server(self.guest.id)
-        wait_until(lambda: self.compute.find_server(self.guest.id) is None, 90, "it is gone")
+        with self.cloud.settings(DEFAULT={"reclaim_instance_interval": 3600}):
+            self.compute.delete_server(self.guest.id, force=True)
+            wait_until(lambda: self.compute.find_server(self.guest.id) is None, 90, "it is gone")
+        left = self.cloud.domains(self.guest.id), self.cloud.folders(self.guest.id)
+        expect_equal(left, ([], []), "hosts that have something of it")
         self.scenario.demo.connection.network.delete_ip(self.address)
         self.scenario.demo.connection.image.delete_image(self.image_id)
-
-
-STEPS = ("pause", "suspend", "lock", "diagnostics", "image", "live_migrate", "stop_and_start", "resize", "revert", "rescue",
-         "shelve", "rebuild", "stops_itself", "evacuate", "delete")
-
-
-def drive(scenario, ledger):
-    """All steps, in order, as long as there is a guest."""
-    ledger.part("the life of a server")
-    life = Life(scenario)
-    if ledger.step("boot", life.boot) is None:
-        return
-    for name in STEPS:
-        ledger.step(name.replace("_", " "), getattr(life, name))

@@ -1,5 +1,5 @@
-"""Real packets between real guests, the life of one, disks that outlive it, and disks of several kinds: two compute hosts in namespaces, guests
-that boot, a piece of the world.
+"""Real packets between real guests, the life of one, disks that outlive it, disks of several kinds, and services that are killed
+meanwhile: two compute hosts in namespaces, guests that boot, a piece of the world.
 
     run.py --programs FOLDER --transport-url URL --database-url URL --libvirt-uri URI --libvirt-uri URI --image PATH
            --prefix NAME [--keep]
@@ -22,7 +22,8 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "clients"))
 
-import life  # noqa: E402
+import killed  # noqa: E402
+import moves  # noqa: E402
 import storage  # noqa: E402
 import volumes  # noqa: E402
 from cloud_in_namespaces import PiecesInNamespaces  # noqa: E402
@@ -31,6 +32,8 @@ from ledger import Ledger, Wrong, expect, expect_equal, wait_until  # noqa: E402
 from rig import PUBLIC, WORLD, Rig, run  # noqa: E402
 
 RANGE = "10.1.0.0/24"
+# Bytes of an image that takes a moment to copy.
+BLANK = 24 << 20
 # Says on the console, again and again, under which address the world sees the guest.
 SEEN = f"""#!/bin/sh
 ( while sleep 2; do seen=$(wget -q -O - http://{WORLD}:8000/ 2>/dev/null) && echo "guest: seen as $seen"; done >/dev/console ) &
@@ -68,6 +71,7 @@ class Scenario:
         self.cloud, self.rig, self.image_path = cloud, rig, image
         self.guests = {}
         self.key = cloud.state / "key"
+        self._blank = None
 
     # ---- what the tests need
 
@@ -87,6 +91,22 @@ class Scenario:
         self.cloud.clouds_yaml.write_text(text.rstrip("\n") + "\n" + "\n".join(lines))
         self.admin, self.demo, self.other = admin, Tenant(self.cloud, "nova-demo"), Tenant(self.cloud, "nova-other")
         return True
+
+    def upload(self, name, **properties):
+        """The id of an image of demo's that guests boot from, with these properties."""
+        return self.demo.connection.create_image(name, filename=str(self.image_path), disk_format="qcow2", container_format="bare",
+                                                 wait=True, timeout=60, **properties).id
+
+    def blank(self):
+        """The id of an image from which nothing boots: a guest of it stands in its firmware, and takes no processor."""
+        if self._blank is None:
+            raw, path = self.cloud.state / "blank.raw", self.cloud.state / "blank.qcow2"
+            raw.write_bytes(os.urandom(BLANK))
+            # Images that are made of servers have the format of theirs: a raw one would be as large as the disk.
+            run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw), str(path))
+            self._blank = self.demo.connection.create_image("blank", filename=str(path), disk_format="qcow2", container_format="bare",
+                                                            wait=True, timeout=60).id
+        return self._blank
 
     def stuff(self):
         """Image, flavor, keypair."""
@@ -323,6 +343,22 @@ class Scenario:
     def remember(self):
         self.one_address = self.one.addresses()[0]
 
+    def drain(self):
+        """A host is emptied for maintenance: who runs there runs on, elsewhere."""
+        guest = self.two if self.shell.opens(60) == "two" else self.one
+        host = lambda: self.admin.connection.compute.get_server(guest.id).compute_host
+        uptime = lambda: float(self.shell.run("cut -d' ' -f1 /proc/uptime"))
+        before, began = host(), uptime()
+        files = [self.cloud.control]
+        done = self.cloud.manage(files, "host", "drain", before, "--wait", seconds=240)
+        expect_equal(done.returncode, 0, f"exit code of host drain ({done.stdout}{done.stderr})")
+        expect(host() != before, "the guest is still there")
+        expect(self.shell.opens(60) and uptime() > began, "the guest began anew")
+        number = int(before.rsplit("-", 1)[1])
+        expect_equal(self.cloud.virsh(number, "list", "--all", "--uuid"), "", "domains that are left there")
+        done = self.cloud.manage(files, "host", "undrain", before)
+        expect_equal(done.returncode, 0, f"exit code of host undrain ({done.stdout}{done.stderr})")
+
     def gone(self):
         """All servers and networks are deleted: nothing is left on the hosts."""
         for tenant, guests in ((self.demo, (self.one, self.two)), (self.other, (self.strange,))):
@@ -347,9 +383,11 @@ class Scenario:
         return found
 
     def check(self):
-        for files in self.cloud.host_settings():
-            done = self.cloud.manage(files, "check")
-            expect_equal(done.returncode, 0, f"exit code of nova-manage check ({done.stdout}{done.stderr})")
+        """Hosts look for what guests left behind a few seconds after they left."""
+        try:
+            wait_until(lambda: not self.cloud.check(), 30, "nova-manage check finds nothing", pause=1)
+        except Wrong as late:
+            raise Wrong(f"{late}: {self.cloud.check()}") from late
 
     def log(self):
         for service in self.cloud.services:
@@ -395,8 +433,8 @@ PREPARATION = ("users", "stuff", "networks", "boot", "floating")
 PACKETS = ("hosts_differ", "addresses_by_dhcp", "metadata", "metadata_is_ones_own", "mtu", "between_hosts", "names",
            "projects_are_apart", "spoofing", "outside", "from_outside_source_is_kept", "rule_cuts", "membership", "hot_plug",
            "remember", "move", "services_down", "services_up")
-PARTS = ("packets", "life", "volumes", "storage")
-END = ("gone", "check", "log")
+PARTS = ("packets", "life", "volumes", "storage", "killed")
+END = ("drain", "gone", "check", "log")
 
 
 def drive(scenario, ledger, parts):
@@ -409,11 +447,13 @@ def drive(scenario, ledger, parts):
         for name in PACKETS:
             ledger.step(name.replace("_", " "), getattr(scenario, name))
     if "life" in parts:
-        life.drive(scenario, ledger)
+        moves.drive(scenario, ledger)
     if "volumes" in parts:
         volumes.drive(scenario, ledger)
     if "storage" in parts:
         storage.drive(scenario, ledger)
+    if "killed" in parts:
+        killed.drive(scenario, ledger)
     ledger.part("the end")
     for name in END:
         ledger.step(name.replace("_", " "), getattr(scenario, name))

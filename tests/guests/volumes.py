@@ -2,14 +2,14 @@
 
 from guests import Shell
 from ledger import expect, expect_equal, wait_until
-from life import Life
+from moves import Moves
 
 GIB = 1 << 30
 WRITE = "printf %s {text} | dd of=/dev/vdb bs=4096 seek={block} conv=sync,fsync 2>/dev/null"
 READ = "dd if=/dev/vdb bs=4096 skip={block} count=1 2>/dev/null | tr -d '\\0'"
 
 
-class Volumes(Life):
+class Volumes(Moves):
     """A server that is given a volume and moves, and one that boots from another and takes the first one over."""
 
     # ---- what the steps need
@@ -55,7 +55,11 @@ class Volumes(Life):
         self.writes(2, "canary-2")
 
     def stop_and_start(self):
-        super().stop_and_start()
+        self.connection.close()
+        self.compute.stop_server(self.guest.id)
+        self.becomes("SHUTOFF")
+        self.compute.start_server(self.guest.id)
+        self.becomes("ACTIVE")
         self.answers()
         expect_equal(self.reads(2), "canary-2", "what was written before it was off")
 
@@ -90,7 +94,7 @@ class Volumes(Life):
 
     def evacuate(self):
         """Its host is declared dead: it starts elsewhere with the same disks, on which nobody else writes."""
-        super().evacuate()
+        super().evacuate(forced=True)
         self.answers()
         expect_equal(self.shell.run("cat /data/marker").strip(), "kept", "the file on the volume that it boots from")
         expect_equal(self.reads(2), "canary-2", "what is on the other volume")

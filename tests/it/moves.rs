@@ -8,7 +8,8 @@ use nova_core::instance::Instance;
 use nova_core::migration::{Migration, MigrationStatus};
 use nova_core::state::{Action, PowerState, VmState};
 use nova_db::{MigrationQuery, StoreError};
-use nova_virt::{ErrorKind, Hypervisor, Operation};
+use nova_virt::testing::guest_spec;
+use nova_virt::{ErrorKind, GuestSpec, Hypervisor, Operation};
 use serde_json::{Value, json};
 
 use crate::support::networks::{on, these};
@@ -245,6 +246,24 @@ async fn a_running_server_is_migrated() {
     assert_eq!(cloud.migrations(id).await[0].status, MigrationStatus::Completed);
     assert!(cloud.ports_of(id).await.iter().all(|port| port.host == after.host));
     cloud.pass(Duration::from_secs(120)).await;
+    cloud.check_still(id).await;
+    cloud.stop().await;
+}
+
+/// The source has its files until the records say that it has left; it does not wait for its next look for them.
+#[tokio::test(start_paused = true)]
+async fn what_a_guest_leaves_behind_is_removed_soon() {
+    let began = tokio::time::Instant::now();
+    let cloud = Cloud::start(CloudOptions::default()).await;
+    let id = cloud.running().await;
+    let source = cloud.get(id).await.host.unwrap();
+    assert_eq!(cloud.live_migrate(id).await.0, 202);
+    cloud.settle().await;
+    let fake = &cloud.hosts[&source];
+    fake.spawn(&GuestSpec { instance: id, running: false, ..guest_spec(1) }).await.unwrap();
+    cloud.pass(Duration::from_secs(12)).await;
+    assert_eq!(fake.info(id).await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert!(began.elapsed() < Duration::from_secs(60), "the host looks every minute anyway");
     cloud.check_still(id).await;
     cloud.stop().await;
 }

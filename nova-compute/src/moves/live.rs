@@ -88,6 +88,7 @@ impl Agent {
             Ok(()) => {
                 self.network.gone(id).await;
                 self.tracker.release(id);
+                self.left.notify_one();
                 if before.is_empty() {
                     return StepOutcome::done(None);
                 }
