@@ -11,6 +11,7 @@ mod agent;
 mod config_drive;
 mod console;
 mod diagnostics;
+mod health;
 mod hearing;
 mod heartbeat;
 mod image_cache;

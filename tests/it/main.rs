@@ -31,4 +31,5 @@ mod server_volumes;
 mod simulation;
 mod support;
 mod topology;
+mod sick_hosts;
 mod volumes;

@@ -245,6 +245,9 @@ pub struct NodeReport {
     #[serde(default)]
     pub uptime: Option<String>,
     /// What it can do.
+    /// Its hypervisor answers: what it was taken out for by itself while it lasts is over.
+    #[serde(default)]
+    pub well: bool,
     #[serde(default)]
     pub facts: HostFacts,
 }
