@@ -13,6 +13,7 @@ mod drift;
 mod foreign_host;
 mod groups;
 mod host_facts;
+mod guest_password;
 mod images;
 mod interfaces;
 mod life;
