@@ -72,3 +72,39 @@ async fn a_host_must_be_able_to() {
     assert_eq!((status, message), (400, json!(why)));
     end(cloud, id).await;
 }
+
+/// `os-assisted-volume-snapshots`: a host assists with none of the volumes that servers have here.
+#[tokio::test(start_paused = true)]
+async fn nobody_assists_with_snapshots() {
+    let cloud = Cloud::start(options()).await;
+    let [one, other] = [cloud.boot(1, cloud.flavor(1, 256)).await, cloud.boot(1, cloud.flavor(1, 256)).await];
+    let [one, other] = [one.unwrap()[0], other.unwrap()[0]];
+    cloud.settle().await;
+    let shared = nova::volume::CreateVolume { size_gb: Some(1), multiattach: true, ..Default::default() };
+    let (volume, shared) = (cloud.add_volume(1).await, cloud.make_volume(shared).await);
+    const PATH: &str = "/compute/v2.1/os-assisted-volume-snapshots";
+    let ask = async |volume| {
+        let info = json!({"snapshot_id": "s", "type": "qcow2", "new_file": "f"});
+        let body = json!({"snapshot": {"volume_id": volume, "create_info": info}});
+        let made = cloud.call_as_admin("POST", PATH, Some(body)).await;
+        let info = format!("%7B%22volume_id%22%3A%22{volume}%22%7D");
+        let deleted = cloud.call_as_admin("DELETE", &format!("{PATH}/s?delete_info={info}"), None).await;
+        assert_eq!(made, deleted);
+        let (status, answer) = made;
+        let fault = answer.as_object().unwrap().values().next().unwrap();
+        (status, fault["message"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(ask(volume).await, (400, format!("No volume Block Device Mapping with id {volume}.")));
+    assert_eq!(attach(&cloud, one, volume).await.0, 202);
+    for server in [one, other] {
+        assert_eq!(attach(&cloud, server, shared).await.0, 202);
+        cloud.settle().await;
+    }
+    let text =
+        format!("Volume {volume} of instance {one} is snapshotted by its own service; its host does not assist.");
+    assert_eq!(ask(volume).await, (501, text));
+    let (status, text) = ask(shared).await;
+    assert!(status == 400 && text.contains("is a multi-attach volume"), "{status} {text}");
+    assert!(cloud.act(other, Action::Delete).await);
+    end(cloud, one).await;
+}
