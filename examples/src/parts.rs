@@ -120,7 +120,7 @@ fn fakes(config: &Config, state: &Path, host: &str) -> Result<Vec<NamedHyperviso
         options.vcpus = u32::try_from(config.get(&common::FAKE_VCPUS)).unwrap_or(u32::MAX);
         options.memory_mb = u64::try_from(config.get(&common::FAKE_MEMORY_MB)).unwrap_or(u64::MAX);
         options.disk_gb = u64::try_from(config.get(&common::FAKE_DISK_GB)).unwrap_or(u64::MAX);
-        options.traits = config.get(&hosts::FAKE_TRAITS).into_iter().collect();
+        options.traits.extend(config.get(&hosts::FAKE_TRAITS));
         options.load.cpu_percent = u8::try_from(config.get(&hosts::FAKE_CPU_PERCENT)).unwrap_or(100);
         let nodes = u32::try_from(config.get(&hosts::FAKE_NUMA_NODES)).unwrap_or(1);
         options.spread_over(nodes, u64::try_from(config.get(&hosts::FAKE_HUGE_PAGES_MB)).unwrap_or(0));

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ComputeOptions;
 use crate::console::{SerialDoor, SerialTlsError};
+use crate::health::Health;
 use crate::hearing::Hearing;
 use crate::heartbeat::ToldNode;
 use crate::image_cache::ImageCache;
@@ -82,6 +83,7 @@ pub struct Agent {
     pub(crate) network: Arc<dyn HostNetworkAgent>,
     pub(crate) has_network_agent: bool,
     pub(crate) hearing: Hearing,
+    pub(crate) health: Health,
     /// Disks that go to other hosts.
     pub(crate) exports: Exports,
     /// The door to serial ports.
@@ -104,6 +106,7 @@ impl Agent {
         Self {
             images: Arc::new(images),
             hearing: Hearing::new(parts.options.report_interval, parts.clock.now()),
+            health: Health::new(parts.options.hypervisor_timeout),
             exports: Exports::new(parts.options.migration_listen.clone(), parts.clock.clone()),
             leaving: Arc::default(),
             left: Arc::default(),
@@ -151,9 +154,10 @@ impl Agent {
             Subscription { prefetch: PREFETCH, ..Subscription::on("compute", self.options.host.clone()) };
         let serving = self.rpc.bus().serve(subscription, Arc::new(self.dispatcher())).await?;
         tracing::info!(host = %self.options.host, "the host takes orders");
-        let (beating, watching, cleaning) = (self.clone(), self.clone(), self.clone());
+        let (beating, probing, watching, cleaning) = (self.clone(), self.clone(), self.clone(), self.clone());
         Ok(RunningService::new(serving, &stop)
             .with(|stop| async move { beating.beat_until(stop).await })
+            .with(|stop| async move { probing.probe_until(stop).await })
             .with(|stop| async move { watching.watch_until(stop).await })
             .with(|stop| async move { cleaning.clean_images_until(stop).await })
             .with(|stop| async move {

@@ -41,6 +41,7 @@ fn about(instance: InstanceId, order: &BuildOrder) -> InstanceMetadata {
         places: Vec::new(),
         vendor_data: order.vendor_data.clone(),
         admin_password: order.admin_password.clone(),
+        password: String::new(),
     }
 }
 

@@ -93,14 +93,16 @@ impl Agent {
     }
 
     fn beat(&self, node: Option<NodeReport>) -> HeartbeatRequest {
-        let (stats, disable) = self.stats.news(node.is_some());
+        let (stats, failed_builds) = self.stats.news(node.is_some());
+        let sickness = self.health.sickness();
         HeartbeatRequest {
             host: self.options.host.clone(),
             zone: self.options.zone.clone(),
             node,
             working_on: self.instances.working_on(),
             stats,
-            disable,
+            well: sickness.is_none(),
+            disable: sickness.or(failed_builds),
         }
     }
 

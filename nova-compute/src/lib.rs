@@ -11,6 +11,7 @@ mod agent;
 mod config_drive;
 mod console;
 mod diagnostics;
+mod health;
 mod hearing;
 mod heartbeat;
 mod image_cache;
@@ -38,7 +39,7 @@ pub use agent::{Agent, AgentError, Parts};
 pub use console::{SerialTls, SerialTlsError};
 pub use image_cache::{ImageCache, ImageCacheError};
 pub use image_client::{EndpointError, GLANCE_ENDPOINT_OVERRIDE, HttpImageOptions, HttpImageService};
-pub use metadata::{MetadataLimits, MetadataServer, MetadataSource, RpcMetadataSource};
+pub use metadata::{Left, MetadataLimits, MetadataServer, MetadataSource, RpcMetadataSource};
 #[cfg(target_os = "linux")]
 pub use network::linux;
 pub use network::{

@@ -19,7 +19,7 @@ use nova_core::entropy::Entropy;
 use crate::network::{MetadataDoor, Plumbing};
 use cache::Cache;
 use door::Door;
-pub use source::{MetadataSource, RpcMetadataSource};
+pub use source::{Left, MetadataSource, RpcMetadataSource};
 
 /// Bounds of the metadata service.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -80,6 +80,15 @@ pub const SERIAL_TLS_CLIENT_CA: Opt<Option<PathBuf>> = Opt::path("serial_console
     .help("The authorities that sign proxies' certificates, PEM. Set: proxies must show one (serial_console.client_cert).")
     .optional();
 
+/// `compute.hypervisor_timeout`
+pub const HYPERVISOR_TIMEOUT: Opt<Duration> = Opt::seconds("compute", "hypervisor_timeout", 1, 3600)
+    .default("30")
+    .roles(&["nova-compute"])
+    .help(
+        "How long the hypervisor of a host may fail or be silent before the host has itself taken out of scheduling. It is \
+         put back when the hypervisor answers.",
+    );
+
 /// Options that only host agents have.
 pub const COMPUTE_OPTIONS: &[OptionDecl] = &[
     GLANCE_ENDPOINT_OVERRIDE.decl(),
@@ -94,6 +103,7 @@ pub const COMPUTE_OPTIONS: &[OptionDecl] = &[
     SERIAL_TLS_CERT.decl(),
     SERIAL_TLS_KEY.decl(),
     SERIAL_TLS_CLIENT_CA.decl(),
+    HYPERVISOR_TIMEOUT.decl(),
     IMAGE_CACHE_MANAGER_INTERVAL.decl(),
     REMOVE_UNUSED_BASE_IMAGES.decl(),
     REMOVE_UNUSED_ORIGINAL_MINIMUM_AGE.decl(),
@@ -139,6 +149,8 @@ pub struct ComputeOptions {
     pub image_cache_age: Duration,
     /// How often it says that it lives (`report_interval`).
     pub report_interval: Duration,
+    /// How long the hypervisor may fail or be silent (`compute.hypervisor_timeout`).
+    pub hypervisor_timeout: Duration,
     /// How often inventory and guests are compared with what the conductor has (`update_resources_interval`).
     pub reconcile_interval: Duration,
     /// How often power states are compared (`sync_power_state_interval`).
@@ -196,6 +208,7 @@ impl ComputeOptions {
             image_cache_interval: Some(Duration::from_secs(2400)),
             image_cache_age: Duration::from_secs(86_400),
             report_interval: Duration::from_secs(10),
+            hypervisor_timeout: Duration::from_secs(30),
             reconcile_interval: Duration::from_secs(60),
             power_sync_interval: Duration::from_secs(600),
             reserved: Resources { vcpus: 0, memory_mb: 512, disk_gb: 0 },
@@ -234,6 +247,7 @@ impl ComputeOptions {
             image_cache_interval: images,
             image_cache_age: config.get(&REMOVE_UNUSED_ORIGINAL_MINIMUM_AGE),
             report_interval: config.get(&common::REPORT_INTERVAL),
+            hypervisor_timeout: config.get(&HYPERVISOR_TIMEOUT),
             power_sync_interval: if power.is_zero() { Duration::MAX } else { power },
             reserved: Resources {
                 vcpus: amount(&common::RESERVED_HOST_CPUS),

@@ -9,6 +9,10 @@ use crate::host_facts::{HostFacts, HostStats};
 use crate::ids::{ComputeNodeId, HostName, InstanceId, ServiceId, ZoneName};
 use crate::topology::{HostCells, Placement};
 
+/// How reasons begin for which hosts take themselves out of scheduling, and are put back when it is over. Nova's
+/// (nova/virt/libvirt/driver.py, `DISABLE_PREFIX`).
+pub const AUTO_DISABLED: &str = "AUTO: ";
+
 /// One binary on one host (nova/objects/service.py): made by its first heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
@@ -50,6 +54,12 @@ pub struct Service {
 }
 
 impl Service {
+    /// Did its host take it out of scheduling for as long as something lasts? Not one that an operator keeps out.
+    pub fn is_auto_disabled(&self) -> bool {
+        let reason = self.disabled_reason.as_deref().unwrap_or_default();
+        self.disabled && self.drain.is_none() && reason.starts_with(AUTO_DISABLED)
+    }
+
     /// Is it there? Nova's `servicegroup` rule: not forced down, and seen within `service_down_time`.
     pub fn is_up(&self, now: Timestamp, down_time: SignedDuration) -> bool {
         !self.forced_down && now.duration_since(self.last_seen_up) <= down_time

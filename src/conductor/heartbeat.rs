@@ -36,7 +36,8 @@ impl Conductor {
         let brings = request.node.is_some() || request.stats.is_some() || request.disable.is_some();
         let service = if brings { self.record_beat_now(beat).await? } else { self.record_beat(beat).await? };
         self.keep_leases(&incoming, &request.working_on, now).await;
-        if !brings && self.beats.knows_node(&service) {
+        let wished = wished(&service, &request, now);
+        if !brings && wished.is_none() && self.beats.knows_node(&service) {
             return Ok(HeartbeatReply { now, send_node: false });
         }
         let node = match self.write_node(&request, now).await {
@@ -45,12 +46,12 @@ impl Conductor {
             Err(error) => return Err(unavailable(&error)),
         };
         self.beats.saw_node(&service);
-        let disabled = match &request.disable {
-            Some(reason) => self.disable(&service, reason, now).await.map_err(|e| unavailable(&e))?,
+        let turned = match wished {
+            Some(wished) => Some(self.store.update_service(wished).await.map_err(|e| unavailable(&e))?),
             None => None,
         };
-        if request.node.is_some() || request.stats.is_some() || disabled.is_some() {
-            self.tell_schedulers(&incoming, request.host, node, &disabled.unwrap_or(service)).await;
+        if request.node.is_some() || request.stats.is_some() || turned.is_some() {
+            self.tell_schedulers(&incoming, request.host, node, &turned.unwrap_or(service)).await;
         }
         Ok(HeartbeatReply { now, send_node: false })
     }
@@ -62,17 +63,6 @@ impl Conductor {
             (None, Some(stats)) => self.store.put_stats(&request.host, stats.clone()).await,
             (None, None) => self.store.node_of_host(&request.host).await,
         }
-    }
-
-    /// A host may take itself out of scheduling; only an operator puts it back.
-    async fn disable(&self, known: &Service, reason: &str, now: Timestamp) -> Result<Option<Service>, StoreError> {
-        if known.disabled {
-            return Ok(None);
-        }
-        tracing::warn!(host = %known.host, "taken out of scheduling: {reason}");
-        let reason = reason.chars().filter(|c| !c.is_control()).take(LONGEST_REASON).collect();
-        let disabled = Service { disabled: true, disabled_reason: Some(reason), updated_at: now, ..known.clone() };
-        self.store.update_service(disabled).await.map(Some)
     }
 
     async fn tell_schedulers(&self, incoming: &Incoming, host: HostName, node: ComputeNode, service: &Service) {
@@ -129,4 +119,23 @@ impl Conductor {
             stats: request.stats.clone().unwrap_or_default(),
         }
     }
+}
+
+/// The service as its host wants it, if it is otherwise. A host may take itself out of scheduling. It is put back by it only
+/// when it was taken out for as long as something lasted, and that is over; else by an operator.
+fn wished(known: &Service, request: &HeartbeatRequest, now: Timestamp) -> Option<Service> {
+    let over = request.well && known.is_auto_disabled();
+    if known.disabled && !over {
+        return None;
+    }
+    let reason = match &request.disable {
+        Some(reason) => Some(reason.chars().filter(|c| !c.is_control()).take(LONGEST_REASON).collect::<String>()),
+        None if over => None,
+        None => return None,
+    };
+    match &reason {
+        Some(reason) => tracing::warn!(host = %known.host, "taken out of scheduling: {reason}"),
+        None => tracing::info!(host = %known.host, "put back into scheduling"),
+    }
+    Some(Service { disabled: reason.is_some(), disabled_reason: reason, updated_at: now, ..known.clone() })
 }

@@ -9,7 +9,7 @@ use nova_core::network::NetworkService;
 use nova_core::request::RequestSpec;
 use nova_core::rpc::conductor::{
     CacheImage, ConfirmStrays, GetMetadata, Heartbeat, ListAssigned, ListInterfaces, ListVolumes, Ping,
-    ReportPowerStates, ReportProgress, ReportStep, ReportUpload, StartTask, StartTaskRequest,
+    ReportPowerStates, ReportProgress, ReportStep, ReportUpload, SetPassword, StartTask, StartTaskRequest,
 };
 use nova_core::task::{Event, Task, Work};
 use nova_core::volume::BlockStorage;
@@ -143,7 +143,7 @@ impl Conductor {
 
     fn dispatcher(&self) -> Dispatcher {
         let [a, b, c, d, e, f, g, h, i, j, k] = std::array::from_fn(|_| self.clone());
-        let metadata = self.metadata();
+        let (metadata, passwords) = (self.metadata(), self.metadata());
         Dispatcher::new("conductor")
             .method::<StartTask, _, _>(move |_, request| {
                 let conductor = a.clone();
@@ -192,6 +192,10 @@ impl Conductor {
             .method::<GetMetadata, _, _>(move |incoming, request| {
                 let metadata = metadata.clone();
                 async move { metadata.answer(incoming, request).await }
+            })
+            .method::<SetPassword, _, _>(move |incoming, request| {
+                let metadata = passwords.clone();
+                async move { metadata.take_password(incoming, request).await }
             })
             .method::<Ping, _, _>(|_, ()| async { Ok(()) })
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ::http::{Method, StatusCode};
 use hmac::{Hmac, KeyInit, Mac};
 use nova_core::ids::InstanceId;
-use nova_core::metadata::{InstanceMetadata, is_root, lookup, versions};
+use nova_core::metadata::{InstanceMetadata, as_password, is_root, lookup, takes_password, versions};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
@@ -32,7 +32,7 @@ impl Resource for Metadata {
 
     fn routes(self: Arc<Self>) -> Vec<Route> {
         let get = |path| route(Method::GET, path, &self, Self::answer).public();
-        vec![get(""), get("/{*path}")]
+        vec![get(""), get("/{*path}"), route(Method::POST, "/{*path}", &self, Self::take).public()]
     }
 }
 
@@ -45,6 +45,27 @@ impl Metadata {
         let about = self.identify(&request).await?;
         let document = lookup(&about, &request.path, self.manager.entropy()).ok_or_else(ApiError::no_such_resource)?;
         Ok(Response::bytes(StatusCode::OK, document.content_type, document.body))
+    }
+
+    /// What a guest leaves for its owner: once, until the owner forgets it.
+    async fn take(self: Arc<Self>, mut request: Request) -> HandlerResult {
+        if !takes_password(&request.path) {
+            return Err(ApiError::MethodNotAllowed);
+        }
+        let about = self.identify(&request).await?;
+        if !about.password.is_empty() {
+            return Err(ApiError::conflict("There is a password already."));
+        }
+        let body = request.read_body().await?;
+        let password = as_password(&body).ok_or_else(|| ApiError::bad_request("Request is too large."))?;
+        match self.manager.set_password(about.instance_id, password).await {
+            Ok(true) => Ok(Response::empty(StatusCode::OK)),
+            Ok(false) => Err(ApiError::conflict("There is a password already.")),
+            Err(error) => {
+                tracing::warn!(instance = %about.instance_id, "no password now: {}", nova_core::error::chain(&error));
+                Err(ApiError::Unavailable { retry_after: 1 })
+            }
+        }
     }
 
     /// For which server the proxy asks.

@@ -8,15 +8,20 @@ use nova_core::entropy::Entropy;
 use nova_core::error::chain;
 use nova_core::ids::{HostName, InstanceId, PortId, RequestId};
 use nova_core::instance::Instance;
-use nova_core::metadata::{GuestDisk, GuestKey, InstanceMetadata, TaggedVolume};
+use nova_core::metadata::{
+    GuestDisk, GuestKey, InstanceMetadata, TaggedVolume, as_password, keep_password, kept_password,
+};
 use nova_core::network::Vif;
-use nova_core::rpc::conductor::GetMetadataRequest;
+use nova_core::rpc::conductor::{GetMetadataRequest, SetPasswordRequest};
 use nova_core::rpc::{Refusal, RefusalKind};
 use nova_core::volume::ServerVolume;
 use nova_db::{ComputeStore, StoreError};
 use nova_queue::{HandlerError, Incoming};
 
 use super::GuestOptions;
+
+/// Tries to write past other writers.
+const TRIES: usize = 5;
 
 /// Why a document could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +30,12 @@ pub enum MetadataError {
     /// The store.
     #[error("the store cannot be used")]
     Store(#[source] StoreError),
+    /// Others change the server all the time.
+    #[error("{instance} is being changed by others")]
+    Busy {
+        /// The server.
+        instance: InstanceId,
+    },
     /// The network service.
     #[error("the interfaces of {instance} cannot be read")]
     Network {
@@ -121,26 +132,68 @@ impl MetadataManager {
         incoming: Incoming,
         request: GetMetadataRequest,
     ) -> Result<InstanceMetadata, HandlerError> {
-        let id = request.instance_id;
-        let unavailable = |error: MetadataError| Refusal::new(RefusalKind::Unavailable, chain(&error));
-        let instance = self.instance(id).await.map_err(unavailable)?;
-        match instance {
-            Some(instance) if instance.host.as_ref() == Some(&incoming.sender.host) => {
-                if !self.asks_from_own(&instance, &incoming.sender.host, request.port_id).await.map_err(unavailable)? {
-                    tracing::warn!(sender = %incoming.sender.host, instance = %id, port = ?request.port_id,
+        let instance = self.own_guest(&incoming.sender.host, request.instance_id, request.port_id).await?;
+        Ok(self.read(&instance).await.map_err(unavailable)?)
+    }
+
+    /// A server that a host speaks of as its guest, with that port.
+    async fn own_guest(&self, host: &HostName, id: InstanceId, port: Option<PortId>) -> Result<Instance, HandlerError> {
+        match self.instance(id).await.map_err(unavailable)? {
+            Some(instance) if instance.host.as_ref() == Some(host) => {
+                if !self.asks_from_own(&instance, host, port).await.map_err(unavailable)? {
+                    tracing::warn!(sender = %host, instance = %id, ?port,
                         "metadata was asked for from a port that is not the server's");
                     return Err(Refusal::new(RefusalKind::NotFound, format!("Instance {id} has no such port.")).into());
                 }
-                Ok(self.read(&instance).await.map_err(unavailable)?)
+                Ok(instance)
             }
             found => {
                 if found.is_some() {
-                    tracing::warn!(sender = %incoming.sender.host, instance = %id, "a host asked for another's guest");
+                    tracing::warn!(sender = %host, instance = %id, "a host asked for another's guest");
                 }
                 Err(Refusal::new(RefusalKind::NotFound, format!("Instance {id} is not on this host.")).into())
             }
         }
     }
+
+    /// Keeps what a guest of the sender leaves for its owner.
+    ///
+    /// # Errors
+    /// A refusal, as hosts read it.
+    pub async fn take_password(&self, incoming: Incoming, request: SetPasswordRequest) -> Result<(), HandlerError> {
+        let Some(password) = as_password(request.password.as_bytes()) else {
+            return Err(Refusal::new(RefusalKind::Malformed, "Request is too large.").into());
+        };
+        let host = &incoming.sender.host;
+        let instance = self.own_guest(host, request.instance_id, Some(request.port_id)).await?;
+        match self.set_password(instance.id, password).await.map_err(unavailable)? {
+            true => Ok(()),
+            false => Err(Refusal::new(RefusalKind::Conflict, "It has left another password already.").into()),
+        }
+    }
+
+    /// Keeps a server's password, unless it has another one: the answer. The same one again changes nothing, as its message
+    /// may come twice.
+    pub(super) async fn set_password(&self, id: InstanceId, password: &str) -> Result<bool, MetadataError> {
+        for _ in 0..TRIES {
+            let Some(mut instance) = self.instance(id).await? else { return Ok(false) };
+            let known = kept_password(&instance.system_metadata);
+            if !known.is_empty() || password.is_empty() {
+                return Ok(known == password);
+            }
+            keep_password(&mut instance.system_metadata, password);
+            match self.store.update_instance(instance).await {
+                Err(StoreError::Conflict { .. }) => {}
+                Ok(_) => return Ok(true),
+                Err(error) => return Err(MetadataError::Store(error)),
+            }
+        }
+        Err(MetadataError::Busy { instance: id })
+    }
+}
+
+fn unavailable(error: MetadataError) -> Refusal {
+    Refusal::new(RefusalKind::Unavailable, chain(&error))
 }
 
 impl std::fmt::Debug for MetadataManager {
@@ -193,5 +246,6 @@ fn document(instance: &Instance, vifs: Vec<Vif>, options: &GuestOptions) -> Inst
         places: instance.device_places.clone(),
         vendor_data: options.vendor_data.clone(),
         admin_password: None,
+        password: kept_password(&instance.system_metadata),
     }
 }

@@ -87,11 +87,15 @@ async fn get(api: &Api, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
 }
 
 async fn ask(api: &Api, method: Method, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
+    bring(api, method, path, headers, String::new()).await
+}
+
+async fn bring(api: &Api, method: Method, path: &str, headers: &[(&str, &str)], body: String) -> (u16, String) {
     let mut request = ::http::Request::builder().method(method).uri(path);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let response = api.handle(request.body(Body::empty()).unwrap()).await;
+    let response = api.handle(request.body(Body::from(body)).unwrap()).await;
     let status = response.status().as_u16();
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
     (status, String::from_utf8(bytes.to_vec()).unwrap())
@@ -127,6 +131,30 @@ async fn a_signed_request_gets_what_the_server_may_learn() {
     // Anybody may know which versions there are.
     assert!(get(&api, "/", &[]).await.1.ends_with("latest"));
     assert_eq!(ask(&api, Method::PUT, "/latest/api/token", &strs(&signed)).await.0, 405);
+}
+
+#[tokio::test]
+async fn a_password_comes_through_the_proxy_once() {
+    let (api, manager, instance) = world(trusting()).await;
+    let id = instance.id.to_string();
+    const PATH: &str = "/openstack/latest/password";
+    let good = headers(SECRET, &id, "p-demo");
+    let post = async |headers: &[(&'static str, String)], text: &str| {
+        bring(&api, Method::POST, PATH, &strs(headers), text.to_owned()).await.0
+    };
+    assert_eq!(post(&good, &"x".repeat(1021)).await, 400);
+    assert_eq!(post(&headers("guessed", &id, "p-demo"), "x").await, 403);
+    assert_eq!(post(&headers(SECRET, &id, "p-other"), "x").await, 404);
+    assert_eq!(get(&api, PATH, &strs(&good)).await, (200, String::new()));
+    assert_eq!(post(&good, "left").await, 200);
+    assert_eq!(get(&api, PATH, &strs(&good)).await, (200, "left".to_owned()));
+    assert_eq!(post(&good, "left").await, 409);
+    assert_eq!(ask(&api, Method::POST, "/openstack/latest/user_data", &strs(&good)).await.0, 405);
+    // The message of a host may come twice; another text may not.
+    assert!(manager.set_password(instance.id, "left").await.unwrap());
+    assert!(!manager.set_password(instance.id, "other").await.unwrap());
+    assert!(!manager.set_password(instance.id, "").await.unwrap());
+    assert_eq!(manager.get(instance.id).await.unwrap().unwrap().password, "left");
 }
 
 #[tokio::test]

@@ -52,6 +52,7 @@ async fn a_host_is_not_heard_under_anothers_name() {
         working_on: Vec::new(),
         stats: None,
         disable: Some("out of the way".into()),
+        well: true,
     };
     assert_eq!(refusal::<Heartbeat>(&rpc, &beat).await, RefusalKind::Forbidden);
     let services = cloud.store.list_services().await.unwrap();
@@ -106,6 +107,7 @@ async fn a_host_ends_no_step_of_another_and_keeps_no_lease_of_its() {
         working_on: vec![task.id],
         stats: None,
         disable: None,
+        well: true,
     };
     cloud.pass(std::time::Duration::from_secs(5)).await;
     let lease = cloud.store.get_task(task.id).await.unwrap().lease_until;

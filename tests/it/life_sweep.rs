@@ -8,9 +8,11 @@ use nova::conductor::ConductorOptions;
 use nova_core::ids::InstanceId;
 use nova_core::instance::Instance;
 use nova_core::state::{Action, VmState};
+use nova_core::task::Work;
 use nova_queue::Chances;
 use nova_virt::{ErrorKind, FakeHypervisor, Operation};
 
+use crate::moves_sweep::What;
 use crate::support::mortal::Life;
 use crate::support::{Cloud, CloudOptions};
 
@@ -18,8 +20,8 @@ use crate::support::{Cloud, CloudOptions};
 const MOMENTS: u32 = 60;
 
 /// What is done, and what may come of it.
-#[derive(Debug, Clone, Copy)]
-struct Deed {
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Deed {
     action: Action,
     /// What is done before, so that it can be.
     before: &'static [Action],
@@ -43,6 +45,10 @@ const fn deed(
 
 use VmState as V;
 
+const START: Deed = deed(Action::Start, &[Action::Stop], Operation::PowerOn, V::Active, &[V::Stopped]);
+const STOP: Deed = deed(Action::Stop, &[], Operation::PowerOff, V::Stopped, &[V::Active]);
+const REBOOT_SOFT: Deed = deed(Action::RebootSoft, &[], Operation::Reboot, V::Active, &[V::Error]);
+const REBOOT_HARD: Deed = deed(Action::RebootHard, &[], Operation::Reboot, V::Active, &[V::Error]);
 const PAUSE: Deed = deed(Action::Pause, &[], Operation::Pause, V::Paused, &[V::Active]);
 const UNPAUSE: Deed = deed(Action::Unpause, &[Action::Pause], Operation::Unpause, V::Active, &[V::Paused]);
 const SUSPEND: Deed = deed(Action::Suspend, &[], Operation::Suspend, V::Suspended, &[V::Active]);
@@ -58,6 +64,50 @@ const PASSWORD: Deed = deed(Action::ChangePassword, &[], Operation::SetAdminPass
 const CRASH_DUMP: Deed = deed(Action::TriggerCrashDump, &[], Operation::InjectNmi, V::Active, &[]);
 const IMAGE: Deed = deed(Action::CreateImage, &[], Operation::Snapshot, V::Active, &[]);
 const BACKUP: Deed = deed(Action::CreateBackup, &[Action::CreateBackup], Operation::Snapshot, V::Active, &[]);
+
+/// Where a kind of work is cut off everywhere.
+#[derive(Debug)]
+pub(crate) enum Sweep {
+    /// Here.
+    Here(&'static [Deed]),
+    /// In [`moves_sweep`](crate::moves_sweep).
+    Moves(&'static [What]),
+    /// In [`mortal`](crate::mortal) and the simulation: servers, and their interfaces, come and go.
+    Interfaces,
+    /// In `server_volumes::sweep`.
+    Volumes,
+}
+
+/// The sweep of each kind: one that has none does not compile.
+pub(crate) fn sweep_of(work: &Work) -> Sweep {
+    match work {
+        Work::Start => Sweep::Here(&[START]),
+        Work::Stop => Sweep::Here(&[STOP]),
+        Work::Reboot { hard: false } => Sweep::Here(&[REBOOT_SOFT]),
+        Work::Reboot { hard: true } => Sweep::Here(&[REBOOT_HARD]),
+        Work::Pause => Sweep::Here(&[PAUSE]),
+        Work::Unpause => Sweep::Here(&[UNPAUSE]),
+        Work::Suspend => Sweep::Here(&[SUSPEND]),
+        Work::Resume => Sweep::Here(&[RESUME]),
+        Work::SoftDelete => Sweep::Here(&[SOFT_DELETE]),
+        Work::Restore => Sweep::Here(&[RESTORE]),
+        Work::Rescue { .. } => Sweep::Here(&[RESCUE]),
+        Work::Unrescue => Sweep::Here(&[UNRESCUE]),
+        Work::Rebuild { .. } => Sweep::Here(&[REBUILD, REBUILD_STOPPED]),
+        Work::ChangePassword { .. } => Sweep::Here(&[PASSWORD]),
+        Work::TriggerCrashDump => Sweep::Here(&[CRASH_DUMP]),
+        Work::CreateImage { .. } => Sweep::Here(&[IMAGE]),
+        Work::CreateBackup { .. } => Sweep::Here(&[BACKUP]),
+        Work::Move(kind) => Sweep::Moves(What::all_of(kind)),
+        Work::Build { .. } | Work::Delete | Work::AttachInterface { .. } | Work::DetachInterface { .. } => {
+            Sweep::Interfaces
+        }
+        Work::SnapshotVolumes { .. }
+        | Work::AttachVolume { .. }
+        | Work::DetachVolume { .. }
+        | Work::SwapVolume { .. } => Sweep::Volumes,
+    }
+}
 
 impl Deed {
     /// A cloud in which it can be done.
@@ -122,6 +172,9 @@ impl Deed {
         let (cloud, id) = self.cloud().await;
         cloud.set_chances(Chances { repeat: 1000, ..Chances::default() });
         assert!(cloud.act(id, self.action).await, "{self:?}");
+        let begun = cloud.store.list_tasks(Some(id)).await.unwrap();
+        let Some(Sweep::Here(deeds)) = begun.first().map(|task| sweep_of(&task.work)) else { panic!("{begun:?}") };
+        assert!(deeds.contains(&self), "it is work of another kind: {begun:?}");
         let server = self.judge(&cloud, id, "twice").await;
         assert_eq!((server.vm_state, server.fault), (self.well, None), "{self:?}");
         self.end(cloud, id).await;
@@ -230,6 +283,10 @@ macro_rules! deeds {
 }
 
 deeds! {
+    starting: START,
+    stopping: STOP,
+    rebooting: REBOOT_SOFT,
+    rebooting_hard: REBOOT_HARD,
     pausing: PAUSE,
     unpausing: UNPAUSE,
     suspending: SUSPEND,

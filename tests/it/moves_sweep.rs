@@ -11,8 +11,10 @@ use nova_core::state::{Action, VmState};
 use nova_queue::Chances;
 use nova_virt::ErrorKind;
 
+use crate::life_sweep::{Sweep, sweep_of};
 use crate::support::mortal::Life;
-use deed::{Deed, OPERATIONS, What};
+pub(crate) use deed::What;
+use deed::{Deed, OPERATIONS};
 
 /// More moments than any of the moves has.
 const MOMENTS: u32 = 150;
@@ -44,6 +46,9 @@ impl Deed {
         let (cloud, id) = self.cloud().await;
         cloud.set_chances(Chances { repeat: 1000, ..Chances::default() });
         assert!(self.begins(&cloud, id).await, "{self:?}");
+        let begun = cloud.store.list_tasks(Some(id)).await.unwrap();
+        let Some(Sweep::Moves(kinds)) = begun.first().map(|task| sweep_of(&task.work)) else { panic!("{begun:?}") };
+        assert!(kinds.contains(&self.what), "it is a move of another kind: {begun:?}");
         let server = self.judge(&cloud, id, "twice").await;
         assert_eq!((server.vm_state, server.fault), (self.what.well(), None), "{self:?}");
         self.end(cloud, id).await;
@@ -269,6 +274,9 @@ mod alone {
         resizing_here: ResizeHere,
         confirming_here: ConfirmHere,
         reverting_here: RevertHere,
+        shelving_here: ShelveHere,
+        offloading: Offload,
+        unshelving_here: UnshelveHere,
     }
 
     deeds! { Nothing:
@@ -288,6 +296,9 @@ mod with_a_volume {
         resizing_here: ResizeHere,
         confirming_here: ConfirmHere,
         reverting_here: RevertHere,
+        shelving_here: ShelveHere,
+        offloading: Offload,
+        unshelving_here: UnshelveHere,
     }
 
     deeds! { Volume:

@@ -6,6 +6,7 @@ mod images;
 mod local_disks;
 mod moves;
 mod rebuild;
+mod rescue;
 mod swap;
 mod sweep;
 mod volume_host;

@@ -9,7 +9,7 @@ use nova_core::ids::{InstanceId, PortId};
 use nova_core::metadata::InstanceMetadata;
 use tokio::time::{Instant, timeout};
 
-use super::source::MetadataSource;
+use super::source::{Left, MetadataSource};
 
 type Known = Option<Arc<InstanceMetadata>>;
 /// Who asks: a guest, from a port that may or may not be its own.
@@ -47,6 +47,24 @@ impl Cache {
             Ok(known) => known,
             Err(late) => Err(late.into()),
         }
+    }
+
+    /// Keeps what a guest leaves for its owner, once: what the source knows now counts, and not what was kept of it.
+    pub(super) async fn set_password(&self, caller: Caller, password: &str) -> Result<Left, BoxError> {
+        self.forget(caller.0);
+        match self.get(caller).await? {
+            None => return Ok(Left::Unknown),
+            Some(about) if !about.password.is_empty() => return Ok(Left::Before),
+            Some(_) => {}
+        }
+        let left = timeout(self.patience, self.source.set_password(caller.0, caller.1, password)).await;
+        self.forget(caller.0);
+        left.unwrap_or_else(|late| Err(late.into()))
+    }
+
+    fn forget(&self, instance: InstanceId) {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.retain(|(id, _), _| *id != instance);
     }
 
     fn slot(&self, caller: Caller) -> Slot {

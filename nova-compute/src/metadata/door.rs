@@ -8,18 +8,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nova_core::ids::{InstanceId, PortId};
-use nova_core::metadata::{Document, is_root, lookup, versions};
+use nova_core::metadata::{Document, LONGEST_PASSWORD, as_password, is_root, lookup, takes_password, versions};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Shared;
+use super::source::Left;
 
 type Callers = BTreeMap<IpAddr, (InstanceId, PortId)>;
 
@@ -118,7 +119,13 @@ async fn connection(
     let service = service_fn(|request: Request<Incoming>| {
         let (shared, callers) = (shared.clone(), callers.clone());
         // Asked anew for each request: the address may be another guest's by now.
-        async move { Ok::<_, Infallible>(answer(&shared, caller(&callers, address), &request).await) }
+        async move {
+            let caller = caller(&callers, address);
+            let leaves = request.method() == Method::POST && takes_password(request.uri().path());
+            let answered =
+                if leaves { take(&shared, caller, request).await } else { answer(&shared, caller, &request).await };
+            Ok::<_, Infallible>(answered)
+        }
     });
     let serving = builder.serve_connection(TokioIo::new(stream), service);
     // A guest that reads nothing holds its connection no longer than this.
@@ -140,7 +147,8 @@ async fn answer<B>(
         let token = path.trim_matches('/') == "latest/api/token";
         let status = if token { StatusCode::NOT_FOUND } else { StatusCode::METHOD_NOT_ALLOWED };
         let mut response = failure(status);
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        let allowed = if takes_password(path) { "GET, HEAD, POST" } else { "GET, HEAD" };
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
         return response;
     }
     if is_root(path) {
@@ -153,13 +161,35 @@ async fn answer<B>(
             None => failure(StatusCode::NOT_FOUND),
         },
         Ok(None) => failure(StatusCode::NOT_FOUND),
-        Err(error) => {
-            tracing::warn!(%instance, "no metadata now: {}", nova_core::error::chain(&*error));
-            let mut response = failure(StatusCode::SERVICE_UNAVAILABLE);
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-            response
-        }
+        Err(error) => later(instance, &*error),
     }
+}
+
+/// Takes what a guest leaves for its owner, once (nova/api/metadata/password.py).
+async fn take(
+    shared: &Shared,
+    caller: Option<(InstanceId, PortId)>,
+    request: Request<Incoming>,
+) -> Response<Full<Bytes>> {
+    let Some((instance, port)) = caller else { return failure(StatusCode::NOT_FOUND) };
+    let Ok(body) = Limited::new(request.into_body(), LONGEST_PASSWORD).collect().await else {
+        return failure(StatusCode::BAD_REQUEST);
+    };
+    let body = body.to_bytes();
+    let Some(password) = as_password(&body) else { return failure(StatusCode::BAD_REQUEST) };
+    match shared.cache.set_password((instance, port), password).await {
+        Ok(Left::Kept) => Response::new(Full::default()),
+        Ok(Left::Before) => failure(StatusCode::CONFLICT),
+        Ok(Left::Unknown) => failure(StatusCode::NOT_FOUND),
+        Err(error) => later(instance, &*error),
+    }
+}
+
+fn later(instance: InstanceId, error: &(dyn std::error::Error + 'static)) -> Response<Full<Bytes>> {
+    tracing::warn!(%instance, "no metadata now: {}", nova_core::error::chain(error));
+    let mut response = failure(StatusCode::SERVICE_UNAVAILABLE);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
 }
 
 fn found(document: Document, head: bool) -> Response<Full<Bytes>> {

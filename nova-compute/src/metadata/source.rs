@@ -9,7 +9,7 @@ use nova_core::entropy::Entropy;
 use nova_core::ids::{InstanceId, PortId, RequestId};
 use nova_core::metadata::InstanceMetadata;
 use nova_core::rpc::RefusalKind;
-use nova_core::rpc::conductor::{GetMetadata, GetMetadataRequest};
+use nova_core::rpc::conductor::{GetMetadata, GetMetadataRequest, SetPassword, SetPasswordRequest};
 use nova_queue::RpcClient;
 
 /// Who knows what guests may learn.
@@ -17,6 +17,20 @@ use nova_queue::RpcClient;
 pub trait MetadataSource: Send + Sync {
     /// What that guest may that asks from that port; `None`: it is not, or no longer, on this host, or the port is not its.
     async fn metadata(&self, instance: InstanceId, port: PortId) -> Result<Option<InstanceMetadata>, BoxError>;
+
+    /// Keeps what that guest leaves from that port for its owner. The same text may come twice.
+    async fn set_password(&self, instance: InstanceId, port: PortId, password: &str) -> Result<Left, BoxError>;
+}
+
+/// What became of a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// It is kept.
+    Kept,
+    /// The guest left another one before.
+    Before,
+    /// Nobody knows the guest, as for [`MetadataSource::metadata`].
+    Unknown,
 }
 
 /// The conductor.
@@ -42,6 +56,19 @@ impl MetadataSource for RpcMetadataSource {
             Ok(about) => Ok(Some(about)),
             Err(error) if error.refusal().is_some_and(|refusal| refusal.kind == RefusalKind::NotFound) => Ok(None),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn set_password(&self, instance: InstanceId, port: PortId, password: &str) -> Result<Left, BoxError> {
+        let context = RequestContext::internal(RequestId::generate(&*self.entropy));
+        let request = SetPasswordRequest { instance_id: instance, port_id: port, password: password.to_owned() };
+        match self.rpc.call::<SetPassword>(&context, &request).await {
+            Ok(()) => Ok(Left::Kept),
+            Err(error) => match error.refusal().map(|refusal| refusal.kind) {
+                Some(RefusalKind::Conflict) => Ok(Left::Before),
+                Some(RefusalKind::NotFound) => Ok(Left::Unknown),
+                _ => Err(error.into()),
+            },
         }
     }
 }

@@ -29,11 +29,17 @@ struct Source {
     asked: AtomicUsize,
     fails: AtomicUsize,
     leave: Semaphore,
+    left: Mutex<BTreeMap<InstanceId, String>>,
 }
 
 impl Source {
     fn new() -> Arc<Self> {
-        Arc::new(Self { asked: AtomicUsize::new(0), fails: AtomicUsize::new(0), leave: Semaphore::new(1000) })
+        Arc::new(Self {
+            asked: AtomicUsize::new(0),
+            fails: AtomicUsize::new(0),
+            leave: Semaphore::new(1000),
+            left: Mutex::default(),
+        })
     }
 
     fn asked(&self) -> usize {
@@ -50,13 +56,22 @@ impl MetadataSource for Source {
             return Err("the conductor is away".into());
         }
         let number = (1..10).find(|number| id(*number) == instance);
+        let left = self.left.lock().unwrap().get(&instance).cloned().unwrap_or_default();
         Ok(number.map(|number| {
             serde_json::from_value(json!({
                 "instance_id": instance, "number": number, "project_id": "p", "name": "n",
-                "hostname": format!("guest-{number}"),
+                "hostname": format!("guest-{number}"), "password": left,
             }))
             .unwrap()
         }))
+    }
+
+    async fn set_password(&self, instance: InstanceId, _: PortId, password: &str) -> Result<Left, BoxError> {
+        if self.fails.load(Ordering::SeqCst) > 0 {
+            return Err("the conductor is away".into());
+        }
+        self.left.lock().unwrap().insert(instance, password.to_owned());
+        Ok(Left::Kept)
     }
 }
 
@@ -130,11 +145,43 @@ async fn only_reading_is_offered() {
     server.serve(vec![only]);
     assert_eq!(ask(2, address, "HEAD /latest/meta-data/hostname", "").await, (200, String::new()));
     assert_eq!(ask(2, address, "PUT /latest/api/token", "").await.0, 404);
-    for line in ["POST /openstack/latest/password", "DELETE /", "PUT /latest/user-data"] {
+    for line in
+        ["POST /openstack/2012-08-10/password", "PUT /openstack/latest/password", "DELETE /", "PUT /latest/user-data"]
+    {
         assert_eq!(ask(2, address, line, "").await.0, 405, "{line}");
     }
     let long = format!("X-Long: {}\r\n", "x".repeat(20_000));
     assert_eq!(ask(2, address, WHO, &long).await.0, 431);
+}
+
+#[tokio::test]
+async fn a_guest_leaves_a_password_once() {
+    let source = Source::new();
+    let server = server(&source, MetadataLimits { cache: Duration::from_secs(3600), ..MetadataLimits::default() });
+    let (only, address) = door("one", &[(2, 1), (3, 2), (4, 77)]);
+    server.serve(vec![only]);
+    const PATH: &str = "/openstack/latest/password";
+    let read = async |guest: u8| ask(guest, address, &format!("GET {PATH}"), "").await;
+    let post = async |guest: u8, text: &str| {
+        let headers = format!("Content-Length: {}\r\n\r\n{text}", text.len());
+        ask(guest, address, &format!("POST {PATH}"), &headers).await.0
+    };
+    assert_eq!(read(2).await, (200, String::new()));
+    source.fails.store(1, Ordering::SeqCst);
+    assert_eq!(post(3, "x").await, 503);
+    source.fails.store(0, Ordering::SeqCst);
+    assert_eq!(post(2, &"x".repeat(1021)).await, 400, "one byte too long");
+    let longest = "x".repeat(1020);
+    assert_eq!(post(2, &longest).await, 200);
+    assert_eq!(read(2).await, (200, longest.clone()), "no matter what was kept");
+    assert_eq!(post(2, "another").await, 409);
+    assert_eq!(post(2, &longest).await, 409);
+    assert_eq!((post(4, "x").await, post(9, "x").await), (404, 404), "of another host, of nobody");
+    assert_eq!(read(3).await, (200, String::new()), "another guest's is its own");
+    // Its owner has forgotten it.
+    source.left.lock().unwrap().clear();
+    assert_eq!(post(2, "again").await, 200);
+    assert_eq!(read(2).await, (200, "again".into()));
 }
 
 #[tokio::test]

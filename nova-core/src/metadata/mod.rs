@@ -8,6 +8,7 @@ mod devices;
 mod ec2;
 mod network_data;
 mod openstack;
+mod password;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ use crate::network::Vif;
 
 pub use devices::{DeviceBus, DevicePlace, GuestDevice, TaggedVolume, put_places, tells_of_devices};
 pub use network_data::network_data;
+pub use password::{LONGEST_PASSWORD, as_password, keep_password, kept_password, takes_password};
 
 /// All that a guest may learn about itself.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -85,6 +87,9 @@ pub struct InstanceMetadata {
     /// First administrator password; only ever on a config drive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin_password: Option<String>,
+    /// What the guest itself left for its owner, encrypted; empty: nothing. Never on a config drive.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub password: String,
 }
 
 impl std::fmt::Debug for InstanceMetadata {

@@ -34,14 +34,16 @@ const SEED: usize = 512;
 
 const META_DATA: &str = "meta_data.json";
 const NETWORK_DATA: &str = "network_data.json";
+const PASSWORD: &str = "password";
 const USER_DATA: &str = "user_data";
 const VENDOR_DATA: &str = "vendor_data.json";
 const VENDOR_DATA_2: &str = "vendor_data2.json";
 
 /// The documents, and the version with which each came.
-const DOCUMENTS: [(&str, &str); 5] = [
+const DOCUMENTS: [(&str, &str); 6] = [
     (META_DATA, "2012-08-10"),
     (USER_DATA, "2012-08-10"),
+    (PASSWORD, GRIZZLY),
     (VENDOR_DATA, HAVANA),
     (NETWORK_DATA, LIBERTY),
     (VENDOR_DATA_2, NEWTON_TWO),
@@ -52,11 +54,7 @@ pub(super) fn answer(about: &InstanceMetadata, tokens: &[&str], entropy: &dyn En
     let Some(version) = tokens.first() else {
         return Some(Document::text(VERSIONS.iter().copied().chain(["latest"]).collect::<Vec<_>>().join("\n")));
     };
-    // Versions are dates: they compare as texts.
-    let version = if *version == "latest" { VERSIONS[VERSIONS.len() - 1] } else { version };
-    if !VERSIONS.contains(&version) {
-        return None;
-    }
+    let version = known(version)?;
     match tokens[1..] {
         [] => {
             let there = |name: &&str| *name != USER_DATA || about.user_data.is_some();
@@ -68,6 +66,17 @@ pub(super) fn answer(about: &InstanceMetadata, tokens: &[&str], entropy: &dyn En
     }
 }
 
+/// The date of a version. Dates compare as texts.
+fn known(version: &str) -> Option<&'static str> {
+    let version = if version == "latest" { VERSIONS[VERSIONS.len() - 1] } else { version };
+    VERSIONS.into_iter().find(|known| *known == version)
+}
+
+/// Can guests of that version leave a password?
+pub(super) fn has_password(version: &str) -> bool {
+    known(version).is_some_and(|version| version >= GRIZZLY)
+}
+
 fn document(about: &InstanceMetadata, version: &str, name: &str, entropy: &dyn Entropy) -> Option<Document> {
     let (_, since) = DOCUMENTS.iter().find(|(known, _)| *known == name)?;
     if *since > version {
@@ -76,6 +85,7 @@ fn document(about: &InstanceMetadata, version: &str, name: &str, entropy: &dyn E
     match name {
         META_DATA => Some(Document::json(&meta_data(about, version, entropy))),
         NETWORK_DATA => Some(Document::json(&network_data(&about.vifs))),
+        PASSWORD => Some(Document::text(about.password.as_str())),
         VENDOR_DATA => Some(Document::json(&Value::Object(about.vendor_data.clone()))),
         VENDOR_DATA_2 => Some(Document::json(&json!({"static": about.vendor_data}))),
         _ => user_data(about).map(Document::text),
@@ -119,11 +129,11 @@ fn meta_data(about: &InstanceMetadata, version: &str, entropy: &dyn Entropy) -> 
     Value::Object(out)
 }
 
-/// All documents in all versions, as files.
+/// All documents in all versions, as files, but what a guest brings: a drive is written before there is a guest.
 pub(super) fn files(about: &InstanceMetadata, entropy: &dyn Entropy) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     for version in VERSIONS.into_iter().chain(["latest"]) {
-        for (name, _) in DOCUMENTS {
+        for (name, _) in DOCUMENTS.into_iter().filter(|(name, _)| *name != PASSWORD) {
             if let Some(document) = answer(about, &[version, name], entropy) {
                 files.insert(format!("openstack/{version}/{name}"), document.body);
             }

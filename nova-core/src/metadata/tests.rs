@@ -77,6 +77,7 @@ fn about() -> InstanceMetadata {
         places: Vec::new(),
         vendor_data: [("cloud".to_owned(), json!("ours"))].into_iter().collect(),
         admin_password: None,
+        password: String::new(),
     }
 }
 
@@ -145,10 +146,15 @@ fn slashes_do_not_matter_and_nothing_is_nowhere() {
 fn the_documents_of_a_version_are_those_that_it_had() {
     let about = about();
     assert_eq!(get(&about, "/openstack/2012-08-10/").unwrap(), "meta_data.json\nuser_data");
-    let all = "meta_data.json\nuser_data\nvendor_data.json\nnetwork_data.json\nvendor_data2.json";
+    let all = "meta_data.json\nuser_data\npassword\nvendor_data.json\nnetwork_data.json\nvendor_data2.json";
     assert_eq!(get(&about, "/openstack/latest").unwrap(), all);
     assert_eq!(get(&about, "/openstack/2013-04-04/vendor_data.json"), None);
     assert_eq!(get(&about, "/openstack/2013-10-17/network_data.json"), None);
+    assert_eq!(get(&about, "/openstack/2012-08-10/password"), None);
+    assert_eq!(get(&about, "/openstack/latest/password").as_deref(), Some(""), "the guest left none");
+    let left = InstanceMetadata { password: "encrypted".into(), ..about.clone() };
+    assert_eq!(get(&left, "/openstack/2013-04-04/password").as_deref(), Some("encrypted"));
+    assert!(!config_drive(&left, &SeededEntropy::new(1)).keys().any(|file| file.contains("password")));
     assert!(get(&about, "/openstack").unwrap().ends_with("2025-04-04\nlatest"));
     assert_eq!(get(&about, "/openstack/latest/user_data").unwrap(), "#cloud-config\n");
     assert_eq!(get(&about, "/latest/user-data").unwrap(), "#cloud-config\n");

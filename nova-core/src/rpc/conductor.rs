@@ -80,6 +80,12 @@ rpc_method! {
 }
 
 rpc_method! {
+    /// A guest of the host leaves a password for its owner. `Conflict`: it has left another one; `NotFound`: as for
+    /// [`GetMetadata`].
+    SetPassword = "conductor"."set_password": Call from [Compute], SetPasswordRequest => ()
+}
+
+rpc_method! {
     /// Are you there?
     Ping = "conductor"."ping": Call from [Compute, Api, Scheduler, Conductor], () => ()
 }
@@ -105,6 +111,24 @@ pub struct GetMetadataRequest {
     /// The port that it asks from, which must be its own; older hosts do not say it.
     #[serde(default)]
     pub port_id: Option<PortId>,
+}
+
+/// A password that a guest encrypted for its owner.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetPasswordRequest {
+    /// The server; it must be on the sender.
+    pub instance_id: InstanceId,
+    /// The port that it comes from, which must be its own.
+    pub port_id: PortId,
+    /// What it left, at most [`LONGEST_PASSWORD`](crate::metadata::LONGEST_PASSWORD) bytes.
+    pub password: String,
+}
+
+impl std::fmt::Debug for SetPasswordRequest {
+    /// Without what is nobody's but the owner's.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SetPasswordRequest").field("instance_id", &self.instance_id).finish_non_exhaustive()
+    }
 }
 
 /// An image, and who should have it.
@@ -221,6 +245,9 @@ pub struct HeartbeatRequest {
     /// It asks to be taken out of scheduling, for that reason.
     #[serde(default)]
     pub disable: Option<String>,
+    /// Its hypervisor answers: what it was taken out for by itself while it lasts is over.
+    #[serde(default)]
+    pub well: bool,
 }
 
 /// What a host has.

@@ -73,6 +73,7 @@ async fn unknown_methods_versions_and_contents_are_refused() {
         working_on: Vec::new(),
         stats: None,
         disable: None,
+        well: true,
     };
     let error = client(&bus, Role::Compute).call::<Heartbeat>(&context, &beat).await.unwrap_err();
     assert_eq!(error.refusal().map(|r| r.kind), Some(RefusalKind::Malformed), "not implemented by this server");

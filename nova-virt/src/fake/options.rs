@@ -41,7 +41,7 @@ pub struct FakeOptions {
     pub shared_disks: bool,
     /// How many journal entries are kept; the hash covers all.
     pub journal_limit: usize,
-    /// What it says that it can do, besides what every fake can.
+    /// What it says that it can do, besides being a compute node.
     pub traits: BTreeSet<String>,
     /// How busy it is at first.
     pub load: FakeLoad,
@@ -111,7 +111,7 @@ impl FakeOptions {
             world: FakeWorld::new(),
             shared_disks: false,
             journal_limit: 100_000,
-            traits: BTreeSet::new(),
+            traits: ["COMPUTE_RESCUE_BFV".to_owned()].into(),
             load: FakeLoad::default(),
             cells: Vec::new(),
             hypervisor_version: 1_000_000,

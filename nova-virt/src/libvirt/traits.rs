@@ -10,8 +10,9 @@ use super::options::LibvirtOptions;
 use super::read_xml;
 
 /// What this driver gives to every guest (os_traits/compute).
-const DRIVER: [&str; 24] = [
+const DRIVER: [&str; 25] = [
     "COMPUTE_NODE",
+    "COMPUTE_RESCUE_BFV",
     "COMPUTE_IMAGE_TYPE_ISO",
     "COMPUTE_IMAGE_TYPE_QCOW2",
     "COMPUTE_IMAGE_TYPE_RAW",

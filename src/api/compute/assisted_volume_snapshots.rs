@@ -1,21 +1,33 @@
 //! `/os-assisted-volume-snapshots`: a block storage service asks that a host snapshot a volume which only it can
-//! (nova/api/openstack/compute/assisted_volume_snapshots.py). No volume is attached to any server here, and that is the answer.
+//! (nova/api/openstack/compute/assisted_volume_snapshots.py): Cinder's drivers of shared file systems do, for a volume whose file
+//! a guest has open. No such volume is attached here (`nfs`, `glusterfs`, …): what hosts attach is snapshotted by its own service,
+//! and a request for it is refused as not supported.
 
 use std::sync::Arc;
 
 use http::Method;
+use nova_core::ids::InstanceId;
+use nova_core::volume::BlockStorageError;
 use serde_json::{Value, json};
 
+use super::ComputeApi;
 use super::input::{invalid_query, single_query, strict_query, under};
+use super::volume_attachments::refused;
 use crate::api::policy::enforce;
 use crate::api::validate::{Shown, Text, invalid};
 use crate::api::{ApiError, HandlerResult, Request, Resource, Route, route};
 
 /// The resource.
-#[derive(Debug)]
-pub(super) struct AssistedVolumeSnapshots;
+pub(super) struct AssistedVolumeSnapshots {
+    api: Arc<ComputeApi>,
+}
 
 impl AssistedVolumeSnapshots {
+    /// On these collaborators.
+    pub(super) fn new(api: Arc<ComputeApi>) -> Self {
+        Self { api }
+    }
+
     async fn create(self: Arc<Self>, mut request: Request) -> HandlerResult {
         enforce("os_compute_api:os-assisted-volume-snapshots:create", request.context()?)?;
         let body = request.json().await?;
@@ -32,7 +44,7 @@ impl AssistedVolumeSnapshots {
         info.text("id", some)?;
         info.finish()?;
         snapshot.finish()?;
-        Err(no_such_volume(volume))
+        Err(self.refusal(&request, volume).await)
     }
 
     async fn delete(self: Arc<Self>, request: Request) -> HandlerResult {
@@ -46,7 +58,37 @@ impl AssistedVolumeSnapshots {
         let info: Value = serde_json::from_str(text)
             .map_err(|_| invalid_query("delete_info", &Shown(&json!(text)).to_string(), "it is no JSON"))?;
         let volume = info.get("volume_id").and_then(Value::as_str);
-        Err(no_such_volume(volume.ok_or_else(|| ApiError::bad_request("'volume_id'"))?))
+        Err(self.refusal(&request, volume.ok_or_else(|| ApiError::bad_request("'volume_id'"))?).await)
+    }
+
+    /// Why nothing is done with the volume.
+    async fn refusal(&self, request: &Request, volume: &str) -> ApiError {
+        match self.servers_of(request, volume).await {
+            Err(error) => error,
+            Ok(servers) => match servers[..] {
+                [] => no_such_volume(volume),
+                [server] => ApiError::NotImplemented(format!(
+                    "Volume {volume} of instance {server} is snapshotted by its own service; its host does not assist."
+                )),
+                _ => ApiError::BadRequest(format!(
+                    "Block Device Mapping {volume} is a multi-attach volume and is not valid for this operation."
+                )),
+            },
+        }
+    }
+
+    /// The servers that have the volume.
+    async fn servers_of(&self, request: &Request, volume: &str) -> Result<Vec<InstanceId>, ApiError> {
+        let Ok(id) = volume.parse() else { return Ok(Vec::new()) };
+        let found = match self.api.block_storage()?.volume(request.context()?, id).await {
+            Ok(found) => found,
+            Err(BlockStorageError::VolumeNotFound { .. }) => return Ok(Vec::new()),
+            Err(error) => return Err(refused(error)),
+        };
+        let mut servers: Vec<InstanceId> = found.attachments.iter().filter_map(|one| one.instance_id).collect();
+        servers.sort_unstable();
+        servers.dedup();
+        Ok(servers)
     }
 }
 

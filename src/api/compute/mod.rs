@@ -121,7 +121,7 @@ pub fn compute_application(deps: Arc<ComputeApi>) -> Application {
         .resource(Arc::new(proxies::Images::new(Arc::clone(&deps))))
         .resource(Arc::new(proxies::Volumes::new(Arc::clone(&deps))))
         .resource(Arc::new(proxies::ImageMetadata::new(Arc::clone(&deps))))
-        .resource(Arc::new(assisted_volume_snapshots::AssistedVolumeSnapshots))
+        .resource(Arc::new(assisted_volume_snapshots::AssistedVolumeSnapshots::new(Arc::clone(&deps))))
         .resource(Arc::new(proxies::Gone))
         .resource(Arc::new(versions::VersionDocuments))
         .resource(Arc::new(proxies::BaremetalNodes))

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use http::{Method, StatusCode};
 use nova_core::instance::Instance;
+use nova_core::metadata::{keep_password, kept_password};
 use nova_core::state::VmState;
 use nova_core::topology::{CpuPolicy, GuestCell, GuestTopology, PageSize, PlacedCell, Placement};
 use serde_json::{Value, json};
@@ -18,9 +19,6 @@ use super::servers::{fields, owner};
 use crate::api::microversion::since;
 use crate::api::validate::{Fields, Text, invalid};
 use crate::api::{ApiError, HandlerResult, Request, Resource, Response, Route, policy, route};
-
-/// Parts of a password, as Nova cuts it (nova/api/metadata/password.py): `password_0` to `password_3`.
-const PASSWORD_PARTS: usize = 4;
 
 /// The resource.
 pub(super) struct ServerFacts {
@@ -59,8 +57,7 @@ impl ServerFacts {
         strict_query(&request, 102, &[])?;
         let rule = "os_compute_api:os-server-password:show";
         let instance = self.api.looked_at(&request, request.param("id"), rule).await?;
-        let parts = (0..PASSWORD_PARTS).filter_map(|part| instance.system_metadata.get(&format!("password_{part}")));
-        let password: String = parts.map(String::as_str).collect();
+        let password = kept_password(&instance.system_metadata);
         Ok(Response::json(StatusCode::OK, &json!({ "password": password })))
     }
 
@@ -70,7 +67,7 @@ impl ServerFacts {
         let id = request.param("id");
         let forget = |instance: &mut Instance| {
             let before = instance.system_metadata.len();
-            (0..PASSWORD_PARTS).for_each(|part| drop(instance.system_metadata.remove(&format!("password_{part}"))));
+            keep_password(&mut instance.system_metadata, "");
             Ok(instance.system_metadata.len() < before)
         };
         self.api.edit_in_any_state(&request, id, rule, forget).await?;

@@ -6,6 +6,7 @@ use nova::check::Violation;
 use nova_core::ids::{HostName, InstanceId, VolumeId};
 use nova_core::instance::Instance;
 use nova_core::state::{Action, VmState};
+use nova_core::task::Move;
 use nova_core::volume::VolumeStatus;
 use nova_virt::Operation;
 use serde_json::{Value, json};
@@ -18,7 +19,7 @@ use VmState as V;
 
 /// What is done, and what may come of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum What {
+pub(crate) enum What {
     Resize,
     ResizeHere,
     ConfirmHere,
@@ -30,6 +31,12 @@ pub(super) enum What {
     Evacuate,
     Shelve,
     Unshelve,
+    /// It stays on its host.
+    ShelveHere,
+    /// It leaves its host after that.
+    Offload,
+    /// It is on its host still.
+    UnshelveHere,
 }
 
 /// Whatever of the driver is asked for in a move.
@@ -48,6 +55,22 @@ pub(super) const OPERATIONS: &[Operation] = &[
 ];
 
 impl What {
+    /// The cases of a kind of move: one that has none does not compile.
+    pub(crate) fn all_of(kind: &Move) -> &'static [Self] {
+        match kind {
+            Move::Resize { .. } => &[Self::Resize, Self::ResizeHere, Self::Migrate],
+            Move::ConfirmResize { .. } => &[Self::Confirm, Self::ConfirmHere],
+            Move::RevertResize { .. } => &[Self::Revert, Self::RevertHere],
+            Move::Evacuate { .. } => &[Self::Evacuate],
+            Move::LiveMigrate { .. } => &[Self::Live],
+            Move::Shelve { offload: true, .. } | Move::ShelveVolume => &[Self::Shelve],
+            Move::Shelve { offload: false, .. } => &[Self::ShelveHere],
+            Move::ShelveOffload => &[Self::Offload],
+            Move::Unshelve { spec: Some(_), .. } => &[Self::Unshelve],
+            Move::Unshelve { spec: None, .. } => &[Self::UnshelveHere],
+        }
+    }
+
     pub(super) fn body(self) -> Value {
         match self {
             Self::Resize | Self::ResizeHere => json!({"resize": {"flavorRef": "2-512"}}),
@@ -56,8 +79,9 @@ impl What {
             Self::Revert | Self::RevertHere => json!({"revertResize": null}),
             Self::Live => live_migration(),
             Self::Evacuate => json!({"evacuate": {}}),
-            Self::Shelve => json!({"shelve": null}),
-            Self::Unshelve => json!({"unshelve": null}),
+            Self::Shelve | Self::ShelveHere => json!({"shelve": null}),
+            Self::Offload => json!({"shelveOffload": null}),
+            Self::Unshelve | Self::UnshelveHere => json!({"unshelve": null}),
         }
     }
 
@@ -65,9 +89,10 @@ impl What {
         match self {
             Self::Resize | Self::ResizeHere | Self::Migrate => V::Resized,
             Self::Confirm | Self::ConfirmHere | Self::Revert | Self::RevertHere => V::Active,
-            Self::Live | Self::Unshelve => V::Active,
+            Self::Live | Self::Unshelve | Self::UnshelveHere => V::Active,
             Self::Evacuate => V::Stopped,
-            Self::Shelve => V::ShelvedOffloaded,
+            Self::Shelve | Self::Offload => V::ShelvedOffloaded,
+            Self::ShelveHere => V::Shelved,
         }
     }
 
@@ -77,14 +102,20 @@ impl What {
             Self::Confirm | Self::ConfirmHere => &[V::Resized],
             Self::Revert | Self::RevertHere => &[V::Resized, V::Error],
             Self::Evacuate => &[V::Error],
-            Self::Shelve => &[V::Active, V::Error],
+            Self::Shelve | Self::ShelveHere => &[V::Active, V::Error],
             Self::Unshelve => &[V::ShelvedOffloaded],
+            Self::Offload | Self::UnshelveHere => &[V::Shelved],
         }
     }
 
     /// Does all of it happen on one host?
     pub(super) const fn is_here(self) -> bool {
-        matches!(self, Self::ResizeHere | Self::ConfirmHere | Self::RevertHere)
+        matches!(self, Self::ResizeHere | Self::ConfirmHere | Self::RevertHere) || self.stays_shelved()
+    }
+
+    /// Does a shelved server stay on its host until somebody has it leave?
+    const fn stays_shelved(self) -> bool {
+        matches!(self, Self::ShelveHere | Self::Offload | Self::UnshelveHere)
     }
 }
 
@@ -112,12 +143,17 @@ impl Deed {
         let hosts = if self.what.is_here() { 1 } else { 2 };
         let same_host = self.what.is_here();
         let volumes = self.cargo != Cargo::Nothing;
-        let cloud = Cloud::start(CloudOptions { hosts, same_host, volumes, ..CloudOptions::default() }).await;
+        let mut options = CloudOptions { hosts, same_host, volumes, ..CloudOptions::default() };
+        if self.what.stays_shelved() {
+            options.conductor.moves.shelved_offload_time = None;
+        }
+        let cloud = Cloud::start(options).await;
         let id = self.boot(&cloud).await;
         cloud.stored_flavor(2, 512).await;
         let before = match self.what {
             What::Confirm | What::Revert | What::ConfirmHere | What::RevertHere => Some(What::Resize),
             What::Unshelve => Some(What::Shelve),
+            What::Offload | What::UnshelveHere => Some(What::ShelveHere),
             _ => None,
         };
         if let Some(what) = before {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use nova_compute::{MetadataLimits, MetadataServer, MetadataSource};
+use nova_compute::{Left, MetadataLimits, MetadataServer, MetadataSource};
 use nova_core::contracts::BoxError;
 use nova_core::entropy::SeededEntropy;
 use nova_core::ids::{InstanceId, PortId};
@@ -27,6 +27,10 @@ impl MetadataSource for Known {
             serde_json::from_value(about).unwrap()
         });
         Ok(about)
+    }
+
+    async fn set_password(&self, _: InstanceId, _: PortId, _: &str) -> Result<Left, BoxError> {
+        Ok(Left::Unknown)
     }
 }
 

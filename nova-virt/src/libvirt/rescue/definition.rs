@@ -249,6 +249,36 @@ mod tests {
         assert_eq!(disks(STABLE, Some("/i/disk.config.rescue")), rows(&expected));
     }
 
+    /// A server that boots from a volume, with another one and an ephemeral disk: each stays attached, where it was.
+    #[test]
+    fn a_stable_rescue_leaves_volumes_where_they_are() {
+        let source = "<source protocol='nbd' name='v'><host name='h' port='1'/></source>";
+        let volumes = format!(
+            "<disk type='network' device='disk'>{source}<target dev='vda' bus='virtio'/><serial>root</serial></disk>\
+             <disk type='file' device='disk'><source file='/i/disk.eph0'/><target dev='vdb' bus='virtio'/></disk>\
+             <disk type='block' device='disk'><source dev='/dev/x'/><target dev='vdc' bus='virtio'/><serial>data</serial></disk>"
+        );
+        let guest = format!("<domain><os><type>hvm</type><boot dev='hd'/></os><devices>{volumes}</devices></domain>");
+        let original = xml_tree::parse(&guest).unwrap();
+        let path = Path::new("/i/disk.rescue");
+        for stable in
+            [STABLE, Beside::of(&StableRescue { device: Some("cdrom".into()), bus: Some("sata".into()) }).ok()]
+        {
+            let domain = rescued(&original, path, "raw", stable, None).unwrap();
+            let own = |domain: &Element| {
+                let disks = domain.child("devices").unwrap().elements().filter(|disk| disk.name == "disk");
+                disks.filter(|disk| disk.child("boot").is_none()).cloned().collect::<Vec<_>>()
+            };
+            let texts = |disks: Vec<Element>| disks.iter().map(|disk| disk.write().unwrap()).collect::<Vec<_>>();
+            assert_eq!(texts(own(&domain)), texts(own(&original)), "first and as it was");
+            let devices = domain.child("devices").unwrap();
+            let rescue: Vec<&Element> = devices.elements().filter(|disk| disk.child("boot").is_some()).collect();
+            assert_eq!(rescue.len(), 1);
+            assert_eq!(rescue[0].child("source").unwrap().attribute("file"), Some("/i/disk.rescue"));
+            assert_eq!(devices.elements().last().unwrap().child("boot"), rescue[0].child("boot"), "after them");
+        }
+    }
+
     /// `hw_rescue_device` and `hw_rescue_bus` of the rescue image.
     #[test]
     fn a_stable_rescue_disk_is_plugged_in_as_its_image_asks() {

@@ -7,6 +7,7 @@ use nova_core::context::RequestContext;
 use nova_core::contracts::ImageServiceError;
 use nova_core::ids::ImageId;
 use nova_core::image::ImageMeta;
+use nova_core::instance::Instance;
 use nova_core::state::Action;
 use nova_core::task::Work;
 use serde_json::{Value, json};
@@ -17,18 +18,23 @@ use super::{Servers, fields};
 use crate::api::validate::{Fields, Text};
 use crate::api::{ApiError, HandlerResult, Request, Response};
 
+/// The trait of hosts that rescue servers which boot from a volume.
+const RESCUE_BFV: &str = "COMPUTE_RESCUE_BFV";
+
 impl Servers {
     pub(super) async fn rescue(self: Arc<Self>, request: Request, body: Value) -> HandlerResult {
         let (password, image_ref) = parse(&body, request.lenient)?;
         let password = self.password(password);
         let context = request.context()?;
         let image = match image_ref {
-            Some(id) => self.rescue_image(context, &id).await?,
-            None => {
-                let instance = self.api.visible_instance(context, request.param("id")).await?;
-                instance.image.ok_or_else(|| unsupported("None"))?
-            }
+            Some(id) => Some(self.rescue_image(context, &id).await?),
+            None => None,
         };
+        let instance = self.api.visible_instance(context, request.param("id")).await?;
+        if instance.image.is_none() {
+            self.check_volume_backed(&request, &instance, image.as_ref()).await?;
+        }
+        let image = image.or(instance.image).ok_or_else(|| unsupported("None"))?;
         let work = Work::Rescue { image, admin_password: Some(password.clone()) };
         let rule = "os_compute_api:os-rescue";
         self.api.begin(&request, Start { rule, action: Action::Rescue, work, supersede: false }).await?;
@@ -56,6 +62,33 @@ impl Servers {
     /// The password that was given, or a new one.
     pub(super) fn password(&self, given: Option<String>) -> String {
         given.unwrap_or_else(|| generate_password(&*self.api.entropy, self.api.options.get().password_length))
+    }
+
+    /// What Nova asks of servers that boot from a volume: 2.87, a host that can, and an image that says where its disk belongs, so
+    /// that the guest's own stay in their places. Nova finds out about the image when the guest is off, and leaves it in ERROR.
+    async fn check_volume_backed(
+        &self,
+        request: &Request,
+        instance: &Instance,
+        image: Option<&ImageMeta>,
+    ) -> Result<(), ApiError> {
+        let refused =
+            |why: &str| Err(ApiError::BadRequest(format!("Instance {} cannot be rescued: {why}", instance.id)));
+        if !request.version.at_least(87) {
+            return refused("Cannot rescue a volume-backed instance");
+        }
+        // One that is on no host is refused for its state.
+        if let Some(host) = &instance.host {
+            let node = self.api.store.node_of_host(host).await?;
+            if !node.facts.traits.contains(RESCUE_BFV) {
+                return refused("Host unable to rescue a volume-backed instance");
+            }
+        }
+        let says = |name: &&str| image.is_some_and(|image| image.properties.contains_key(*name));
+        if image.is_some() && !["hw_rescue_device", "hw_rescue_bus"].iter().any(says) {
+            return refused("The rescue image of a volume-backed instance needs hw_rescue_device or hw_rescue_bus");
+        }
+        Ok(())
     }
 
     async fn rescue_image(&self, context: &RequestContext, id: &str) -> Result<ImageMeta, ApiError> {
