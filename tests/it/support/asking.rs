@@ -94,6 +94,11 @@ impl Cloud {
         self.call_with(&self.admin_token, 104, method, path, body).await
     }
 
+    /// The same at an older microversion.
+    pub async fn call_as_admin_at(&self, minor: u16, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        self.call_with(&self.admin_token, minor, method, path, body).await
+    }
+
     async fn call_with(&self, token: &str, minor: u16, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
         let request = http::Request::builder()
             .method(method)

@@ -256,6 +256,11 @@ impl Cloud {
         }
     }
 
+    /// The agent of a host is gone, whatever it had in hand; its guests run on.
+    pub fn kill_agent(&mut self, host: &HostName) {
+        drop(self.agents.remove(host));
+    }
+
     /// Where a host keeps copies of disks until the image service has them.
     pub fn snapshots_of(&self, host: &HostName) -> PathBuf {
         self.settings[host].snapshots.clone()
