@@ -1,6 +1,6 @@
 //! The host agent as a service.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -88,6 +88,8 @@ pub struct Agent {
     pub(crate) serial: SerialDoor,
     /// Guests that leave the host while they run.
     pub(crate) leaving: Arc<Mutex<BTreeSet<InstanceId>>>,
+    /// Guests of which a volume is being swapped, each with what ends that.
+    pub(crate) swapping: Arc<Mutex<BTreeMap<InstanceId, CancellationToken>>>,
 }
 
 impl Agent {
@@ -104,6 +106,7 @@ impl Agent {
             hearing: Hearing::new(parts.options.report_interval, parts.clock.now()),
             exports: Exports::new(parts.options.migration_listen.clone(), parts.clock.clone()),
             leaving: Arc::default(),
+            swapping: Arc::default(),
             serial: SerialDoor::new(
                 parts.options.serial_listen.clone(),
                 parts.options.serial_tls.clone(),

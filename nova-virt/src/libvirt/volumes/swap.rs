@@ -1,6 +1,8 @@
 //! A volume takes another one's place under a running guest (nova/virt/libvirt/driver.py, `swap_volume`, `_swap_volume`).
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nova_core::ids::{InstanceId, VolumeId};
@@ -31,6 +33,46 @@ enum Stage {
     After,
 }
 
+/// Guests of which a volume is being swapped, and whether that is to end.
+#[derive(Debug, Default)]
+pub(in crate::libvirt) struct Swapping(Mutex<BTreeMap<InstanceId, bool>>);
+
+/// One swap, until it is over.
+struct InHand<'a> {
+    all: &'a Swapping,
+    instance: InstanceId,
+}
+
+impl Swapping {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<InstanceId, bool>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self, instance: InstanceId) -> InHand<'_> {
+        self.lock().insert(instance, false);
+        InHand { all: self, instance }
+    }
+
+    /// Whoever copies finds it at its next look.
+    pub(in crate::libvirt) fn end(&self, instance: InstanceId) {
+        if let Some(ends) = self.lock().get_mut(&instance) {
+            *ends = true;
+        }
+    }
+}
+
+impl InHand<'_> {
+    fn is_to_end(&self) -> bool {
+        self.all.lock().get(&self.instance).copied().unwrap_or(false)
+    }
+}
+
+impl Drop for InHand<'_> {
+    fn drop(&mut self) {
+        self.all.lock().remove(&self.instance);
+    }
+}
+
 impl Inner {
     pub(in crate::libvirt) async fn swap_disk(
         &self,
@@ -40,6 +82,7 @@ impl Inner {
     ) -> Result<()> {
         new.validate()?;
         let _lock = self.locks.lock(instance).await;
+        let in_hand = self.swapping.begin(instance);
         let (wanted, options) = (new.clone(), self.options.clone());
         let stage = self.with(instance, move |guest| guest.may_swap(old, &wanted, &options)).await?;
         let device = match stage {
@@ -50,7 +93,7 @@ impl Inner {
         self.admit_volumes(std::slice::from_ref(&new)).await?;
         // Whoever finds it half done knows by this what the new one is.
         self.record_volume(instance, &new).await?;
-        let swapped = match self.copy_over(instance, &device, &new).await {
+        let swapped = match self.copy_over(&in_hand, &device, &new).await {
             Ok(target) => {
                 self.with(instance, move |guest| ffi::pivot_block_job(&guest.domain, &target).map_err(failed)).await
             }
@@ -116,8 +159,8 @@ impl Inner {
     }
 
     /// Copies until both are the same, and returns how the call that follows names the disk.
-    async fn copy_over(&self, instance: InstanceId, device: &str, new: &DiskAttachment) -> Result<CString> {
-        let target = text(device)?;
+    async fn copy_over(&self, in_hand: &InHand<'_>, device: &str, new: &DiskAttachment) -> Result<CString> {
+        let (instance, target) = (in_hand.instance, text(device)?);
         let place = VolumePlace { device: device.to_owned(), bus: "virtio".to_owned() };
         let xml = domain_xml::volume_alone(new, &place, &self.options).map_err(|error| errors::file(DURING, error))?;
         let (destination, begun) = (text(&xml)?, target.clone());
@@ -126,6 +169,9 @@ impl Inner {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             look.tick().await;
+            if in_hand.is_to_end() {
+                return Err(HypervisorError::Failed { during: DURING, source: "it was to end".into() });
+            }
             let asked = target.clone();
             let progress =
                 self.with(instance, move |guest| ffi::block_job(&guest.domain, &asked).map_err(failed)).await?;

@@ -236,6 +236,34 @@ async fn a_swap_whose_answer_is_lost_is_done() {
     hypervisor.destroy(id).await.unwrap();
 }
 
+/// A copy that shall end does, and the guest has what it had; a guest that shall be gone does not wait for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs NOVA_TEST_LIBVIRT_URI"]
+async fn a_swap_is_aborted() {
+    let (hypervisor, (folder, _room)) = open().await;
+    let (id, [old, new]) = with_two(&hypervisor, folder.path(), 0x508).await;
+    for end_of_it in ["abort", "destroy"] {
+        let attachment = new.attachment();
+        let swapping = hypervisor.swap_disk(id, old.volume, &attachment);
+        let ending = async {
+            slow_down(id).await;
+            let begun = std::time::Instant::now();
+            match end_of_it {
+                "abort" => hypervisor.abort_swap(id).await.unwrap(),
+                _ => hypervisor.destroy(id).await.unwrap(),
+            }
+            begun
+        };
+        let (swapped, begun) = tokio::join!(swapping, ending);
+        swapped.unwrap_err();
+        assert!(begun.elapsed() < Duration::from_secs(30), "{end_of_it}: {:?}", begun.elapsed());
+        if end_of_it == "abort" {
+            assert_eq!(volumes(&hypervisor, id).await, [old.volume]);
+            assert!(!hypervisor.settle_swap(id, old.volume, new.volume).await.unwrap());
+        }
+    }
+}
+
 /// A guest stands still while its volume is away, and no longer; one that the volume was away from for too long is left to
 /// people.
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! Another volume takes a volume's place under a running guest (nova/compute/manager.py, `swap_volume`).
 //!
 //! The row has both for as long as it lasts, so that whoever goes on knows what there may be. Which of both the guest has, its
-//! host alone can say: nothing is given back before it has.
+//! host alone can say: nothing is given back before it has, however long that takes. Only an operator who declares the host dead says
+//! so in its place: no guest of it has anything any more.
 
 use async_trait::async_trait;
 use nova_core::error::chain;
@@ -9,6 +10,7 @@ use nova_core::rpc::compute::{SwapVolume as SwapOrder, SwapVolumeOrder};
 use nova_core::volume::{BlockStorageError, Hold, attachment_key};
 
 use super::super::interface::take_turn;
+use super::super::moves::is_declared_dead;
 use super::super::on_host::begin;
 use super::super::{Ran, Services, Step, StepError};
 use super::plug::the_volume;
@@ -95,7 +97,7 @@ impl Step for SwapVolume {
     }
 
     /// The host says which of both the guest has. If it is the new one, it is too late, and the task goes on.
-    async fn take_back(&self, _services: &Services, cx: &mut TaskContext) -> Result<Ran, StepError> {
+    async fn take_back(&self, services: &Services, cx: &mut TaskContext) -> Result<Ran, StepError> {
         let (Some(volume), Some(host)) = (the_volume(cx).cloned(), cx.instance.host.clone()) else {
             return Ok(Ran::Done);
         };
@@ -104,9 +106,18 @@ impl Step for SwapVolume {
         if cx.left_nothing || volume.swap.is_none() || new.hold_of(&host).is_none() {
             return Ok(Ran::Done);
         }
+        if is_declared_dead(services, &host).await? {
+            tracing::warn!(instance = %cx.instance.id, volume = %volume.volume_id, %host,
+                "the server keeps the volume that was to be swapped: its host was declared dead");
+            return Ok(Ran::Done);
+        }
         cx.renew_epoch();
         let order = SwapVolumeOrder { old: volume.volume_id, new: new.volume_id, to: None };
         Ok(Ran::Ordered(StagedOrder::of::<SwapOrder, _>(order)))
+    }
+
+    fn must_be_undone(&self) -> bool {
+        true
     }
 }
 
