@@ -122,12 +122,12 @@ impl Agent {
     async fn swap_volume(&self, order: &Order<SwapVolumeOrder>, to: &VolumeOrder) -> StepOutcome {
         let (id, old) = (order.instance_id, order.body.old);
         let Err(error) = self.swap_unless_stopped(id, old, &attachment(to)).await else {
-            return self.done(order, Vec::new()).await;
+            return self.swapped(order, to).await;
         };
         // An answer may be lost, and what was done is done.
         let came = self.has_come(order).await;
         if matches!(came, Ok(true)) {
-            return self.done(order, Vec::new()).await;
+            return self.swapped(order, to).await;
         }
         StepOutcome::Failed {
             message: format!("Failed to swap volume {old} of {id} for {}: {}", order.body.new, reason(&error)),
@@ -135,6 +135,11 @@ impl Agent {
             // Whether the guest surely has the old one.
             retryable: came.is_ok(),
         }
+    }
+
+    async fn swapped(&self, order: &Order<SwapVolumeOrder>, to: &VolumeOrder) -> StepOutcome {
+        let done = self.done(order, Vec::new()).await;
+        self.placed(order.instance_id, to.tag.is_some(), done).await
     }
 
     /// A copy takes as long as it takes, unless a later order comes that must not wait for it.

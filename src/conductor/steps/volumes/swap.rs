@@ -6,6 +6,7 @@
 
 use async_trait::async_trait;
 use nova_core::error::chain;
+use nova_core::metadata::GuestDevice;
 use nova_core::rpc::compute::{SwapVolume as SwapOrder, SwapVolumeOrder};
 use nova_core::volume::{BlockStorageError, Hold, attachment_key};
 
@@ -131,7 +132,7 @@ impl Step for EndSwap {
         let (storage, context) = (storage(services)?, cx.task.context.clone());
         let (host, instance) = (cx.instance.host.clone(), cx.instance.id);
         let Some(volume) = the_volume(cx).filter(|volume| volume.swap.is_some()) else { return Ok(Ran::Done) };
-        let new = volume.swapped();
+        let (old, new) = (volume.volume_id, volume.swapped());
         if let Some(hold) = host.as_ref().and_then(|host| new.hold_of(host)) {
             match storage.complete(&context, hold.attachment_id, new.device.as_deref()).await {
                 Ok(()) => {}
@@ -143,7 +144,13 @@ impl Step for EndSwap {
         for hold in &volume.holds {
             storage.release(&context, hold.attachment_id).await.map_err(later)?;
         }
+        let taken = GuestDevice::Volume(new.volume_id);
         *volume = new;
+        // It is where the old one was; a host that was asked twice says no more than that it is there.
+        if !cx.instance.device_places.iter().any(|place| place.device == taken) {
+            let places = cx.instance.device_places.iter_mut();
+            places.filter(|place| place.device == GuestDevice::Volume(old)).for_each(|place| place.device = taken);
+        }
         Ok(Ran::Done)
     }
 
