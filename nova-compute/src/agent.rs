@@ -1,6 +1,6 @@
 //! The host agent as a service.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -92,6 +92,8 @@ pub struct Agent {
     pub(crate) leaving: Arc<Mutex<BTreeSet<InstanceId>>>,
     /// One has left: what it leaves behind is to be looked for soon.
     pub(crate) left: Arc<Notify>,
+    /// Guests of which a volume is being swapped, each with what ends that.
+    pub(crate) swapping: Arc<Mutex<BTreeMap<InstanceId, CancellationToken>>>,
 }
 
 impl Agent {
@@ -110,6 +112,7 @@ impl Agent {
             exports: Exports::new(parts.options.migration_listen.clone(), parts.clock.clone()),
             leaving: Arc::default(),
             left: Arc::default(),
+            swapping: Arc::default(),
             serial: SerialDoor::new(
                 parts.options.serial_listen.clone(),
                 parts.options.serial_tls.clone(),

@@ -43,12 +43,19 @@ impl Agent {
             let work = agent.hypervisor.resume(order.instance_id).await;
             agent.ended_as(&order, work, PowerState::Running, "The server could not be resumed.").await
         });
-        let dispatcher = self.on_order::<SoftDeleteInstance, _, _, _>(dispatcher, |agent, order| async move {
-            // As Nova does where a driver has no soft deletion of its own: the plug is pulled.
-            let work = agent.hypervisor.power_off(order.instance_id, None).await;
-            agent
-                .ended_as(&order, work, PowerState::Shutdown, "The server could not be stopped for its deletion.")
-                .await
+        let agent = self.clone();
+        let dispatcher = dispatcher.method::<SoftDeleteInstance, _, _>(move |incoming, order| {
+            let agent = agent.clone();
+            async move {
+                agent.stop_swapping(order.instance_id, order.epoch);
+                let work = async {
+                    // As Nova does where a driver has no soft deletion of its own: the plug is pulled.
+                    let work = agent.hypervisor.power_off(order.instance_id, None).await;
+                    let message = "The server could not be stopped for its deletion.";
+                    agent.ended_as(&order, work, PowerState::Shutdown, message).await
+                };
+                agent.carry_out(incoming, &order, None, work).await
+            }
         });
         self.on_order::<RestoreInstance, _, _, _>(dispatcher, |agent, order| async move {
             let work = agent.hypervisor.power_on(order.instance_id).await;

@@ -43,6 +43,7 @@ impl Agent {
                 let agent = b.clone();
                 async move {
                     agent.stop_leaving(order.instance_id, order.epoch).await;
+                    agent.stop_swapping(order.instance_id, order.epoch);
                     agent.carry_out(incoming, &order, None, agent.terminate(&order)).await
                 }
             })
@@ -57,6 +58,7 @@ impl Agent {
             .method::<StopInstance, _, _>(move |incoming, order| {
                 let agent = d.clone();
                 async move {
+                    agent.stop_swapping(order.instance_id, order.epoch);
                     let work = agent.hypervisor.power_off(order.instance_id, order.body.graceful);
                     let work = agent.then_power(&order, work, "The server could not be stopped.");
                     agent.carry_out(incoming, &order, None, work).await
@@ -65,6 +67,7 @@ impl Agent {
             .method::<RebootInstance, _, _>(move |incoming, order| {
                 let agent = e.clone();
                 async move {
+                    agent.stop_swapping(order.instance_id, order.epoch);
                     let kind = if order.body.hard { RebootKind::Hard } else { RebootKind::Soft };
                     let work = agent.hypervisor.reboot(order.instance_id, kind);
                     let work = agent.then_power(&order, work, "The server could not be rebooted.");

@@ -2,6 +2,7 @@
 //! `attach_volume`, `detach_volume`, `swap_volume`, `extend_volume`). The driver makes sure that a volume is the one that is meant before the
 //! guest sees it.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use nova_core::error::chain;
@@ -13,11 +14,14 @@ use nova_core::rpc::conductor::StepOutcome;
 use nova_queue::Dispatcher;
 use nova_virt::{DiskAttachment, ErrorKind, HypervisorError};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::agent::Agent;
 
 /// Tries to unplug a volume.
 const TRIES: u32 = 4;
+/// How often a swap that shall end is told so.
+const ABORT_EVERY: Duration = Duration::from_secs(1);
 
 /// The volume, as drivers know it.
 pub(crate) fn attachment(order: &VolumeOrder) -> DiskAttachment {
@@ -50,10 +54,14 @@ impl Agent {
         let dispatcher = self.on_order::<DetachVolume, _, _, _>(dispatcher, |agent, order| async move {
             agent.detach_volume(&order).await
         });
-        let dispatcher = self.on_order::<SwapVolume, _, _, _>(dispatcher, |agent, order| async move {
-            match &order.body.to {
-                Some(to) => agent.swap_volume(&order, to).await,
-                None => agent.end_swap(&order).await,
+        let agent = self.clone();
+        let dispatcher = dispatcher.method::<SwapVolume, _, _>(move |incoming, order| {
+            let agent = agent.clone();
+            async move {
+                if order.body.to.is_none() {
+                    agent.stop_swapping(order.instance_id, order.epoch);
+                }
+                agent.carry_out(incoming, &order, None, agent.part_of_swap(&order)).await
             }
         });
         let agent = self.clone();
@@ -104,21 +112,73 @@ impl Agent {
         Ok(())
     }
 
+    async fn part_of_swap(&self, order: &Order<SwapVolumeOrder>) -> StepOutcome {
+        match &order.body.to {
+            Some(to) => self.swap_volume(order, to).await,
+            None => self.end_swap(order).await,
+        }
+    }
+
     async fn swap_volume(&self, order: &Order<SwapVolumeOrder>, to: &VolumeOrder) -> StepOutcome {
         let (id, old) = (order.instance_id, order.body.old);
-        let Err(error) = self.hypervisor.swap_disk(id, old, &attachment(to)).await else {
-            return self.done(order, Vec::new()).await;
+        let Err(error) = self.swap_unless_stopped(id, old, &attachment(to)).await else {
+            return self.swapped(order, to).await;
         };
         // An answer may be lost, and what was done is done.
         let came = self.has_come(order).await;
         if matches!(came, Ok(true)) {
-            return self.done(order, Vec::new()).await;
+            return self.swapped(order, to).await;
         }
         StepOutcome::Failed {
             message: format!("Failed to swap volume {old} of {id} for {}: {}", order.body.new, reason(&error)),
             details: chain(&error),
             // Whether the guest surely has the old one.
             retryable: came.is_ok(),
+        }
+    }
+
+    async fn swapped(&self, order: &Order<SwapVolumeOrder>, to: &VolumeOrder) -> StepOutcome {
+        let done = self.done(order, Vec::new()).await;
+        self.placed(order.instance_id, to.tag.is_some(), done).await
+    }
+
+    /// A copy takes as long as it takes, unless a later order comes that must not wait for it.
+    async fn swap_unless_stopped(
+        &self,
+        id: InstanceId,
+        old: VolumeId,
+        new: &DiskAttachment,
+    ) -> Result<(), HypervisorError> {
+        let stop = CancellationToken::new();
+        self.swapping.lock().unwrap_or_else(PoisonError::into_inner).insert(id, stop.clone());
+        let swapping = self.hypervisor.swap_disk(id, old, new);
+        tokio::pin!(swapping);
+        let swapped = tokio::select! {
+            biased;
+            swapped = &mut swapping => swapped,
+            () = stop.cancelled() => loop {
+                if let Err(error) = self.hypervisor.abort_swap(id).await {
+                    tracing::warn!(instance = %id, "the swap of a volume was not aborted: {}", chain(&error));
+                }
+                // It may not have begun to listen.
+                tokio::select! {
+                    biased;
+                    swapped = &mut swapping => break swapped,
+                    () = tokio::time::sleep(ABORT_EVERY) => {}
+                }
+            },
+        };
+        self.swapping.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        swapped
+    }
+
+    /// A later order must not wait for a copy: it wants to know which volume the guest has, or the guest to be off or gone.
+    pub(crate) fn stop_swapping(&self, id: InstanceId, epoch: u64) {
+        if self.instances.overtaken(id, epoch) {
+            return;
+        }
+        if let Some(stop) = self.swapping.lock().unwrap_or_else(PoisonError::into_inner).get(&id) {
+            stop.cancel();
         }
     }
 

@@ -465,6 +465,7 @@ pub async fn what_it_cannot_do_it_says(hypervisor: &dyn Hypervisor) {
         (can.attach_disk, Operation::AttachedDisks, hypervisor.attached_disks(id).await.map(drop)),
         (can.attach_disk, Operation::ExtendDisk, hypervisor.extend_disk(id, volume, 1 << 30).await),
         (can.attach_disk, Operation::SwapDisk, hypervisor.swap_disk(id, volume, &disk).await),
+        (can.attach_disk, Operation::AbortSwap, hypervisor.abort_swap(id).await),
         (can.attach_disk, Operation::SettleSwap, hypervisor.settle_swap(id, volume, volume).await.map(drop)),
         (can.attach_interface, Operation::AttachInterface, hypervisor.attach_interface(id, &nic).await),
         (can.attach_interface, Operation::DetachInterface, hypervisor.detach_interface(id, "none").await),

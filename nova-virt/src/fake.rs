@@ -71,6 +71,8 @@ struct State {
     spent: CpuTimes,
     /// Live migrations from here.
     moving: BTreeMap<InstanceId, Moving>,
+    /// Swaps of volumes here, each with what ends it.
+    copying: BTreeMap<InstanceId, Arc<Notify>>,
     /// When guests were started, as far as this process saw it.
     started: BTreeMap<InstanceId, Instant>,
     /// Why the state file can't be read.
@@ -122,6 +124,7 @@ impl FakeHypervisor {
             load: options.load,
             spent: CpuTimes::default(),
             moving: BTreeMap::new(),
+            copying: BTreeMap::new(),
             started: BTreeMap::new(),
             broken,
         };
@@ -169,7 +172,7 @@ impl FakeHypervisor {
     }
 
     /// Calls of the operation, from now on, wait until it is [released](Self::release). A live migration that hangs shows
-    /// as one that does not converge: it can be aborted and forced.
+    /// as one that does not converge: it can be aborted and forced; a swap of volumes can be aborted.
     pub fn hang(&self, operation: Operation) {
         self.lock().faults.hang(operation);
     }

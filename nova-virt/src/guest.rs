@@ -240,7 +240,8 @@ pub struct Capabilities {
     pub spice: bool,
     /// `open_serial`.
     pub serial: bool,
-    /// `attach_disk`, `detach_disk`, `attached_disks`, `extend_disk`, `swap_disk`, `settle_swap`, and volumes in a guest's order.
+    /// `attach_disk`, `detach_disk`, `attached_disks`, `extend_disk`, `swap_disk`, `abort_swap`, `settle_swap`, and volumes in a
+    /// guest's order.
     pub attach_disk: bool,
     /// `interfaces`, `attach_interface`, `detach_interface`.
     pub attach_interface: bool,

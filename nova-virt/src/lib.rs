@@ -189,8 +189,8 @@ pub trait Hypervisor: Send + Sync {
     }
 
     /// Copies what is on a volume of a running guest onto another one, which is at least as large and takes its place in the
-    /// guest, under its device name. Done, or as it was before. A guest that has the new one already, and not the old one, is
-    /// Ok; one that does not run is `InvalidState`.
+    /// guest, under its device name. Done, or as it was before, or [`settle_swap`](Self::settle_swap) says which. A guest that has
+    /// the new one already, and not the old one, is Ok; one that does not run is `InvalidState`.
     async fn swap_disk(
         &self,
         _id: InstanceId,
@@ -198,6 +198,12 @@ pub trait Hypervisor: Send + Sync {
         _new: &DiskAttachment,
     ) -> Result<(), HypervisorError> {
         Err(HypervisorError::Unsupported { operation: Operation::SwapDisk })
+    }
+
+    /// Has a `swap_disk` that copies fail soon; the guest keeps what it had, unless it has the new volume by then. None running is
+    /// Ok.
+    async fn abort_swap(&self, _id: InstanceId) -> Result<(), HypervisorError> {
+        Err(HypervisorError::Unsupported { operation: Operation::AbortSwap })
     }
 
     /// Where the guest finds its interfaces and volumes, as its metadata tells it: of one that runs, in its process; of any other,

@@ -63,6 +63,7 @@ use migration::Migrating;
 use operations::{Inner, Locks};
 pub use options::{LibvirtOptions, Preallocate, SpiceOptions};
 use qemu_img::Image;
+use volumes::swap::Swapping;
 use workers::Workers;
 
 /// How many events a slow receiver may be behind before it loses some.
@@ -97,8 +98,8 @@ impl LibvirtHypervisor {
         let connection = Connection::start(options.connection_uri.clone(), on_event, on_connect)
             .map_err(|error| errors::file(DURING, error))?;
         let locks = Locks::default();
-        let migrating = Migrating::default();
-        let inner = Arc::new(Inner { options, connection, workers, known, events, locks, migrating });
+        let (migrating, swapping) = (Migrating::default(), Swapping::default());
+        let inner = Arc::new(Inner { options, connection, workers, known, events, locks, migrating, swapping });
         // Without a runtime, nobody looks after guests either.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(volumes::mend::run(failures, Arc::downgrade(&inner)));
@@ -388,6 +389,11 @@ impl Hypervisor for LibvirtHypervisor {
         let (new, extra) = (new.clone(), self.inner.options.copy_limit);
         self.bounded(Operation::SwapDisk, extra, move |inner| async move { inner.swap_disk(id, volume, new).await })
             .await
+    }
+
+    async fn abort_swap(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        self.inner.swapping.end(id);
+        Ok(())
     }
 
     async fn settle_swap(&self, id: InstanceId, old: VolumeId, new: VolumeId) -> Result<bool, HypervisorError> {

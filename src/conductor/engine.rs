@@ -189,7 +189,7 @@ impl Conductor {
             return Err(DriveError::Later(format!("no step is called {name}")));
         };
         cx.repeated = cx.task.log.last().is_some_and(|last| last.step == name && last.event == Event::Undoing);
-        if cx.repeated && self.is_hopeless(cx).await? {
+        if cx.repeated && !step.must_be_undone() && self.is_hopeless(cx).await? {
             tracing::warn!(task = %cx.task.id, instance = %cx.instance.id, step = name, "it could not be taken back in time");
             cx.task.record(name, Event::Abandoned);
             return Ok(None);

@@ -82,6 +82,21 @@ async fn a_guest_is_told_where_its_tagged_devices_are() {
     }
     let logs = json!({"type": "disk", "serial": tagged, "tags": ["logs"], "bus": "pci", "address": "0000:00:05.0"});
     assert_eq!(cloud.devices(id).await, json!([logs, management]));
+    // What takes its place is found where that was, also where the host could not say so at once.
+    let (mut tagged, mut logs) = (tagged, logs);
+    for heard in [true, false] {
+        let other = cloud.add_volume(1).await;
+        if !heard {
+            cloud.host_of(id).await.fail_next_after_effect(Operation::SwapDisk, 1, ErrorKind::TimedOut);
+            cloud.host_of(id).await.fail_next(Operation::SettleSwap, 1, ErrorKind::Unavailable);
+        }
+        let path = format!("/compute/v2.1/servers/{id}/os-volume_attachments/{tagged}");
+        let body = json!({"volumeAttachment": {"volumeId": other}});
+        assert_eq!(cloud.call_as_admin("PUT", &path, Some(body)).await.0, 202);
+        cloud.settle().await;
+        (tagged, logs["serial"]) = (other, json!(other));
+        assert_eq!(cloud.devices(id).await, json!([logs, management]), "heard: {heard}");
+    }
     let network = cloud.add_network("10.1.0.0/24").await.id;
     cloud.attach(id, "os-interface", json!({"interfaceAttachment": {"net_id": network, "tag": "backup"}})).await;
     let devices = cloud.devices(id).await;

@@ -132,6 +132,7 @@ pub async fn volumes_grow_and_are_swapped(hypervisor: &dyn Hypervisor) {
     }
     assert!(!hypervisor.settle_swap(id, old.id(), new.id()).await.unwrap(), "none was begun");
     for _ in 0..2 {
+        hypervisor.abort_swap(id).await.unwrap();
         hypervisor.swap_disk(id, old.id(), &new.attachment).await.unwrap();
         assert_eq!(hypervisor.attached_disks(id).await.unwrap(), [is(&new, "vdb")]);
         assert!(hypervisor.settle_swap(id, old.id(), new.id()).await.unwrap());

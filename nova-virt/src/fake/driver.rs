@@ -259,7 +259,17 @@ impl Hypervisor for FakeHypervisor {
 
     async fn swap_disk(&self, id: InstanceId, volume: VolumeId, new: &DiskAttachment) -> Result<(), HypervisorError> {
         new.validate()?;
-        self.plug(Operation::SwapDisk, id, |guests| volumes::swap(guests, id, volume, new)).await
+        self.copy_over(id, volume, new).await
+    }
+
+    async fn abort_swap(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        self.arrive(Operation::AbortSwap).await;
+        let mut state = self.lock();
+        self.apply(&mut state, Operation::AbortSwap, Some(id), None, |_| Ok(((), Vec::new())))?;
+        if let Some(aborted) = state.copying.get(&id) {
+            aborted.notify_waiters();
+        }
+        Ok(())
     }
 
     async fn settle_swap(&self, id: InstanceId, _old: VolumeId, new: VolumeId) -> Result<bool, HypervisorError> {

@@ -6,6 +6,7 @@ use nova_core::ids::{InstanceId, VolumeId};
 
 use super::guests::{Effect, Guest, Guests, find, is_up, pluggable};
 use super::life::wrong_state;
+use super::{FakeHypervisor, JournalOutcome};
 use crate::{AttachedDisk, DiskAttachment, GuestSpec, HypervisorError, Operation};
 
 /// Each volume with its device name. The guest boots from `vda`; the others follow, by the names that they have or the next free
@@ -87,4 +88,28 @@ pub(super) fn swap(guests: &mut Guests, instance: InstanceId, old: VolumeId, new
         }
     }
     Ok(((), Vec::new()))
+}
+
+impl FakeHypervisor {
+    /// Swaps once the time has passed that a copy takes, unless somebody ends it.
+    pub(super) async fn copy_over(
+        &self,
+        instance: InstanceId,
+        old: VolumeId,
+        new: &DiskAttachment,
+    ) -> Result<(), HypervisorError> {
+        const OPERATION: Operation = Operation::SwapDisk;
+        let aborted = self.lock().copying.entry(instance).or_default().clone();
+        let swapped = tokio::select! {
+            biased;
+            () = aborted.notified() => {
+                let error = HypervisorError::Failed { during: "swapping a volume", source: "it was aborted".into() };
+                self.lock().journal.record(OPERATION, Some(instance), None, JournalOutcome::Failed(error.kind()));
+                Err(error)
+            }
+            swapped = self.plug(OPERATION, instance, |guests| swap(guests, instance, old, new)) => swapped,
+        };
+        self.lock().copying.remove(&instance);
+        swapped
+    }
 }

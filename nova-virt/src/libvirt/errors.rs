@@ -32,6 +32,11 @@ pub(super) fn is_no_device(error: &Error) -> bool {
     is(error, ErrorNumber::DeviceMissing)
 }
 
+/// The domain has no such disk, or no job on it (any more).
+pub(super) fn is_no_disk_or_job(error: &Error) -> bool {
+    is(error, ErrorNumber::InvalidArg)
+}
+
 /// The guest has no agent, or one that does not answer.
 pub(super) fn is_no_agent(error: &Error) -> bool {
     is(error, ErrorNumber::AgentUnresponsive)

@@ -17,6 +17,7 @@ use super::domains::{self, Guest, Known, Owner};
 use super::folder::{self, Made};
 use super::migration::Migrating;
 use super::options::LibvirtOptions;
+use super::volumes::swap::Swapping;
 use super::workers::Workers;
 use super::{domain_xml, errors, migration, rescue, volumes};
 use crate::{GuestEvent, GuestInfo, GuestSpec, HypervisorError, Operation, RebootKind};
@@ -36,6 +37,7 @@ pub(super) struct Inner {
     pub(super) events: broadcast::Sender<GuestEvent>,
     pub(super) locks: Locks,
     pub(super) migrating: Migrating,
+    pub(super) swapping: Swapping,
 }
 
 /// One lock per guest that something is being done to.
@@ -235,6 +237,7 @@ impl Inner {
     pub(super) async fn destroy(&self, instance: InstanceId) -> Result<()> {
         // Whatever it is in the midst of, it is to be gone.
         self.stop_sending(instance).await?;
+        self.swapping.end(instance);
         let _lock = self.locks.lock(instance).await;
         self.call(move |conn| match domains::owner(conn, instance)? {
             Owner::Ours(guest) => guest.remove(),

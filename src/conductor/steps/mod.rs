@@ -96,9 +96,14 @@ pub trait Step: Send + Sync {
     async fn run(&self, services: &Services, cx: &mut TaskContext) -> Result<Ran, StepError>;
     /// Takes it back. Called for a step that was begun, whether or not it was done.
     async fn undo(&self, services: &Services, cx: &mut TaskContext) -> Result<(), StepError>;
-    /// The same where a host must do it: its report ends the undo. Until then nothing before it is taken back.
+    /// The same where a host must do it: its report ends the undo. Until then nothing before it is taken back, for some while after
+    /// the task's deadline, or for ever ([`must_be_undone`](Self::must_be_undone)).
     async fn take_back(&self, services: &Services, cx: &mut TaskContext) -> Result<Ran, StepError> {
         self.undo(services, cx).await.map(|()| Ran::Done)
+    }
+    /// Is its host asked until it answers? What is before the step is then never taken from a guest that may have it.
+    fn must_be_undone(&self) -> bool {
+        false
     }
 }
 

@@ -81,7 +81,7 @@ pub trait VolumeDriver: Send + Sync {
     /// Replaces what is on a volume that is not connected by the disk that an image makes. The image is inspected before any
     /// program sees it, and must be what it is declared to be, stand alone and fit:
     /// [`InvalidImage`](VolumeDriverError::InvalidImage). What is behind the image's end reads as zeros. All of it is written,
-    /// or the volume is as it was.
+    /// or the volume is as it was. Its snapshots stay what they were.
     async fn write_image(
         &self,
         volume: VolumeId,

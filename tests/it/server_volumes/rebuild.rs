@@ -97,6 +97,23 @@ async fn an_image_that_is_not_written() {
     end_with_volumes(cloud, server).await;
 }
 
+/// What is wrong with its volume keeps the server from starting, and not from ending what was begun.
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_nobody_is_let_to_again() {
+    let (cloud, server, _) = with_server(CloudOptions { hosts: 1, ..options() }).await;
+    let disks = &cloud.volumes.as_ref().unwrap().disks;
+    disks.fail_next("write_image", VolumeFault::Before(VolumeErrorKind::InvalidImage));
+    for _ in 0..200 {
+        disks.fail_next("connect_host", VolumeFault::Before(VolumeErrorKind::Failed));
+    }
+    assert_eq!(rebuild(&cloud, 104, server, ImageId::generate(&*cloud.entropy)).await.0, 202);
+    cloud.pass(Duration::from_secs(600)).await;
+    let row = cloud.get(server).await;
+    assert_eq!((row.vm_state, row.task_state), (VmState::Error, None), "{row:?}");
+    assert_eq!((row.volumes.len(), row.volumes[0].holds.len()), (1, 1), "it stays promised to it");
+    end_with_volumes(cloud, server).await;
+}
+
 /// The guest's host fails when it is to be made anew: it is in ERROR, with the new image on its volume.
 #[tokio::test(start_paused = true)]
 async fn a_host_that_fails_at_the_end() {

@@ -6,11 +6,14 @@ use nova::volume::CreateVolume;
 use nova_core::ids::{InstanceId, VolumeId};
 use nova_core::state::{Action, VmState};
 use nova_core::volume::VolumeStatus;
-use nova_virt::{AttachedDisk, ErrorKind, Hypervisor, Operation};
+use nova_virt::{AttachedDisk, ErrorKind, Hypervisor, JournalEntry, Operation};
 use serde_json::{Value, json};
 
 use super::{attach, cloud_with_server, detach, end, options};
 use crate::support::{Cloud, CloudOptions};
+
+/// Longer than a task may take, and than a host has for taking something back.
+const TOO_LONG: Duration = Duration::from_secs(3600 + 1200);
 
 pub(super) async fn swap(cloud: &Cloud, server: InstanceId, old: VolumeId, new: VolumeId) -> (u16, Value) {
     let path = format!("/compute/v2.1/servers/{server}/os-volume_attachments/{old}");
@@ -19,7 +22,11 @@ pub(super) async fn swap(cloud: &Cloud, server: InstanceId, old: VolumeId, new: 
 
 /// A server with a volume, and another volume.
 async fn with_both() -> (Cloud, InstanceId, VolumeId, VolumeId) {
-    let (cloud, server) = cloud_with_server(CloudOptions { hosts: 1, ..options() }).await;
+    on_hosts(1).await
+}
+
+async fn on_hosts(hosts: usize) -> (Cloud, InstanceId, VolumeId, VolumeId) {
+    let (cloud, server) = cloud_with_server(CloudOptions { hosts, ..options() }).await;
     let [old, new] = [cloud.add_volume(1).await, cloud.add_volume(2).await];
     assert_eq!(attach(&cloud, server, old).await.0, 202);
     cloud.settle().await;
@@ -112,7 +119,7 @@ async fn what_several_servers_have_is_not_swapped() {
     end(cloud, server).await;
 }
 
-/// While nobody could say which of both the guest has, nothing is begun that would tell a host. A deletion ends it.
+/// While nobody could say which of both the guest has, nothing is begun that would tell a host.
 #[tokio::test(start_paused = true)]
 async fn what_brings_volumes_waits_for_it() {
     let (cloud, server, old, new) = with_both().await;
@@ -126,23 +133,105 @@ async fn what_brings_volumes_waits_for_it() {
     assert_ne!(detach(&cloud, server, old).await, 202);
     assert_ne!(attach(&cloud, server, new).await.0, 202);
     assert_ne!(swap(&cloud, server, old, new).await.0, 202);
-    assert!(cloud.act(server, Action::RebootHard).await, "it brings none");
-    cloud.pass(Duration::from_secs(1)).await;
     host.release(Operation::SwapDisk);
     has(&cloud, server, new, old).await;
+    end(cloud, server).await;
+}
+
+/// What stops the guest does not wait for the copy: that ends, and the server keeps what it had.
+#[tokio::test(start_paused = true)]
+async fn what_stops_the_guest_ends_it() {
+    for action in [Action::RebootHard, Action::Stop, Action::Delete] {
+        let (cloud, server, old, new) = with_both().await;
+        let host = cloud.hosts.values().next().unwrap();
+        host.hang(Operation::SwapDisk);
+        assert_eq!(swap(&cloud, server, old, new).await.0, 202);
+        cloud.pass(Duration::from_secs(1)).await;
+        assert!(cloud.act(server, action).await, "{action:?}");
+        cloud.pass(Duration::from_secs(5)).await;
+        let row = cloud.get(server).await;
+        let ended = match action {
+            Action::RebootHard => row.vm_state == VmState::Active && host.journal().iter().any(rebooted),
+            Action::Stop => row.vm_state == VmState::Stopped,
+            _ => row.is_deleted(),
+        };
+        assert!(ended && row.task_state.is_none(), "{action:?}: {row:?}");
+        // Nobody begins it again.
+        host.release(Operation::SwapDisk);
+        cloud.pass(Duration::from_secs(250)).await;
+        if action == Action::Delete {
+            assert!(cloud.all_volumes().await.iter().all(|volume| volume.status == VolumeStatus::Available));
+            cloud.check().await;
+            cloud.stop().await;
+        } else {
+            has(&cloud, server, old, new).await;
+            end(cloud, server).await;
+        }
+    }
+}
+
+fn rebooted(entry: &JournalEntry) -> bool {
+    entry.operation == Operation::Reboot
+}
+
+/// A copy that outlasts the task's deadline is ended, and takes no volume's place later.
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_takes_too_long_is_ended() {
+    let (cloud, server, old, new) = with_both().await;
+    let host = cloud.hosts.values().next().unwrap();
     host.hang(Operation::SwapDisk);
-    let third = cloud.add_volume(2).await;
-    assert_eq!(swap(&cloud, server, new, third).await.0, 202);
-    cloud.pass(Duration::from_secs(1)).await;
-    assert!(cloud.act(server, Action::Delete).await);
-    cloud.pass(Duration::from_secs(1)).await;
+    assert_eq!(swap(&cloud, server, old, new).await.0, 202);
+    cloud.pass(TOO_LONG).await;
+    assert!(cloud.get(server).await.fault.is_some());
     host.release(Operation::SwapDisk);
+    cloud.pass(Duration::from_secs(1)).await;
+    has(&cloud, server, old, new).await;
+    end(cloud, server).await;
+}
+
+/// Neither volume is given back while the host cannot say which of both the guest has, however long that is.
+#[tokio::test(start_paused = true)]
+async fn a_host_is_asked_until_it_says_which() {
+    let (cloud, server, old, new) = with_both().await;
+    let host = cloud.hosts.values().next().unwrap();
+    host.fail_next_after_effect(Operation::SwapDisk, 1, ErrorKind::Unavailable);
+    host.hang(Operation::SettleSwap);
+    assert_eq!(swap(&cloud, server, old, new).await.0, 202);
+    cloud.pass(TOO_LONG).await;
+    for volume in [old, new] {
+        assert_ne!(cloud.volume(volume).await.status, VolumeStatus::Available);
+    }
+    host.release(Operation::SettleSwap);
+    has(&cloud, server, new, old).await;
+    end(cloud, server).await;
+}
+
+/// Of a host that is down its operator says that nothing runs there; then the server may go elsewhere, with what it had.
+#[tokio::test(start_paused = true)]
+async fn a_dead_host_is_not_asked() {
+    let (cloud, server, old, new) = on_hosts(2).await;
+    let name = cloud.get(server).await.host.unwrap();
+    let host = &cloud.hosts[&name];
+    host.hang(Operation::SwapDisk);
+    assert_eq!(swap(&cloud, server, old, new).await.0, 202);
+    cloud.pass(Duration::from_secs(1)).await;
+    host.set_available(false);
+    host.lose_power();
+    cloud.pass(TOO_LONG).await;
+    assert_ne!(cloud.volume(new).await.status, VolumeStatus::Available);
+    cloud.force_down(&name, true).await;
     cloud.settle().await;
-    cloud.pass(Duration::from_secs(60)).await;
-    assert!(cloud.get(server).await.is_deleted());
-    assert!(cloud.all_volumes().await.iter().all(|volume| volume.status == VolumeStatus::Available));
-    cloud.check().await;
-    cloud.stop().await;
+    assert_eq!(cloud.volume(new).await.status, VolumeStatus::Available);
+    let (status, text) = cloud.action(server, json!({"evacuate": {}})).await;
+    assert_eq!(status, 200, "{text}");
+    cloud.settle().await;
+    host.set_available(true);
+    host.release(Operation::SwapDisk);
+    cloud.force_down(&name, false).await;
+    cloud.pass(Duration::from_secs(120)).await;
+    has(&cloud, server, old, new).await;
+    assert_ne!(cloud.get(server).await.host.as_ref(), Some(&name));
+    end(cloud, server).await;
 }
 
 /// The host does not know at first which of both the guest has, and is asked until it does.

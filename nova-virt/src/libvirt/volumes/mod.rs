@@ -9,7 +9,7 @@ mod identity;
 pub(super) mod mend;
 pub(super) mod record;
 mod secrets;
-mod swap;
+pub(super) mod swap;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

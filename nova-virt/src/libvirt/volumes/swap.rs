@@ -1,6 +1,8 @@
 //! A volume takes another one's place under a running guest (nova/virt/libvirt/driver.py, `swap_volume`, `_swap_volume`).
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nova_core::ids::{InstanceId, VolumeId};
@@ -31,6 +33,46 @@ enum Stage {
     After,
 }
 
+/// Guests of which a volume is being swapped, and whether that is to end.
+#[derive(Debug, Default)]
+pub(in crate::libvirt) struct Swapping(Mutex<BTreeMap<InstanceId, bool>>);
+
+/// One swap, until it is over.
+struct InHand<'a> {
+    all: &'a Swapping,
+    instance: InstanceId,
+}
+
+impl Swapping {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<InstanceId, bool>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self, instance: InstanceId) -> InHand<'_> {
+        self.lock().insert(instance, false);
+        InHand { all: self, instance }
+    }
+
+    /// Whoever copies finds it at its next look.
+    pub(in crate::libvirt) fn end(&self, instance: InstanceId) {
+        if let Some(ends) = self.lock().get_mut(&instance) {
+            *ends = true;
+        }
+    }
+}
+
+impl InHand<'_> {
+    fn is_to_end(&self) -> bool {
+        self.all.lock().get(&self.instance).copied().unwrap_or(false)
+    }
+}
+
+impl Drop for InHand<'_> {
+    fn drop(&mut self) {
+        self.all.lock().remove(&self.instance);
+    }
+}
+
 impl Inner {
     pub(in crate::libvirt) async fn swap_disk(
         &self,
@@ -40,6 +82,7 @@ impl Inner {
     ) -> Result<()> {
         new.validate()?;
         let _lock = self.locks.lock(instance).await;
+        let in_hand = self.swapping.begin(instance);
         let (wanted, options) = (new.clone(), self.options.clone());
         let stage = self.with(instance, move |guest| guest.may_swap(old, &wanted, &options)).await?;
         let device = match stage {
@@ -50,24 +93,19 @@ impl Inner {
         self.admit_volumes(std::slice::from_ref(&new)).await?;
         // Whoever finds it half done knows by this what the new one is.
         self.record_volume(instance, &new).await?;
-        let target = text(&device)?;
-        let swapped = match self.copy_over(instance, &device, &target, &new).await {
-            Ok(()) => {
-                let pivoting = target.clone();
-                self.with(instance, move |guest| ffi::pivot_block_job(&guest.domain, &pivoting).map_err(failed)).await
+        let swapped = match self.copy_over(&in_hand, &device, &new).await {
+            Ok(target) => {
+                self.with(instance, move |guest| ffi::pivot_block_job(&guest.domain, &target).map_err(failed)).await
             }
             Err(error) => Err(error),
         };
-        match swapped {
-            Ok(()) => self.settle_on(instance, old, new).await,
-            Err(error) => {
-                // The guest goes on with the volume that it had.
-                let ended = self.with(instance, move |guest| end(guest, &target)).await;
-                if let Err(error) = ended {
-                    tracing::warn!(%instance, %error, "a copy of a volume may still run");
-                }
-                self.known.forget(instance);
-                self.forget_volume(instance, new.volume()).await?;
+        let Err(error) = swapped else { return self.settle_on(instance, old, new).await };
+        // The answer may be lost, and not what was asked for. What cannot be found out now stays recorded for whoever asks next.
+        match self.settle(instance, old, new).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(error),
+            Err(unsettled) => {
+                tracing::warn!(%instance, error = %unsettled, "it is not known yet which of two volumes a guest has");
                 Err(error)
             }
         }
@@ -87,16 +125,20 @@ impl Inner {
                 .with(instance, move |guest| Ok(guest.attached_disks()?.iter().any(|it| it.volume == new)))
                 .await;
         };
-        let (asked, options) = (wanted.clone(), self.options.clone());
-        match self.with(instance, move |guest| guest.stage(old, &asked, &options)).await? {
+        self.settle(instance, old, wanted).await
+    }
+
+    /// The same of a recorded one, by whoever has the guest's lock. The record stays until it is known.
+    async fn settle(&self, instance: InstanceId, old: VolumeId, new: DiskAttachment) -> Result<bool> {
+        let (asked, options) = (new.clone(), self.options.clone());
+        match self.with(instance, move |guest| guest.end_swap(old, &asked, &options)).await? {
             Some(Stage::After) => Ok(true),
-            Some(Stage::Pivoted) => self.settle_on(instance, old, wanted).await.map(|()| true),
-            Some(Stage::Before(device)) => {
-                let target = text(&device)?;
-                self.with(instance, move |guest| if guest.active { end(guest, &target) } else { Ok(()) }).await?;
-                self.forget_volume(instance, new).await.map(|()| false)
+            Some(Stage::Pivoted) => self.settle_on(instance, old, new).await.map(|()| true),
+            Some(Stage::Before(_)) | None => {
+                // The guest goes on with the volume that it had.
+                self.known.forget(instance);
+                self.forget_volume(instance, new.volume()).await.map(|()| false)
             }
-            None => self.forget_volume(instance, new).await.map(|()| false),
         }
     }
 
@@ -116,32 +158,25 @@ impl Inner {
         Ok(())
     }
 
-    /// Copies until both are the same.
-    async fn copy_over(
-        &self,
-        instance: InstanceId,
-        device: &str,
-        target: &CString,
-        new: &DiskAttachment,
-    ) -> Result<()> {
+    /// Copies until both are the same, and returns how the call that follows names the disk.
+    async fn copy_over(&self, in_hand: &InHand<'_>, device: &str, new: &DiskAttachment) -> Result<CString> {
+        let (instance, target) = (in_hand.instance, text(device)?);
         let place = VolumePlace { device: device.to_owned(), bus: "virtio".to_owned() };
         let xml = domain_xml::volume_alone(new, &place, &self.options).map_err(|error| errors::file(DURING, error))?;
         let (destination, begun) = (text(&xml)?, target.clone());
-        self.with(instance, move |guest| {
-            // One that broke off may still be there.
-            end(guest, &begun)?;
-            ffi::block_copy(&guest.domain, &begun, &destination).map_err(failed)
-        })
-        .await?;
+        self.with(instance, move |guest| ffi::block_copy(&guest.domain, &begun, &destination).map_err(failed)).await?;
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             look.tick().await;
-            let target = target.clone();
+            if in_hand.is_to_end() {
+                return Err(HypervisorError::Failed { during: DURING, source: "it was to end".into() });
+            }
+            let asked = target.clone();
             let progress =
-                self.with(instance, move |guest| ffi::block_job(&guest.domain, &target).map_err(failed)).await?;
+                self.with(instance, move |guest| ffi::block_job(&guest.domain, &asked).map_err(failed)).await?;
             match progress {
-                Some((done, all)) if done == all && all > 0 => return Ok(()),
+                Some((done, all)) if done == all && all > 0 => return Ok(target),
                 Some(_) => {}
                 None => {
                     return Err(HypervisorError::Failed { during: DURING, source: "the copy ended too early".into() });
@@ -151,17 +186,27 @@ impl Inner {
     }
 }
 
-fn end(guest: &Guest, target: &CString) -> Result<()> {
-    match ffi::block_job(&guest.domain, target) {
-        Ok(Some(_)) => ffi::end_block_job(&guest.domain, target).map_err(failed),
-        Ok(None) | Err(_) => Ok(()),
+/// Ends the job on a disk, if there is one. One that libvirt is ending, or cannot speak of now, is an error: it may become
+/// anything yet.
+fn end(guest: &Guest, device: &str) -> Result<()> {
+    let target = text(device)?;
+    let ended = match ffi::block_job(&guest.domain, &target) {
+        Ok(Some(_)) => ffi::end_block_job(&guest.domain, &target),
+        // A guest that is off has no jobs.
+        Err(error) if errors::is_wrong_state(&error) && !guest.domain.is_active().unwrap_or(true) => Ok(()),
+        looked => looked.map(drop),
+    };
+    match ended {
+        Err(error) if errors::is_no_disk_or_job(&error) => Ok(()),
+        ended => ended.map_err(failed),
     }
 }
 
 impl Guest {
     /// Whether it can be swapped, and how far that is.
     fn may_swap(&self, old: VolumeId, new: &DiskAttachment, options: &LibvirtOptions) -> Result<Stage> {
-        let stage = self.stage(old, new, options)?;
+        // A copy that broke off may still be there.
+        let stage = self.end_swap(old, new, options)?;
         let stage = stage.ok_or_else(|| HypervisorError::invalid("volume", "is not in this guest"))?;
         if let Stage::Before(device) = &stage {
             if self.attached_disks()?.iter().any(|disk| disk.volume == new.volume()) {
@@ -176,6 +221,17 @@ impl Guest {
             }
         }
         Ok(stage)
+    }
+
+    /// Ends the copy, and says what came of it: until the copy is gone, it may still be pivoted.
+    fn end_swap(&self, old: VolumeId, new: &DiskAttachment, options: &LibvirtOptions) -> Result<Option<Stage>> {
+        match self.stage(old, new, options)? {
+            Some(Stage::Before(device)) if self.active => {
+                end(self, &device)?;
+                self.stage(old, new, options)
+            }
+            stage => Ok(stage),
+        }
     }
 
     /// How far the swap is; `None`: the guest has neither.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nova_core::ids::VolumeId;
+use nova_core::ids::{InstanceId, VolumeId};
 use nova_core::state::PowerState;
 use nova_core::volume::connection::{
     AccessMode, ChapMethod, ChapSecret, ConnectionInfo, ConnectionTarget, FileFormat, FileTarget, IscsiTarget,
@@ -182,6 +182,86 @@ async fn a_volume_goes_from_guest_to_guest() {
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     hypervisor.destroy(second.instance).await.unwrap();
     assert!(path.exists());
+}
+
+/// A guest with a volume, and another one.
+async fn with_two(hypervisor: &LibvirtHypervisor, folder: &Path, number: u32) -> (InstanceId, [Server; 2]) {
+    let servers = [0, 1].map(|one| Server::new(folder, 0x5600_0000 + 2 * number + one));
+    let guest = GuestSpec { volumes: vec![servers[0].attachment()], ..guest_spec(number) };
+    hypervisor.destroy(guest.instance).await.unwrap();
+    hypervisor.spawn(&guest).await.unwrap();
+    (guest.instance, servers)
+}
+
+fn virsh(args: &[&str]) -> bool {
+    let uri = uri();
+    let output = std::process::Command::new("virsh").args(["-q", "-c", &uri]).args(args).output().unwrap();
+    output.status.success()
+}
+
+/// Has the copy go slowly, once there is one.
+async fn slow_down(id: InstanceId) {
+    while !virsh(&["blockjob", &id.to_string(), "vdb", "--bandwidth", "65536", "--bytes"]) {
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn volumes(hypervisor: &LibvirtHypervisor, id: InstanceId) -> Vec<VolumeId> {
+    hypervisor.attached_disks(id).await.unwrap().into_iter().map(|disk| disk.volume).collect()
+}
+
+/// QEMU has put the new volume in the old one's place, and whoever asked for it hears an error: it is in the guest all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs NOVA_TEST_LIBVIRT_URI"]
+async fn a_swap_whose_answer_is_lost_is_done() {
+    let (hypervisor, (folder, _room)) = open().await;
+    let (id, [old, new]) = with_two(&hypervisor, folder.path(), 0x507).await;
+    let attachment = new.attachment();
+    let swapping = hypervisor.swap_disk(id, old.volume, &attachment);
+    let pivoted_by_another = async {
+        slow_down(id).await;
+        assert!(virsh(&["blockjob", &id.to_string(), "vdb", "--bandwidth", "0"]));
+        while !virsh(&["blockjob", &id.to_string(), "vdb", "--pivot"]) {
+            if volumes(&hypervisor, id).await == [new.volume] {
+                break;
+            }
+        }
+    };
+    let (swapped, ()) = tokio::join!(swapping, pivoted_by_another);
+    swapped.unwrap();
+    assert_eq!(volumes(&hypervisor, id).await, [new.volume]);
+    assert!(hypervisor.settle_swap(id, old.volume, new.volume).await.unwrap());
+    hypervisor.reboot(id, nova_virt::RebootKind::Hard).await.unwrap();
+    assert_eq!(volumes(&hypervisor, id).await, [new.volume]);
+    hypervisor.destroy(id).await.unwrap();
+}
+
+/// A copy that shall end does, and the guest has what it had; a guest that shall be gone does not wait for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs NOVA_TEST_LIBVIRT_URI"]
+async fn a_swap_is_aborted() {
+    let (hypervisor, (folder, _room)) = open().await;
+    let (id, [old, new]) = with_two(&hypervisor, folder.path(), 0x508).await;
+    for end_of_it in ["abort", "destroy"] {
+        let attachment = new.attachment();
+        let swapping = hypervisor.swap_disk(id, old.volume, &attachment);
+        let ending = async {
+            slow_down(id).await;
+            let begun = std::time::Instant::now();
+            match end_of_it {
+                "abort" => hypervisor.abort_swap(id).await.unwrap(),
+                _ => hypervisor.destroy(id).await.unwrap(),
+            }
+            begun
+        };
+        let (swapped, begun) = tokio::join!(swapping, ending);
+        swapped.unwrap_err();
+        assert!(begun.elapsed() < Duration::from_secs(30), "{end_of_it}: {:?}", begun.elapsed());
+        if end_of_it == "abort" {
+            assert_eq!(volumes(&hypervisor, id).await, [old.volume]);
+            assert!(!hypervisor.settle_swap(id, old.volume, new.volume).await.unwrap());
+        }
+    }
 }
 
 /// A guest stands still while its volume is away, and no longer; one that the volume was away from for too long is left to

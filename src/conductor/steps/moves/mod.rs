@@ -183,7 +183,7 @@ async fn is_up(services: &Services, cx: &TaskContext, host: &HostName) -> Result
 }
 
 /// Does its operator vouch that the host is off?
-async fn is_declared_dead(services: &Services, host: &HostName) -> Result<bool, StepError> {
+pub(super) async fn is_declared_dead(services: &Services, host: &HostName) -> Result<bool, StepError> {
     let found = services.store.find_services(&ServiceQuery::computes([host])).await;
     let found = found.map_err(|error| StepError::Later(chain(&error)))?;
     Ok(found.iter().any(|service| service.forced_down))

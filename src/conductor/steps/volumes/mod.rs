@@ -266,8 +266,12 @@ pub async fn back_on(services: &Services, cx: &mut TaskContext, host: &HostName)
             Err(later) => return Err(later),
         }
         if let Some(hold) = volume.hold_of(host) {
-            let done = storage.complete(&cx.task.context, hold.attachment_id, volume.device.as_deref()).await;
-            done.map_err(later)?;
+            match storage.complete(&cx.task.context, hold.attachment_id, volume.device.as_deref()).await {
+                Ok(()) => {}
+                Err(error @ BlockStorageError::Unavailable { .. }) => return Err(later(error)),
+                Err(error) => tracing::warn!(instance = %cx.instance.id, volume = %volume.volume_id, %host,
+                    "a volume is not told to be in use: {}", chain(&error)),
+            }
         }
         cx.instance.volumes[place] = volume;
     }

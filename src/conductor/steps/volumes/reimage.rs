@@ -11,7 +11,7 @@ use nova_core::volume::VolumeStatus;
 
 use super::super::on_host::{begin, must_have_host};
 use super::super::{Ran, Services, Step, StepError};
-use super::{complete, failed, later, reserve, storage, volumes_on};
+use super::{back_on, failed, later, reserve, storage};
 use crate::conductor::context::{StagedOrder, TaskContext};
 
 /// How long a step looks at a volume that is being written before it lets others go first.
@@ -84,9 +84,10 @@ impl Step for LeaveRootVolume {
 
     /// Its host comes to it again, as to its other volumes: it may be started there.
     async fn undo(&self, services: &Services, cx: &mut TaskContext) -> Result<(), StepError> {
-        let Some(host) = cx.instance.host.clone() else { return Ok(()) };
-        volumes_on(services, cx, &host).await?;
-        complete(services, cx, &host).await
+        match cx.instance.host.clone() {
+            Some(host) => back_on(services, cx, &host).await,
+            None => Ok(()),
+        }
     }
 }
 

@@ -1,14 +1,17 @@
 //! Another volume takes a volume's place under a running guest (nova/compute/manager.py, `swap_volume`).
 //!
 //! The row has both for as long as it lasts, so that whoever goes on knows what there may be. Which of both the guest has, its
-//! host alone can say: nothing is given back before it has.
+//! host alone can say: nothing is given back before it has, however long that takes. Only an operator who declares the host dead says
+//! so in its place: no guest of it has anything any more.
 
 use async_trait::async_trait;
 use nova_core::error::chain;
+use nova_core::metadata::GuestDevice;
 use nova_core::rpc::compute::{SwapVolume as SwapOrder, SwapVolumeOrder};
 use nova_core::volume::{BlockStorageError, Hold, attachment_key};
 
 use super::super::interface::take_turn;
+use super::super::moves::is_declared_dead;
 use super::super::on_host::begin;
 use super::super::{Ran, Services, Step, StepError};
 use super::plug::the_volume;
@@ -95,7 +98,7 @@ impl Step for SwapVolume {
     }
 
     /// The host says which of both the guest has. If it is the new one, it is too late, and the task goes on.
-    async fn take_back(&self, _services: &Services, cx: &mut TaskContext) -> Result<Ran, StepError> {
+    async fn take_back(&self, services: &Services, cx: &mut TaskContext) -> Result<Ran, StepError> {
         let (Some(volume), Some(host)) = (the_volume(cx).cloned(), cx.instance.host.clone()) else {
             return Ok(Ran::Done);
         };
@@ -104,9 +107,18 @@ impl Step for SwapVolume {
         if cx.left_nothing || volume.swap.is_none() || new.hold_of(&host).is_none() {
             return Ok(Ran::Done);
         }
+        if is_declared_dead(services, &host).await? {
+            tracing::warn!(instance = %cx.instance.id, volume = %volume.volume_id, %host,
+                "the server keeps the volume that was to be swapped: its host was declared dead");
+            return Ok(Ran::Done);
+        }
         cx.renew_epoch();
         let order = SwapVolumeOrder { old: volume.volume_id, new: new.volume_id, to: None };
         Ok(Ran::Ordered(StagedOrder::of::<SwapOrder, _>(order)))
+    }
+
+    fn must_be_undone(&self) -> bool {
+        true
     }
 }
 
@@ -120,7 +132,7 @@ impl Step for EndSwap {
         let (storage, context) = (storage(services)?, cx.task.context.clone());
         let (host, instance) = (cx.instance.host.clone(), cx.instance.id);
         let Some(volume) = the_volume(cx).filter(|volume| volume.swap.is_some()) else { return Ok(Ran::Done) };
-        let new = volume.swapped();
+        let (old, new) = (volume.volume_id, volume.swapped());
         if let Some(hold) = host.as_ref().and_then(|host| new.hold_of(host)) {
             match storage.complete(&context, hold.attachment_id, new.device.as_deref()).await {
                 Ok(()) => {}
@@ -132,7 +144,13 @@ impl Step for EndSwap {
         for hold in &volume.holds {
             storage.release(&context, hold.attachment_id).await.map_err(later)?;
         }
+        let taken = GuestDevice::Volume(new.volume_id);
         *volume = new;
+        // It is where the old one was; a host that was asked twice says no more than that it is there.
+        if !cx.instance.device_places.iter().any(|place| place.device == taken) {
+            let places = cx.instance.device_places.iter_mut();
+            places.filter(|place| place.device == GuestDevice::Volume(old)).for_each(|place| place.device = taken);
+        }
         Ok(Ran::Done)
     }
 

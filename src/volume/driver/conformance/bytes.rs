@@ -157,6 +157,24 @@ pub async fn an_image_becomes_a_volume(bench: &dyn VolumeBench) {
     assert!(bench.write(&info, ids::attachment(2), LAST, 0x53, 4 * KIB).await);
 }
 
+/// Snapshots of a volume have what was there before an image was written onto it.
+pub async fn an_image_leaves_snapshots_as_they_were(bench: &dyn VolumeBench) {
+    let driver = bench.driver();
+    driver.create(&small(1)).await.unwrap();
+    let info = connect(bench, 1, &writer(1), "h1").await;
+    assert!(bench.write(&info, ids::attachment(1), 0, 0x77, 64 * KIB).await);
+    driver.disconnect_host(ids::volume(1), ids::attachment(1)).await.unwrap();
+    driver.create_snapshot(ids::volume(1), ids::snapshot(1)).await.unwrap();
+    driver.write_image(ids::volume(1), &image("raw"), Pieces::of(&disk(), 4096)).await.unwrap();
+    assert_eq!(driver.inventory().await.unwrap().volumes[&ids::volume(1)].snapshots, [ids::snapshot(1)]);
+    driver.create_from_snapshot(&small(2), ids::volume(1), ids::snapshot(1)).await.unwrap();
+    for (volume, pattern) in [(1, 0x51), (2, 0x77)] {
+        let info = connect(bench, volume, &writer(volume + 1), "h1").await;
+        assert!(bench.reads(&info, ids::attachment(volume + 1), 0, pattern, 64 * KIB).await, "volume {volume}");
+    }
+    driver.delete_snapshot(ids::volume(1), ids::snapshot(1)).await.unwrap();
+}
+
 /// What is not what it is said to be, refers to other files, is too large or breaks off changes nothing (OSSA-2024-001,
 /// -2024-002, -2023-002, -2013-012).
 pub async fn a_bad_image_leaves_the_volume_as_it_was(bench: &dyn VolumeBench) {

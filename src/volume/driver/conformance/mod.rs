@@ -71,6 +71,7 @@ macro_rules! volume_driver_conformance {
             a_snapshot_keeps_what_was,
             a_copy_is_independent,
             an_image_becomes_a_volume,
+            an_image_leaves_snapshots_as_they_were,
             a_bad_image_leaves_the_volume_as_it_was,
             a_volume_becomes_an_image,
             space_of_the_deleted_reads_as_zeros,

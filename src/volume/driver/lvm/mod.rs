@@ -363,10 +363,6 @@ impl VolumeDriver for LvmVolumes {
         if !known.connections.is_empty() {
             return Err(VolumeDriverError::busy(volume, "is connected to a host"));
         }
-        // A volume with snapshots keeps its place among them.
-        if !known.snapshots.is_empty() {
-            return Err(VolumeDriverError::busy(volume, "has snapshots"));
-        }
         let size = known.size;
         let (name, unfinished) = (name_of(volume), format!("{}.new", name_of(volume)));
         let staged = images::stage(&self.options.staging, volume, image, data, size).await?;
@@ -376,7 +372,7 @@ impl VolumeDriver for LvmVolumes {
             self.remove(&unfinished).await?;
             return Err(error);
         }
-        // Broken off in between, the volume is what it was, or what it is to be.
+        // Broken off in between, the volume is what it was, or what it is to be. Snapshots are thin volumes of their own.
         let old = format!("{name}.old");
         self.rename(&name, &old).await?;
         self.rename(&unfinished, &name).await?;

@@ -7,7 +7,7 @@ use nova_core::entropy::SeededEntropy;
 
 use super::*;
 use crate::volume::driver::VolumeErrorKind;
-use crate::volume::driver::conformance::{host, ids, reader, small, writer};
+use crate::volume::driver::conformance::{Pieces, host, ids, image, reader, small, writer};
 
 /// Commands as they must come, each with its answer; `Err` is what the program complains.
 type Line = (String, std::result::Result<String, String>);
@@ -133,6 +133,25 @@ async fn snapshots_are_volumes_of_their_own() {
     driver.delete_snapshot(ids::volume(1), ids::snapshot(1)).await.unwrap();
     let found = driver.inventory().await.unwrap();
     assert_eq!(found.volumes[&ids::volume(1)].snapshots, [ids::snapshot(1)]);
+    assert!(transcript.0.lock().unwrap().is_empty());
+}
+
+/// An image is written beside what is there, which goes when all of the image is; snapshots need neither. Here there is no such
+/// device to write onto.
+#[tokio::test]
+async fn a_volume_with_snapshots_takes_an_image() {
+    let one = name(1);
+    let snapshot = format!("{one}.snapshot-{}", ids::snapshot(1));
+    let with = || listing(&[(one.as_str(), 1, ""), (snapshot.as_str(), 1, "")]);
+    let lines = vec![
+        with(),
+        with(),
+        done(format!("lvcreate -y --type thin -V 1073741824b --thinpool vg/pool -n {one}.new")),
+        done(format!("lvremove -y -f vg/{one}.new")),
+    ];
+    let (driver, transcript, _temp) = open(lines).await.unwrap();
+    let written = driver.write_image(ids::volume(1), &image("raw"), Pieces::of(&[0x51; 4096], 512)).await;
+    assert_ne!(written.unwrap_err().kind(), VolumeErrorKind::Busy);
     assert!(transcript.0.lock().unwrap().is_empty());
 }
 
