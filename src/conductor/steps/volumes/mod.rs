@@ -227,14 +227,20 @@ pub async fn only_on(services: &Services, cx: &mut TaskContext, host: &HostName)
     let_go(services, cx, |hold| hold.host.is_none() || of_it(hold)).await
 }
 
-/// The server is on that host for good, whatever else failed: it has its volumes there, and nobody else comes to them.
-pub async fn arrived_on(services: &Services, cx: &mut TaskContext, host: &HostName) -> Result<(), StepError> {
+/// The same where nothing more can be done about one that is not told to be in use.
+async fn complete_all_the_same(services: &Services, cx: &TaskContext, host: &HostName) -> Result<(), StepError> {
     match complete(services, cx, host).await {
         Err(StepError::Failed(failure)) => {
             tracing::warn!(instance = %cx.instance.id, %host, "its volumes are not told to be in use: {}", failure.details);
+            Ok(())
         }
-        completed => completed?,
+        completed => completed,
     }
+}
+
+/// The server is on that host for good, whatever else failed: it has its volumes there, and nobody else comes to them.
+pub async fn arrived_on(services: &Services, cx: &mut TaskContext, host: &HostName) -> Result<(), StepError> {
+    complete_all_the_same(services, cx, host).await?;
     only_on(services, cx, host).await
 }
 

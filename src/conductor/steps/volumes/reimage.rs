@@ -11,7 +11,7 @@ use nova_core::volume::VolumeStatus;
 
 use super::super::on_host::{begin, must_have_host};
 use super::super::{Ran, Services, Step, StepError};
-use super::{back_on, failed, later, reserve, storage};
+use super::{back_on, complete_all_the_same, failed, later, reserve, storage};
 use crate::conductor::context::{StagedOrder, TaskContext};
 
 /// How long a step looks at a volume that is being written before it lets others go first.
@@ -84,10 +84,10 @@ impl Step for LeaveRootVolume {
 
     /// Its host comes to it again, as to its other volumes: it may be started there.
     async fn undo(&self, services: &Services, cx: &mut TaskContext) -> Result<(), StepError> {
-        match cx.instance.host.clone() {
-            Some(host) => back_on(services, cx, &host).await,
-            None => Ok(()),
-        }
+        let Some(host) = cx.instance.host.clone() else { return Ok(()) };
+        back_on(services, cx, &host).await?;
+        // It may have been let in before, to make the guest anew.
+        complete_all_the_same(services, cx, &host).await
     }
 }
 
