@@ -46,6 +46,9 @@ async fn cloud() -> Cloud {
     .await
 }
 
+/// What is done to a hypervisor.
+type Deed = fn(&FakeHypervisor);
+
 fn hang(host: &FakeHypervisor) {
     host.hang(Operation::Resources);
 }
@@ -58,7 +61,7 @@ fn release(host: &FakeHypervisor) {
 async fn a_host_whose_hypervisor_hangs_or_fails_is_out_of_scheduling_until_it_answers() {
     let cloud = cloud().await;
     let sick = &cloud.hosts[&HostName::new("host00")];
-    let ways: [(&str, fn(&FakeHypervisor), fn(&FakeHypervisor)); 2] = [
+    let ways: [(&str, Deed, Deed); 2] = [
         ("AUTO: the hypervisor has not answered for 30 seconds", hang, release),
         ("AUTO: the hypervisor fails: ", |host| host.set_available(false), |host| host.set_available(true)),
     ];
