@@ -30,8 +30,8 @@ impl Agent {
     pub(crate) async fn reconcile_until(&self, stop: CancellationToken) {
         let mut since_power = std::time::Duration::ZERO;
         let mut since_devices = std::time::Duration::ZERO;
-        let mut looked = Instant::now();
-        let (mut next, mut soon) = (looked + self.options.reconcile_interval, 0);
+        let mut regular = Instant::now() + self.options.reconcile_interval;
+        let (mut early, mut looks) = (None, 0);
         loop {
             let mut back = false;
             tokio::select! {
@@ -39,33 +39,39 @@ impl Agent {
                 () = stop.cancelled() => return,
                 () = self.hearing.come_back() => back = true,
                 () = self.left.notified() => {
-                    (next, soon) = (next.min(Instant::now() + LEFT_SOON), LEFT_LOOKS);
+                    (early, looks) = (Some(Instant::now() + LEFT_SOON), LEFT_LOOKS);
                     continue;
                 }
-                () = tokio::time::sleep_until(next) => {}
+                () = tokio::time::sleep_until(early.unwrap_or(regular).min(regular)) => {}
             }
-            let passed = looked.elapsed();
-            looked = Instant::now();
+            if !back && Instant::now() < regular {
+                self.look(false).await;
+                looks = u32::saturating_sub(looks, 1);
+                early = (looks > 0).then(|| Instant::now() + LEFT_SOON);
+                continue;
+            }
             let reported = if back { self.report_node().await } else { self.report_changed_node().await };
             if let Err(error) = reported {
                 tracing::warn!("the inventory was not reported: {}", chain(&error));
             }
-            since_power = since_power.saturating_add(passed);
+            since_power = since_power.saturating_add(self.options.reconcile_interval);
             let power = back || since_power >= self.options.power_sync_interval;
             if power {
                 since_power = std::time::Duration::ZERO;
             }
-            if let Err(error) = self.compare(power, false).await {
-                tracing::warn!("guests were not compared: {}", chain(&error));
-            }
-            since_devices = since_devices.saturating_add(passed);
+            self.look(power).await;
+            since_devices = since_devices.saturating_add(self.options.reconcile_interval);
             if since_devices >= DEVICES_INTERVAL {
                 since_devices = std::time::Duration::ZERO;
                 self.compare_devices().await;
             }
-            soon = u32::saturating_sub(soon, 1);
-            let interval = self.options.reconcile_interval;
-            next = Instant::now() + if soon > 0 { interval.min(LEFT_SOON) } else { interval };
+            regular = Instant::now() + self.options.reconcile_interval;
+        }
+    }
+
+    async fn look(&self, power: bool) {
+        if let Err(error) = self.compare(power, false).await {
+            tracing::warn!("guests were not compared: {}", chain(&error));
         }
     }
 
@@ -164,10 +170,12 @@ impl Agent {
         let mut differ = Vec::new();
         for a in assigned.values() {
             let listed = seen.get(&a.instance_id).copied().unwrap_or(PowerState::NoState);
-            if listed != a.power_state && !a.busy {
+            if (listed != a.power_state || a.amiss) && !a.busy {
                 // The guests were listed before the records: only a reading from after them can be told.
                 differ.extend(
-                    self.reading(a.instance_id, a.epoch).await.filter(|seen| seen.power_state != a.power_state),
+                    self.reading(a.instance_id, a.epoch)
+                        .await
+                        .filter(|seen| a.amiss || seen.power_state != a.power_state),
                 );
             }
         }

@@ -9,7 +9,7 @@ use nova_core::rpc::conductor::{
     Verdict,
 };
 use nova_core::rpc::{Refusal, RefusalKind};
-use nova_core::state::{Edge, PowerState, TaskState, VmState, edge_of};
+use nova_core::state::{Edge, PowerAction, PowerState, TaskState, VmState, edge_of, sync_power_state};
 use nova_core::task::{Event, Failure, Next, Work};
 use nova_db::{InstanceQuery, StoreError};
 use nova_queue::{HandlerError, Incoming};
@@ -196,6 +196,7 @@ impl Conductor {
             epoch: instance.epoch,
             power_state: instance.power_state,
             runs: !moving && instance.vm_state == VmState::Active && instance.power_state == PowerState::Running,
+            amiss: is_amiss(&instance),
             resources: instance.booked_resources(),
             busy: moving || instance.task_state.is_some(),
             moving,
@@ -258,4 +259,12 @@ pub(super) fn speaks_of_itself(incoming: &Incoming, host: &nova_core::ids::HostN
 
 pub(super) fn unavailable(error: &StoreError) -> HandlerError {
     Refusal::new(RefusalKind::Unavailable, chain(error)).into()
+}
+
+/// Would something follow if its host told what the store has? An operation that failed half-way may leave a server so.
+fn is_amiss(instance: &Instance) -> bool {
+    !matches!(
+        sync_power_state(&instance.states(), instance.power_state).action,
+        PowerAction::None | PowerAction::Log(_)
+    )
 }

@@ -48,6 +48,20 @@ async fn after_a_power_cut_servers_are_off_and_say_so() {
     cloud.stop().await;
 }
 
+/// What a stop leaves that failed after its guest was off, and said so.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_known_to_be_off_and_called_active_is_stopped() {
+    let (cloud, ids) = three(CloudOptions::default()).await;
+    let stopped = cloud.get(ids[1]).await;
+    let said = nova_core::instance::Instance { vm_state: VmState::Active, ..stopped };
+    cloud.store.update_instance(said).await.unwrap();
+    cloud.pass(Duration::from_secs(300)).await;
+    cloud.settle().await;
+    assert_eq!(states(&cloud, ids).await[1], OFF);
+    cloud.check().await;
+    cloud.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn after_a_power_cut_what_ran_runs_again_where_the_operator_wants_it() {
     let dress = |_: &str, _: &mut _, settings: &mut nova_compute::ComputeOptions| {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use nova_compute::{MetadataLimits, MetadataServer, RpcMetadataSource};
 use nova_core::ids::HostName;
-use nova_core::network::RequestedNetworks;
+use nova_core::network::{PortStatus, RequestedNetworks};
 use nova_core::rpc::{Role, Sender};
 use nova_queue::RpcClient;
 use serde_json::{Value, json};
@@ -73,6 +73,11 @@ async fn what_a_guest_leaves_is_its_owners_to_read_and_to_forget() {
     assert_eq!(ask(guest, "POST", "another").await.0, 200, "there is none any more");
     assert_eq!(ask(guest, "GET", "").await, (200, "another".to_owned()));
     assert_eq!(shown().await, (200, json!({"password": "another"})));
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while cloud.ports_of(id).await[0].status != PortStatus::Active {
+        assert!(std::time::Instant::now() < deadline, "the host does not say that it is plugged");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
     cloud.check().await;
     cloud.stop().await;
 }

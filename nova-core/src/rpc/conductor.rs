@@ -321,6 +321,9 @@ pub struct AssignedInstance {
     /// As far as its owner knows, it runs.
     #[serde(default)]
     pub runs: bool,
+    /// Its state and the power state that the store has do not go together: it is to be told even if it is as the store has it.
+    #[serde(default)]
+    pub amiss: bool,
 }
 
 /// Guests whose interfaces are compared.
