@@ -37,16 +37,32 @@ impl Server {
         server
     }
 
+    /// One that has data, of which nobody reads more than a part in a second: to copy it takes ten.
+    fn slow(folder: &Path, number: u32) -> Self {
+        let server = Self::new(folder, number);
+        server.kill();
+        let file = std::fs::OpenOptions::new().write(true).open(folder.join(format!("volume-{}", server.volume)));
+        std::io::Write::write_all(&mut file.unwrap(), &vec![b'x'; 20 << 20]).unwrap();
+        server.start_as(&server.volume.to_string(), true);
+        server
+    }
+
     /// Says of its export that it is the volume of that id.
     fn start(&self, description: &str) {
+        self.start_as(description, false);
+    }
+
+    fn start_as(&self, description: &str, slow: bool) {
         let file = self.folder.join(format!("volume-{}", self.volume));
-        let blockdev =
-            format!("driver=raw,node-name=v,file.driver=file,file.filename={},file.locking=off", file.display());
+        let (above, below) = if slow { ("driver=throttle,throttle-group=slow,", "file.") } else { ("", "") };
+        let place = format!("{below}file.driver=file,{below}file.filename={},{below}file.locking=off", file.display());
+        let blockdev = format!("node-name=v,{above}{below}driver=raw,{place}");
+        let limit = ["--object", "throttle-group,id=slow,limits.bps-read=2097152"];
         let server = format!("addr.type=inet,addr.host=127.0.0.1,addr.port={},max-connections=0", self.port);
         let export = format!("type=nbd,id=e,node-name=v,name=attachment-1,description={description},writable=on");
         let pid_file = self.pid_file();
         let args = ["--blockdev", &blockdev, "--nbd-server", &server, "--export", &export, "--pidfile"];
-        run("qemu-storage-daemon", &[&args[..], &[pid_file.to_str().unwrap(), "--daemonize"]].concat());
+        run("qemu-storage-daemon", &[&limit, &args[..], &[pid_file.to_str().unwrap(), "--daemonize"]].concat());
     }
 
     fn pid_file(&self) -> PathBuf {
@@ -186,7 +202,8 @@ async fn a_volume_goes_from_guest_to_guest() {
 
 /// A guest with a volume, and another one.
 async fn with_two(hypervisor: &LibvirtHypervisor, folder: &Path, number: u32) -> (InstanceId, [Server; 2]) {
-    let servers = [0, 1].map(|one| Server::new(folder, 0x5600_0000 + 2 * number + one));
+    let number_of = |one| 0x5600_0000 + 2 * number + one;
+    let servers = [Server::slow(folder, number_of(0)), Server::new(folder, number_of(1))];
     let guest = GuestSpec { volumes: vec![servers[0].attachment()], ..guest_spec(number) };
     hypervisor.destroy(guest.instance).await.unwrap();
     hypervisor.spawn(&guest).await.unwrap();
@@ -199,9 +216,9 @@ fn virsh(args: &[&str]) -> bool {
     output.status.success()
 }
 
-/// Has the copy go slowly, once there is one.
-async fn slow_down(id: InstanceId) {
-    while !virsh(&["blockjob", &id.to_string(), "vdb", "--bandwidth", "65536", "--bytes"]) {
+/// Waits until there is a copy: it can be told how fast it may be.
+async fn copies(id: InstanceId) {
+    while !virsh(&["blockjob", &id.to_string(), "vdb", "--bandwidth", "1073741824", "--bytes"]) {
         tokio::task::yield_now().await;
     }
 }
@@ -219,8 +236,8 @@ async fn a_swap_whose_answer_is_lost_is_done() {
     let attachment = new.attachment();
     let swapping = hypervisor.swap_disk(id, old.volume, &attachment);
     let pivoted_by_another = async {
-        slow_down(id).await;
-        assert!(virsh(&["blockjob", &id.to_string(), "vdb", "--bandwidth", "0"]));
+        copies(id).await;
+        // The driver may be faster: then there is no job any more.
         while !virsh(&["blockjob", &id.to_string(), "vdb", "--pivot"]) {
             if volumes(&hypervisor, id).await == [new.volume] {
                 break;
@@ -246,7 +263,7 @@ async fn a_swap_is_aborted() {
         let attachment = new.attachment();
         let swapping = hypervisor.swap_disk(id, old.volume, &attachment);
         let ending = async {
-            slow_down(id).await;
+            copies(id).await;
             let begun = std::time::Instant::now();
             match end_of_it {
                 "abort" => hypervisor.abort_swap(id).await.unwrap(),
