@@ -15,7 +15,6 @@ class Channels extends EventTarget {
       uri: address,
       screen_id: "screen",
       password: "",
-      onsuccess: () => this.dispatchEvent(new Event("open")),
       onerror: (error) => this.end(1006, error.message),
     });
     this.watch(this.main);
@@ -26,6 +25,8 @@ class Channels extends EventTarget {
         set: (channel) => {
           held = channel;
           if (channel !== undefined) this.watch(channel);
+          // What is typed before that is lost.
+          if (channel !== undefined && name === "inputs") whenReady(channel, () => this.dispatchEvent(new Event("open")));
         },
       });
     }
@@ -56,6 +57,18 @@ class Channels extends EventTarget {
     this.main.ws?.close(code);
     this.finish(code, "The console is closed.");
   }
+}
+
+// spice-html5 keeps the state of a channel as a property, and tells nobody of it.
+function whenReady(channel, then) {
+  let { state } = channel;
+  Object.defineProperty(channel, "state", {
+    get: () => state,
+    set: (next) => {
+      state = next;
+      if (next === "ready") then();
+    },
+  });
 }
 
 let channels = null;
