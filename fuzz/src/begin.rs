@@ -1,9 +1,9 @@
 //! A client says anything before its console is shown: it is let on only after RFB's begin as this proxy has it, and is told
 //! no more than belongs there.
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use nova::console::proxy::{ClientSide, welcome};
+use nova::console::proxy::welcome;
+
+use crate::speaker::Speaker;
 
 /// All that a client is told: version, one security type, and that all is well.
 const TOLD: &[u8] = b"RFB 003.008\n\x01\x01\0\0\0\0";
@@ -18,29 +18,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
 /// Runs it.
 pub fn run(said: &[u8]) {
     crate::runtime().block_on(async {
-        let mut client = Client { left: Bytes::copy_from_slice(said), told: Vec::new() };
+        let mut client = Speaker::saying(said);
         let let_on = welcome(&mut client).await.is_ok();
         assert_eq!(let_on, said.starts_with(GOOD));
         assert!(TOLD.starts_with(&client.told) && (client.told.len() == TOLD.len()) == let_on);
     });
-}
-
-struct Client {
-    left: Bytes,
-    told: Vec<u8>,
-}
-
-#[async_trait]
-impl ClientSide for Client {
-    async fn read(&mut self, count: usize) -> std::io::Result<Bytes> {
-        match self.left.len() < count {
-            true => Err(std::io::ErrorKind::UnexpectedEof.into()),
-            false => Ok(self.left.split_to(count)),
-        }
-    }
-
-    async fn write(&mut self, bytes: Bytes) -> std::io::Result<()> {
-        self.told.extend_from_slice(&bytes);
-        Ok(())
-    }
 }

@@ -12,6 +12,7 @@ pub mod client;
 pub mod mutate;
 pub mod request;
 pub mod screen;
+mod speaker;
 pub mod spice;
 
 use std::time::Duration;

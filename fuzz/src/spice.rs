@@ -1,11 +1,11 @@
 //! A client and a screen say anything while a channel of SPICE begins: a client is let on only where the screen says so, a screen
 //! is asked for nothing but channels that are served, and what a client shows in place of a password goes nowhere.
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use nova::console::proxy::{ClientSide, SpiceLogin, link};
+use nova::console::proxy::{SpiceLogin, link};
 use nova_core::entropy::SeededEntropy;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+use crate::speaker::Speaker;
 
 /// A screen's key, as it comes in its answer.
 const KEY: &[u8; 162] = include_bytes!("../../src/console/proxy/spice/testdata/public.der");
@@ -47,7 +47,7 @@ pub fn run(input: &[u8]) {
         let (mut ours, mut theirs) = duplex(LONGEST * 2);
         theirs.write_all(screen).await.expect("there is room");
         theirs.shutdown().await.expect("an end");
-        let mut browser = Browser { left: Bytes::copy_from_slice(client), told: Vec::new() };
+        let mut browser = Speaker::saying(client);
         let login = SpiceLogin { password: Some("secret".to_owned()), tls: None };
         let linked = link(&mut browser, &mut ours, &login, &SeededEntropy::new(1)).await;
         drop(ours);
@@ -63,24 +63,4 @@ pub fn run(input: &[u8]) {
             assert!(browser.told.ends_with(&[0; 4]) && client.starts_with(b"REDQ"));
         }
     });
-}
-
-struct Browser {
-    left: Bytes,
-    told: Vec<u8>,
-}
-
-#[async_trait]
-impl ClientSide for Browser {
-    async fn read(&mut self, count: usize) -> std::io::Result<Bytes> {
-        match self.left.len() < count {
-            true => Err(std::io::ErrorKind::UnexpectedEof.into()),
-            false => Ok(self.left.split_to(count)),
-        }
-    }
-
-    async fn write(&mut self, bytes: Bytes) -> std::io::Result<()> {
-        self.told.extend_from_slice(&bytes);
-        Ok(())
-    }
 }
