@@ -325,6 +325,7 @@ mod tests {
     use async_trait::async_trait;
     use nova_core::context::RequestContext;
     use nova_core::contracts::ImageData;
+    use nova_core::disk_format::samples;
     use nova_core::ids::ImageId;
     use nova_virt::testing::guest_spec;
     use nova_virt::{ErrorKind, FakeHypervisor, FakeOptions, Operation, Quiesce, SnapshotRequest};
@@ -497,20 +498,31 @@ mod tests {
         assert_eq!(larger.await.unwrap_err().kind(), ErrorKind::InvalidInput);
     }
 
-    /// OSSA-2024-002 (row 3): whatever the image service says that it is.
+    /// OSSA-2024-002 (row 3): whatever the image service says that it is. What is refused is not kept.
     #[tokio::test]
     async fn data_that_is_not_what_it_is_called_is_no_image() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("part");
-        let bytes = [b"QFI\xfb\0\0\0\x03".to_vec(), vec![0; 65_536]].concat();
-        std::fs::write(&path, &bytes).unwrap();
-        let refused = inspect(&image("raw", &bytes), &path, std::fs::File::open(&path).unwrap()).await.unwrap_err();
-        assert!(matches!(refused, ImageCacheError::Unacceptable { .. }), "{refused:?}");
-        std::fs::write(&path, vec![7; 4096]).unwrap();
-        let open = || std::fs::File::open(&path).unwrap();
-        inspect(&image("raw", &[7; 4096]), &path, open()).await.unwrap();
-        let larger = inspect(&image("raw", &[7; 100]), &path, open()).await.unwrap_err();
+        let get = async |image: ImageMeta, bytes: &[u8]| {
+            ImageCache::new(folder.path(), Arc::new(Bytes(bytes.to_vec()))).get(&image, None).await
+        };
+        let backed = samples::qcow2_with(8, &512u64.to_be_bytes());
+        for (called, bytes) in [
+            ("raw", samples::qcow2()),
+            ("raw", backed.clone()),
+            ("qcow2", backed),
+            ("qcow2", samples::raw()),
+            ("raw", samples::good_vmdk()),
+            ("vmdk", samples::good_vmdk()),
+        ] {
+            let refused = get(ImageMeta { virtual_size: 0, ..image(called, &bytes) }, &bytes).await.unwrap_err();
+            assert!(matches!(refused, ImageCacheError::Unacceptable { .. }), "{called}: {refused:?}");
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "{called}");
+        }
+        let bytes = vec![7; 4096];
+        let larger = get(ImageMeta { virtual_size: 100, ..image("raw", &bytes) }, &bytes).await.unwrap_err();
         assert!(matches!(larger, ImageCacheError::Damaged { what: "virtual size", .. }), "{larger:?}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        get(image("raw", &bytes), &bytes).await.unwrap();
     }
 
     fn image(disk_format: &str, data: &[u8]) -> ImageMeta {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nova_core::state::{Action, VmState};
 use nova_queue::Chances;
-use nova_virt::ErrorKind;
+use nova_virt::{ErrorKind, Hypervisor};
 
 use crate::life_sweep::{Sweep, sweep_of};
 use crate::support::mortal::Life;
@@ -20,6 +20,9 @@ use deed::{Deed, OPERATIONS};
 const MOMENTS: u32 = 150;
 /// More calls of the volume host's driver than any of them makes.
 const CALLS: usize = 20;
+
+/// How soon a host has removed what it is told to remove; it compares every minute.
+const SOON: Duration = Duration::from_secs(5);
 
 use VmState as V;
 
@@ -151,6 +154,15 @@ impl Deed {
             cloud.pass(Duration::from_millis(wait)).await;
             assert!(cloud.act(id, Action::ForceDelete).await, "{self:?}");
             cloud.settle().await;
+            if self.what != What::Evacuate {
+                // They are told, and do not find out only when they compare what they have.
+                cloud.pass(SOON).await;
+                for (name, host) in &cloud.hosts {
+                    let guests = host.list().await.unwrap().iter().filter(|guest| guest.instance == id).count();
+                    let stashes = host.list_stashes().await.unwrap().iter().filter(|one| one.instance == id).count();
+                    assert_eq!((guests, stashes), (0, 0), "{self:?} after {wait} ms: left on {name}");
+                }
+            }
             for host in cloud.hosts.keys() {
                 cloud.force_down(host, false).await;
             }
