@@ -188,7 +188,10 @@ impl Inner {
                 None => 0,
             };
             let (path, bytes) = (folder.join(&name), least.max(disk.size_gb << 30));
-            if !exists(&path).await? {
+            // What an earlier guest left here is opened as what all are sent as; if it is another format, that guest may have
+            // written a header of this one onto it, which names a file of the host (OSSA-2016-001).
+            let is_one = records.get(&name).is_some_and(|record| record.format == SENT_AS);
+            if !is_one || !exists(&path).await? {
                 let record = folder::disks::make_blank(&self.options, SENT_AS, bytes, &path, DURING, made).await?;
                 folder::add_record(folder, &mut records, name, record).await?;
             }

@@ -1,9 +1,11 @@
 //! Rebuild (nova/virt/libvirt/driver.py, `rebuild`, and the default of nova/compute/manager.py): new disks for a guest.
 
+use std::path::Path;
+
 use tokio::fs;
 
 use super::domains::Guest;
-use super::folder::record::Records;
+use super::folder::record::{DiskRecord, Records};
 use super::folder::{self, Made, beside, remove_file};
 use super::operations::Inner;
 use super::{errors, rescue};
@@ -66,10 +68,7 @@ impl Inner {
         let mut records = folder::record::read(&folder).await?;
         let gone: Vec<String> = records.keys().filter(|name| !names.contains(name)).cloned().collect();
         for (name, record) in new {
-            let path = folder.join(&name);
-            // The record first: read as the new format, an old disk is none, and nothing of it is taken for another's.
-            folder::add_record(&folder, &mut records, name, record).await?;
-            fs::rename(beside(&path, REBUILT), &path).await.map_err(|error| errors::file(DURING, error))?;
+            replace(&folder, &mut records, name, record).await?;
         }
         if guest.config_drive.is_some() {
             let path = folder.join(folder::CONFIG_DRIVE);
@@ -87,3 +86,41 @@ impl Inner {
 }
 
 const REBUILT: &str = ".rebuilt";
+
+/// Puts a new disk where the old one is. The record comes first, so that nothing of an old disk is taken for another's; where it
+/// names another format, the old disk goes before it: a guest may have written a header of that format onto it (OSSA-2016-001).
+async fn replace(folder: &Path, records: &mut Records, name: String, record: DiskRecord) -> Result<()> {
+    let path = folder.join(&name);
+    if records.get(&name).is_none_or(|old| old.format != record.format) {
+        remove_file(&path).await?;
+    }
+    folder::add_record(folder, records, name, record).await?;
+    fs::rename(beside(&path, REBUILT), &path).await.map_err(|error| errors::file(DURING, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::folder::record;
+    use super::*;
+    use crate::DiskFormat;
+
+    /// OSSA-2016-001 (row 5): wherever a rebuild breaks off, a disk that its guest wrote on is read as what it was made as, or
+    /// not at all.
+    #[tokio::test]
+    async fn an_old_disk_is_never_read_as_the_new_format() {
+        let temp = tempfile::tempdir().unwrap();
+        let disk = temp.path().join("disk");
+        let of = |format| DiskRecord { format, base: None };
+        for before in [DiskFormat::Raw, DiskFormat::Qcow2] {
+            for after in [DiskFormat::Raw, DiskFormat::Qcow2] {
+                let mut records = Records::from([("disk".to_owned(), of(before))]);
+                record::write(temp.path(), &records).await.unwrap();
+                std::fs::write(&disk, b"QFI\xfb").unwrap();
+                // There is no new disk: it breaks off where that would be put in place.
+                replace(temp.path(), &mut records, "disk".to_owned(), of(after)).await.unwrap_err();
+                assert_eq!(record::read(temp.path()).await.unwrap()["disk"].format, after);
+                assert_eq!(disk.exists(), before == after, "{before:?} to {after:?}");
+            }
+        }
+    }
+}

@@ -64,8 +64,44 @@ async fn no_path_takes_a_hostile_image() {
     hypervisor.destroy(id).await.unwrap();
 }
 
-/// OSSA-2026-002 (row 1): a guest writes a qcow2 header that names a file of the host onto its raw disk. It stays a raw disk:
-/// for the next start, for copies, for another host.
+/// What a guest can write onto the beginning of its disk: a qcow2 header that names a file of the host, which is made there, and
+/// makes a disk of the size that the guest's has.
+pub(super) fn header_that_names_a_file(folder: &Path) -> Vec<u8> {
+    let (secret, evil) = (folder.join("secret"), folder.join("evil"));
+    std::fs::write(&secret, [b'S'; 1 << 20]).unwrap();
+    run("qemu-img", &["create", "-q", "-f", "qcow2", "-F", "raw", "-b", text(&secret), text(&evil), "1G"]);
+    std::fs::read(&evil).unwrap()
+}
+
+/// As the guest would, from inside.
+pub(super) fn write_at_the_beginning(disk: &Path, bytes: &[u8]) {
+    let file = std::fs::OpenOptions::new().write(true).open(disk).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, bytes, 0).unwrap();
+}
+
+/// That a copy of its disk has what the guest wrote, stands alone, and has nothing of the host's file.
+pub(super) fn assert_only_bytes(copy: &Path, format: DiskFormat, header: &[u8]) {
+    let raw = copy.with_extension("as-raw");
+    if format == DiskFormat::Qcow2 {
+        let told = run("qemu-img", &["info", "-f", "qcow2", "--output", "json", text(copy)]);
+        assert!(!told.contains("backing-filename"), "{copy:?} stands on another file: {told}");
+        run("qemu-img", &["convert", "-f", "qcow2", "-O", "raw", text(copy), text(&raw)]);
+    } else {
+        std::fs::rename(copy, &raw).unwrap();
+    }
+    let mut bytes = vec![0; 2 << 20];
+    std::os::unix::fs::FileExt::read_exact_at(&std::fs::File::open(&raw).unwrap(), &mut bytes, 0).unwrap();
+    std::fs::remove_file(&raw).unwrap();
+    assert!(bytes.starts_with(header), "{copy:?}: the bytes are not the guest's own");
+    assert!(!bytes.windows(64).step_by(64).any(|window| window == [b'S'; 64]), "{copy:?} has the host's file");
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// OSSA-2026-002, -2016-001 (rows 1 and 5): a guest writes a qcow2 header that names a file of the host onto its raw disk. It
+/// stays a raw disk: for the next start, for images of it, for shelving, for another host.
 #[tokio::test]
 #[ignore = "needs NOVA_TEST_LIBVIRT_URI"]
 async fn a_header_on_a_raw_disk_is_just_bytes() {
@@ -77,42 +113,43 @@ async fn a_header_on_a_raw_disk_is_just_bytes() {
     let id = guest.instance;
     hypervisor.destroy(id).await.unwrap();
     hypervisor.spawn(&guest).await.unwrap();
-    let secret = folder.path().join("secret");
-    std::fs::write(&secret, [b'S'; 1 << 20]).unwrap();
-    let evil = folder.path().join("evil");
-    let args = ["create", "-q", "-f", "qcow2", "-F", "raw", "-b", secret.to_str().unwrap(), evil.to_str().unwrap()];
-    run("qemu-img", &args);
-    // As the guest would, from inside.
-    let header = std::fs::read(&evil).unwrap();
-    let disk = folder.path().join(id.to_string()).join("disk");
-    std::os::unix::fs::FileExt::write_all_at(&std::fs::OpenOptions::new().write(true).open(&disk).unwrap(), &header, 0)
-        .unwrap();
+    let header = header_that_names_a_file(folder.path());
+    write_at_the_beginning(&folder.path().join(id.to_string()).join("disk"), &header);
+    let snapshots = async |state: &str| {
+        for format in [DiskFormat::Raw, DiskFormat::Qcow2] {
+            let destination = folder.path().join(format!("{state}-{}", format.as_str()));
+            let request = SnapshotRequest { destination, format, quiesce: Quiesce::default() };
+            hypervisor.snapshot(id, &request).await.unwrap();
+            assert_only_bytes(&request.destination, format, &header);
+        }
+    };
+    let exports = async |state: &str| {
+        for format in [DiskFormat::Raw, DiskFormat::Qcow2] {
+            let destination = folder.path().join(format!("{state}-{}", format.as_str()));
+            let request = ExportRequest { role: DiskRole::Root, index: 0, destination, format };
+            hypervisor.export_disk(id, &request).await.unwrap();
+            assert_only_bytes(&request.destination, format, &header);
+        }
+    };
     hypervisor.power_on(id).await.unwrap();
-    let live = SnapshotRequest {
-        destination: folder.path().join("live"),
-        format: DiskFormat::Raw,
-        quiesce: Quiesce::default(),
-    };
-    hypervisor.snapshot(id, &live).await.unwrap();
+    snapshots("live").await;
+    hypervisor.pause(id).await.unwrap();
+    snapshots("paused").await;
     hypervisor.power_off(id, None).await.unwrap();
-    let off = SnapshotRequest {
-        destination: folder.path().join("off"),
-        format: DiskFormat::Raw,
-        quiesce: Quiesce::default(),
-    };
-    hypervisor.snapshot(id, &off).await.unwrap();
+    snapshots("off").await;
+    exports("exported").await;
     hypervisor.stash(id, 2).await.unwrap();
-    let destination = folder.path().join("export");
+    exports("stashed").await;
+    // Its definition is made anew, and it runs.
+    hypervisor.unstash(&GuestSpec { epoch: 3, ..guest }).await.unwrap();
+    hypervisor.power_on(id).await.unwrap();
+    snapshots("taken-back").await;
+    hypervisor.stash(id, 4).await.unwrap();
+    // Said to be raw it is refused where it would enter again: nobody after us is to guess, either.
+    let destination = folder.path().join("sent");
     let export = ExportRequest { role: DiskRole::Root, index: 0, destination, format: DiskFormat::Raw };
     hypervisor.export_disk(id, &export).await.unwrap();
-    for copy in [&live.destination, &off.destination, &export.destination] {
-        let mut bytes = vec![0; 2 << 20];
-        std::os::unix::fs::FileExt::read_exact_at(&std::fs::File::open(copy).unwrap(), &mut bytes, 0).unwrap();
-        assert!(bytes.starts_with(&header), "{copy:?}: the bytes are the guest's own");
-        assert!(!bytes.windows(64).step_by(64).any(|window| window == [b'S'; 64]), "{copy:?} has the host's file");
-    }
-    // Said to be raw it is refused where it would enter again: nobody after us is to guess, either.
-    let file = DiskSource::File { path: export.destination.clone(), format: DiskFormat::Raw };
+    let file = DiskSource::File { path: export.destination, format: DiskFormat::Raw };
     let disks = vec![DiskSpec { role: DiskRole::Root, source: file, size_gb: 1 }];
     let other = GuestSpec { disks, ..guest_spec(0x513) };
     assert_eq!(hypervisor.spawn(&other).await.unwrap_err().kind(), ErrorKind::InvalidInput);

@@ -10,12 +10,13 @@ use nova_core::state::PowerState;
 use nova_virt::testing::guest_spec;
 use nova_virt::{
     ConfigDrive, DiskAttachment, DiskFormat, DiskRole, DiskSource, DiskSpec, ErrorKind, GuestSpec, Hypervisor,
-    LibvirtHypervisor, LiveMigration, RebootKind,
+    LibvirtHypervisor, LibvirtOptions, LiveMigration, Quiesce, RebootKind, SnapshotRequest,
 };
 use tokio::sync::SemaphorePermit;
 
 use super::boot::console;
 use super::daemon::Daemon;
+use super::disks::{assert_only_bytes, header_that_names_a_file, write_at_the_beginning};
 use super::serial::typed_is_logged;
 use super::volumes::Server;
 use super::{PATIENCE, ROOM};
@@ -138,6 +139,52 @@ async fn what_was_left_behind_is_not_what_it_comes_back_to() {
         assert_eq!(one.info(id).await.unwrap().power_state, PowerState::Running);
         one.destroy(id).await.unwrap();
     }
+}
+
+/// OSSA-2016-001 (row 5): a raw disk with a qcow2 header on it, which names a file that the other host has, too, is sent as bytes;
+/// and a disk that was left there by an earlier guest is none that waits for this one.
+#[tokio::test]
+#[ignore = "needs NOVA_TEST_LIBVIRT_URI"]
+async fn a_header_on_a_raw_disk_goes_along_as_bytes() {
+    let (one, other, _kept) = two().await;
+    let flat = |host: &LibvirtHypervisor| {
+        LibvirtHypervisor::new(LibvirtOptions { use_cow_images: false, ..host.options().clone() }).unwrap()
+    };
+    let (one, other) = (flat(&one), flat(&other));
+    let files = super::folder();
+    let header = header_that_names_a_file(files.path());
+    let guest = GuestSpec { running: false, ..guest_spec(0x52e) };
+    let id = guest.instance;
+    let disk = |host: &LibvirtHypervisor| host.options().instances_path.join(id.to_string()).join("disk");
+    // As a deletion leaves it that was broken off.
+    other.spawn(&guest).await.unwrap();
+    let left = std::fs::read(disk(&other).with_file_name("disk.info")).unwrap();
+    other.destroy(id).await.unwrap();
+    std::fs::create_dir(disk(&other).parent().unwrap()).unwrap();
+    std::fs::write(disk(&other).with_file_name("disk.info"), left).unwrap();
+    std::fs::write(disk(&other), &header).unwrap();
+
+    one.spawn(&guest).await.unwrap();
+    write_at_the_beginning(&disk(&one), &header);
+    one.power_on(id).await.unwrap();
+    let newer = GuestSpec { epoch: 2, running: true, ..guest.clone() };
+    let to = other.prepare_incoming(&newer).await.unwrap();
+    assert!(!std::fs::read(disk(&other)).unwrap().starts_with(&header), "it was left there");
+    one.live_migrate(id, &how(to)).await.unwrap();
+    other.adopt_incoming(&newer).await.unwrap();
+    for state in ["live", "started", "off"] {
+        match state {
+            "started" => other.reboot(id, RebootKind::Hard).await.unwrap(),
+            "off" => other.power_off(id, None).await.unwrap(),
+            _ => {}
+        }
+        let (destination, format) = (files.path().join(state), DiskFormat::Raw);
+        let copy = SnapshotRequest { destination, format, quiesce: Quiesce::default() };
+        other.snapshot(id, &copy).await.unwrap();
+        assert_only_bytes(&copy.destination, format, &header);
+    }
+    one.destroy(id).await.unwrap();
+    other.destroy(id).await.unwrap();
 }
 
 /// What a guest wrote before it was sent is read where it was, and stands before what it writes where it went.
