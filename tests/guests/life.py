@@ -9,6 +9,8 @@ import re
 import subprocess
 import time
 
+import openstack
+
 from cli import Command
 from guests import BOOT_SECONDS, Shell
 from ledger import expect, expect_equal, wait_until
@@ -175,11 +177,15 @@ class Life:
         self.connection.goes_on()
 
     def no_password(self):
-        """There is no agent in the guest that could set one: the action says so, and the server is as it was."""
-        self.compute.change_server_password(self.guest.id, "n3w-Pa55")
-        self.rests()
-        found = next(a for a in self.compute.server_actions(self.guest.id) if a.action == "changePassword")
-        expect(found.message, "the action ended well")
+        """Its image promises no agent in the guest that could set one: that is said at once, and nothing is begun."""
+        before = {action.request_id for action in self.compute.server_actions(self.guest.id)}
+        try:
+            self.compute.change_server_password(self.guest.id, "n3w-Pa55")
+        except openstack.exceptions.ConflictException as refused:
+            expect("guest agent is not enabled" in str(refused), f"it says why: {refused}")
+        else:
+            expect(False, "a password was promised that nobody can set")
+        expect_equal({action.request_id for action in self.compute.server_actions(self.guest.id)}, before, "actions")
         self.becomes("ACTIVE")
         self.connection.goes_on()
 

@@ -1,5 +1,7 @@
 //! What is done to servers on their hosts: who may, when, at which version, and what is answered.
 
+use nova_core::entropy::SeededEntropy;
+use nova_core::ids::ComputeNodeId;
 use nova_core::image::ImageStatus;
 use nova_core::quota::Limits;
 use nova_core::state::{LockedBy, TaskState, VmState};
@@ -18,6 +20,21 @@ impl World {
     async fn wide() -> Self {
         let limits = Limits { instances: None, cores: None, ram: None };
         Self::with(ComputeOptions { limits, ..ComputeOptions::default() }, super::world::only_compute()).await
+    }
+
+    async fn node(&self, host: &str, hypervisor: &str) {
+        let node = json!({
+            "id": ComputeNodeId::generate(&SeededEntropy::new(host.len() as u64 + u64::from(host.as_bytes()[1]))),
+            "host": host, "hypervisor_hostname": host, "hypervisor_type": hypervisor, "hypervisor_version": 1,
+            "host_ip": "192.0.2.1", "zone": "nova",
+            "inventory": {
+                "total": {"vcpus": 8, "memory_mb": 16384, "disk_gb": 100},
+                "reserved": {"vcpus": 0, "memory_mb": 0, "disk_gb": 0},
+                "cpu_ratio": 1.0, "ram_ratio": 1.0, "disk_ratio": 1.0,
+            },
+            "created_at": "2026-11-01T00:00:00Z", "updated_at": "2026-11-01T00:00:00Z",
+        });
+        self.store.put_node(serde_json::from_value(node).unwrap()).await.unwrap();
     }
 
     async fn in_state(&self, state: VmState) -> String {
@@ -86,6 +103,53 @@ async fn crash_dumps_came_with_2_17_and_have_no_content() {
     let id = world.in_state(VmState::Active).await;
     world.act_at("demo", 16, &id, json!({"trigger_crash_dump": null})).await.fault(404, "itemNotFound");
     world.act_at("demo", 17, &id, json!({"trigger_crash_dump": {}})).await.fault(400, "badRequest");
+}
+
+/// A password is refused at once where nobody could set it, as Nova refuses it, and nothing is begun; what forbids it besides is
+/// told first.
+#[tokio::test]
+async fn a_password_needs_an_agent() {
+    const NO_AGENT: &str = "QEMU guest agent is not enabled";
+    let world = World::wide().await;
+    for (host, hypervisor) in [("h1", "QEMU"), ("h2", "fake")] {
+        world.node(host, hypervisor).await;
+    }
+    let body = json!({"changePassword": {"adminPass": "x"}});
+    let change = async |token: &str, id: &str| world.act_at(token, 1, id, body.clone()).await;
+    let cases = [
+        ("h1", None, false),
+        ("h1", Some("no"), false),
+        ("h1", Some("yes"), true),
+        ("h1", Some("True"), true),
+        ("h2", None, true),
+        ("h2", Some("false"), false),
+        ("h2", Some("yes"), true),
+        ("nowhere", None, true),
+    ];
+    for (host, agent, there) in cases {
+        let id = world.create("demo", "vm").await;
+        world.settle(&id, VmState::Active, host).await;
+        let mut instance = world.instance(&id).await;
+        let said = agent.map(|agent| ("hw_qemu_guest_agent".to_owned(), agent.to_owned()));
+        instance.image.as_mut().unwrap().properties.extend(said);
+        world.store.update_instance(instance).await.unwrap();
+        let before = world.store.commits();
+        let answer = change("demo", &id).await;
+        if there {
+            assert_eq!(answer.status, 202, "{host} {agent:?}: {}", answer.text);
+            continue;
+        }
+        assert_eq!(answer.fault(409, "conflictingRequest"), NO_AGENT, "{host} {agent:?}");
+        assert_eq!(world.store.commits(), before, "{host} {agent:?}");
+        let instance = world.instance(&id).await;
+        assert_eq!((instance.vm_state, instance.task_state), (VmState::Active, None));
+        change("reader", &id).await.fault(403, "forbidden");
+        change("other", &id).await.fault(404, "itemNotFound");
+        world.settle(&id, VmState::Stopped, host).await;
+        let stopped = change("demo", &id).await;
+        let text = format!("Cannot 'changePassword' instance {id} while it is in vm_state stopped");
+        assert_eq!(stopped.fault(409, "conflictingRequest"), text);
+    }
 }
 
 #[tokio::test]

@@ -10,14 +10,17 @@ use nova_core::image::ImageMeta;
 use nova_core::instance::Instance;
 use nova_core::state::Action;
 use nova_core::task::Work;
+use nova_db::StoreError;
 use serde_json::{Value, json};
 
-use super::actions::Start;
+use super::actions::{Besides, Start};
 use super::create::generate_password;
 use super::{Servers, fields};
 use crate::api::validate::{Fields, Text};
-use crate::api::{ApiError, HandlerResult, Request, Response};
+use crate::api::{ApiError, HandlerResult, Request, Response, parse_bool};
 
+/// What libvirt's hosts call their hypervisor.
+const QEMU: &str = "QEMU";
 /// The trait of hosts that rescue servers which boot from a volume.
 const RESCUE_BFV: &str = "COMPUTE_RESCUE_BFV";
 
@@ -55,8 +58,33 @@ impl Servers {
         let password = fields.required_text("adminPass", Text::new(0, usize::MAX))?.to_owned();
         fields.finish()?;
         let (rule, work) = ("os_compute_api:os-admin-password", Work::ChangePassword { password });
-        self.api.begin(&request, Start { rule, action: Action::ChangePassword, work, supersede: false }).await?;
+        let instance = self.api.visible_instance(request.context()?, request.param("id")).await?;
+        let without_agent = self.has_no_agent(&instance).await?;
+        // What forbids it besides is told first.
+        let change = move |_: &mut Instance, _: &mut Work| match without_agent {
+            true => Err(ApiError::conflict("QEMU guest agent is not enabled")),
+            false => Ok(()),
+        };
+        let besides = Besides { change: Some(&change), ..Besides::default() };
+        let start = Start { rule, action: Action::ChangePassword, work, supersede: false };
+        self.api.begin_with(&request, start, besides).await?;
         Ok(Response::empty(StatusCode::ACCEPTED))
+    }
+
+    /// Is it known that nobody in its guest could set a password? Under QEMU a guest has a way to an agent only if its image asks
+    /// for one (nova/virt/libvirt/driver.py, `_can_set_admin_password`); under other drivers unless it says that there is none.
+    /// Whether an agent answers is found out by the host.
+    async fn has_no_agent(&self, instance: &Instance) -> Result<bool, ApiError> {
+        let said = instance.image_properties().get("hw_qemu_guest_agent");
+        match (said, &instance.host) {
+            (Some(said), _) => Ok(parse_bool(said) == Some(false)),
+            (None, None) => Ok(false),
+            (None, Some(host)) => match self.api.store.node_of_host(host).await {
+                Ok(node) => Ok(node.hypervisor_type == QEMU),
+                Err(StoreError::NotFound { .. }) => Ok(false),
+                Err(error) => Err(error.into()),
+            },
+        }
     }
 
     /// The password that was given, or a new one.
