@@ -8,6 +8,7 @@ use nova_core::ids::{
     FlavorId, HostName, ImageId, InstanceId, ProjectId, RequestId, ReservationId, ServerGroupId, TaskId, UserId,
     ZoneName,
 };
+use nova_core::image::Image;
 use nova_core::instance::Instance;
 use nova_core::migration::Migration;
 use nova_core::quota::{Limits, Usage};
@@ -68,12 +69,15 @@ pub struct TaskStart {
     /// The move that it begins or goes on with: a new one gets its number; of one that exists, the generation that was
     /// read must still stand.
     pub migration: Option<Migration>,
+    /// The image that it makes, described: a new one, which there is only with the task.
+    pub image: Option<Image>,
 }
 
 impl TaskStart {
-    /// An action that is no move, asks for no quota and leaves other tasks alone.
+    /// An action that is no move, makes no image, asks for no quota and leaves other tasks alone.
     pub fn of(instance: Instance, action: ActionRecord, task: Task) -> Self {
-        Self { instance, action, task, supersede: false, limits: None, user_limits: None, migration: None }
+        let (limits, user_limits, migration, image) = (None, None, None, None);
+        Self { instance, action, task, supersede: false, limits, user_limits, migration, image }
     }
 }
 

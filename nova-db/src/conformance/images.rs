@@ -7,7 +7,7 @@ use nova_core::image::{Image, ImageStatus, Visibility};
 use nova_core::task::Work;
 
 use super::fixtures::{Make, at};
-use crate::{Kind, Store, StoreError};
+use crate::{Kind, Store, StoreError, TaskStart};
 
 fn image(make: &Make, seconds: i64) -> Image {
     Image {
@@ -51,6 +51,21 @@ pub async fn images_live_and_die(store: &Arc<dyn Store>) {
     store.delete_image(made.id).await.unwrap();
     assert!(matches!(store.delete_image(made.id).await, Err(StoreError::NotFound { kind: Kind::Image, .. })));
     assert!(matches!(store.update_image(changed).await, Err(StoreError::NotFound { kind: Kind::Image, .. })));
+}
+
+/// An image that a task makes is described with the task, and not without it.
+pub async fn an_image_comes_with_its_task(store: &Arc<dyn Store>) {
+    let make = Make::new();
+    let (instance, _) = make.building(&**store).await;
+    let image = image(&make, 1);
+    let work = Work::CreateImage { image_id: image.id };
+    let start = |instance| TaskStart { image: Some(image.clone()), ..make.start(instance, work.clone(), false) };
+    let now = store.update_instance(instance.clone()).await.unwrap();
+    let error = store.start_task(start(&instance)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Conflict { kind: Kind::Instance, .. }), "{error:?}");
+    assert!(matches!(store.get_image(image.id).await, Err(StoreError::NotFound { kind: Kind::Image, .. })));
+    store.start_task(start(&now)).await.unwrap();
+    assert_eq!(store.get_image(image.id).await.unwrap(), Image { generation: 1, ..image.clone() });
 }
 
 /// A deletion ends what makes an image of the server, and the image goes with it; one that has its data stays.

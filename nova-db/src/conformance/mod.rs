@@ -190,6 +190,7 @@ macro_rules! store_conformance {
             revoked_tokens_expire,
             identity_version_grows,
             images_live_and_die,
+            an_image_comes_with_its_task,
             a_superseded_snapshot_takes_its_image_along,
             aggregates_live_and_die,
             aggregates_have_hosts,

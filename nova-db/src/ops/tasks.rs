@@ -11,8 +11,8 @@ use nova_core::task::{Task, Work};
 use super::accounts::{book, check_growth, release};
 use super::aggregates::zone_of;
 use super::instances::{Epoch, write_instance};
-use super::migrations;
 use super::{add_all, conflict, find, list, need, put, replace, replace_or_race};
+use super::{images, migrations};
 use crate::rows::{Condition, Fail, Lock, Record, Select, Transaction, Value};
 use crate::{Committed, TaskCommit, TaskStart};
 
@@ -30,6 +30,9 @@ pub(super) async fn start(tx: &mut dyn Transaction, start: &TaskStart) -> Result
     }
     if let Some(migration) = &start.migration {
         migrations::write(tx, migration).await?;
+    }
+    if let Some(image) = &start.image {
+        images::create(tx, image).await?;
     }
     put(tx, &start.action).await?;
     add_all(tx, &[Task { epoch: instance.epoch, generation: 1, ..start.task.clone() }]).await?;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use nova_core::flavor::Flavor;
-use nova_core::ids::{HostName, ImageId, MigrationId};
+use nova_core::ids::{HostName, MigrationId};
+use nova_core::image::Image;
 use nova_core::instance::Instance;
 use nova_core::migration::{Migration, MigrationStatus, MigrationType};
 use nova_core::quota::Limits;
@@ -45,7 +46,7 @@ pub(super) enum Wish {
     /// Away from a dead host.
     Evacuate(evacuate::Wish),
     /// Kept as this image.
-    Shelve(ImageId),
+    Shelve(Box<Image>),
     /// Kept as its root volume.
     ShelveVolume,
     /// Off its host.
@@ -66,6 +67,14 @@ impl Wish {
             Self::Shelve(_) | Self::ShelveVolume => Action::Shelve,
             Self::ShelveOffload => Action::ShelveOffload,
             Self::Unshelve(_) => Action::Unshelve,
+        }
+    }
+
+    /// The image that comes of it.
+    fn image(&self) -> Option<&Image> {
+        match self {
+            Self::Shelve(image) => Some(image),
+            _ => None,
         }
     }
 }
@@ -90,9 +99,9 @@ impl Moves {
             Wish::Migrate(host) => self.make_migrate(request, host.as_deref(), instance, now).await,
             Wish::MigrateLive(wish) => self.make_migrate_live(request, wish, instance, now).await,
             Wish::Evacuate(wish) => self.make_evacuate(request, wish, instance, now).await,
-            Wish::Shelve(image_id) => {
+            Wish::Shelve(image) => {
                 let offload = self.api.options.get().offloads_at_once;
-                Ok(Begun { work: Move::Shelve { image_id: *image_id, offload }, migration: None })
+                Ok(Begun { work: Move::Shelve { image_id: image.id, offload }, migration: None })
             }
             Wish::ShelveVolume => Ok(Begun { work: Move::ShelveVolume, migration: None }),
             Wish::ShelveOffload => Ok(Begun { work: Move::ShelveOffload, migration: None }),
@@ -124,7 +133,8 @@ impl Moves {
             let record = action_record(context, instance.id, action, now);
             let supersede = action == Action::Evacuate;
             let of = TaskStart::of(instance, record, task);
-            let start = TaskStart { supersede, limits, user_limits, migration, ..of };
+            let image = wish.image().cloned();
+            let start = TaskStart { supersede, limits, user_limits, migration, image, ..of };
             match api.store.start_task(start).await {
                 Ok(_) => {
                     api.start_tasks(context, &[begun.id]).await;

@@ -20,7 +20,7 @@ use crate::conductor::SHELVED_IMAGE;
 const NAME: Text = Text::new(1, 255);
 
 impl Moves {
-    /// Describes the image, then begins. What is not begun leaves no image.
+    /// Describes the image with the begin: what is not begun leaves no image.
     pub(super) async fn shelve(self: Arc<Self>, request: Request, _: Value) -> HandlerResult {
         let instance = self.check_policy(&request, "os_compute_api:os-shelve:shelve").await?;
         let context = request.context()?;
@@ -31,17 +31,9 @@ impl Moves {
             return Ok(Response::empty(StatusCode::ACCEPTED));
         }
         let servers = Servers::new(Arc::clone(&self.api));
-        let image_id = servers.describe_shelved(context, &instance).await?;
-        match self.begin_move(&request, &begin::Wish::Shelve(image_id)).await {
-            Ok(_) => Ok(Response::empty(StatusCode::ACCEPTED)),
-            Err(refused) => {
-                if let Err(error) = self.api.store.delete_image(image_id).await {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, image = %image_id, "an image that will get no data was not removed");
-                }
-                Err(refused)
-            }
-        }
+        let image = servers.shelved(context, &instance);
+        self.begin_move(&request, &begin::Wish::Shelve(Box::new(image))).await?;
+        Ok(Response::empty(StatusCode::ACCEPTED))
     }
 
     pub(super) async fn shelve_offload(self: Arc<Self>, request: Request, _: Value) -> HandlerResult {

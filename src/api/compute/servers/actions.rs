@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::StatusCode;
 use nova_core::context::RequestContext;
 use nova_core::ids::{InstanceId, RequestId};
+use nova_core::image::Image;
 use nova_core::instance::Instance;
 use nova_core::quota::Limits;
 use nova_core::state::{Action, HostRule, Refusal, TaskState, decide, rule};
@@ -92,6 +93,8 @@ fn reboot_type(body: &Value, lenient: bool) -> Result<bool, ApiError> {
 pub(crate) struct Besides<'a> {
     /// What the server counts for more than before must fit into these.
     pub(crate) limits: Option<Limits>,
+    /// The image that it makes, which is described with it or not at all.
+    pub(crate) image: Option<Image>,
     /// What else changes in its row. It may refuse, and it may be made again on what others left.
     pub(crate) change: Option<Change<'a>>,
 }
@@ -148,8 +151,8 @@ impl ComputeApi {
             let task = self.new_task(context, instance.id, work, self.options.get().operation_timeout, now);
             let begun = task.clone();
             let action = action_record(context, instance.id, start.action, now);
-            let (supersede, limits) = (start.supersede, besides.limits);
-            let begin = TaskStart { supersede, limits, ..TaskStart::of(instance, action, task) };
+            let (supersede, limits, image) = (start.supersede, besides.limits, besides.image.clone());
+            let begin = TaskStart { supersede, limits, image, ..TaskStart::of(instance, action, task) };
             match self.store.start_task(begin).await {
                 Ok(_) => {
                     self.start_tasks(context, &[begun.id]).await;

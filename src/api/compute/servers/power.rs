@@ -25,7 +25,7 @@ impl Servers {
             }
             _ => None,
         };
-        let besides = Besides { limits, change: None };
+        let besides = Besides { limits, ..Besides::default() };
         self.api.begin_with(&request, Start { rule, action, work, supersede }, besides).await?;
         Ok(Response::empty(StatusCode::ACCEPTED))
     }

@@ -14,7 +14,7 @@ use nova_core::task::{Task, Work};
 use nova_db::StoreError;
 use serde_json::{Value, json};
 
-use super::actions::{Start, refused};
+use super::actions::{Besides, Start, refused};
 use super::{Servers, fields, owner};
 use crate::api::compute::volume_attachments::why_not;
 use crate::api::validate::{Fields, Text};
@@ -73,7 +73,7 @@ impl Servers {
         Ok(answer(&request, id, rotation > 0))
     }
 
-    /// Describes the image, then begins the task that makes it. What is not begun leaves no image.
+    /// Describes the image and begins the task that makes it, both or neither.
     async fn make(
         &self,
         request: &Request,
@@ -93,20 +93,14 @@ impl Servers {
         let situation = instance.situation(context.is_admin(), true, request.version.0);
         decide(action, &situation).map_err(|refusal| refused(&refusal, id))?;
         let image = self.described(context, &instance, wanted);
-        let image_id = self.api.store.create_image(image).await?.id;
+        let image_id = image.id;
         let work = work(image_id, &instance);
         let of_volumes = matches!(work, Work::SnapshotVolumes { .. });
         let start = Start { rule, action, work, supersede: false };
-        match self.api.begin(request, start).await {
-            Ok(Some(task)) if of_volumes => self.taken(&instance, &task, image_id).await,
-            Ok(_) => Ok(image_id),
-            Err(refused) => {
-                if let Err(error) = self.api.store.delete_image(image_id).await {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, image = %image_id, "an image that will get no data was not removed");
-                }
-                Err(refused)
-            }
+        let besides = Besides { image: Some(image), ..Besides::default() };
+        match self.api.begin_with(request, start, besides).await? {
+            Some(task) if of_volumes => self.taken(&instance, &task, image_id).await,
+            _ => Ok(image_id),
         }
     }
 
@@ -136,15 +130,11 @@ impl Servers {
         Ok(())
     }
 
-    /// Describes the image that a server is kept as while it is shelved.
-    pub(in crate::api::compute) async fn describe_shelved(
-        &self,
-        context: &RequestContext,
-        instance: &Instance,
-    ) -> Result<ImageId, ApiError> {
+    /// The image that a server is kept as while it is shelved, before it has data.
+    pub(in crate::api::compute) fn shelved(&self, context: &RequestContext, instance: &Instance) -> Image {
         let name = format!("{}-shelved", instance.display_name);
         let wanted = Wanted { name: &name, kind: "snapshot", properties: BTreeMap::new() };
-        Ok(self.api.store.create_image(self.described(context, instance, wanted)).await?.id)
+        self.described(context, instance, wanted)
     }
 
     /// The image as it is until its data comes: the base's description, what it was made of, and what the user says.
