@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::{RwLock, RwLockReadGuard};
@@ -22,9 +22,15 @@ const VERSION: u32 = 1;
 /// Keeps rows in memory.
 #[derive(Debug, Default)]
 pub struct MemoryBackend {
+    kept: Arc<Kept>,
+    outage: Mutex<Option<Outage>>,
+}
+
+/// What all ways to the same rows have in common.
+#[derive(Debug, Default)]
+struct Kept {
     data: RwLock<Data>,
     commits: AtomicU64,
-    outage: Mutex<Option<Outage>>,
 }
 
 /// A database that goes away in the middle and comes back, for tests of whoever uses it.
@@ -47,6 +53,17 @@ impl RowStore<MemoryBackend> {
     /// Is an outage still to come, or not over?
     pub fn will_be_away(&self) -> bool {
         self.backend().outage.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Is it away now?
+    pub fn is_away(&self) -> bool {
+        let outage = *self.backend().outage.lock().unwrap_or_else(PoisonError::into_inner);
+        outage.is_some_and(|outage| outage.after == 0)
+    }
+
+    /// Another way to the same rows, which goes away by itself: who only looks does not count.
+    pub fn beside(&self) -> Self {
+        Self::over(MemoryBackend { kept: self.backend().kept.clone(), outage: Mutex::default() })
     }
 
     /// An empty store.
@@ -369,7 +386,7 @@ impl Backend for MemoryBackend {
         if self.is_away().is_some() {
             return Err(away());
         }
-        Ok(Box::new(Read { data: self.data.read().await }))
+        Ok(Box::new(Read { data: self.kept.data.read().await }))
     }
 
     async fn write(&self, operation: WriteOperation) -> Result<Output, StoreError> {
@@ -378,14 +395,14 @@ impl Backend for MemoryBackend {
             Some(true) => true,
             None => false,
         };
-        let mut data = self.data.write().await;
+        let mut data = self.kept.data.write().await;
         let mut tries = 0;
         loop {
             tries += 1;
             let mut write = Write { data: &mut data, undo: Vec::new() };
             match operation(&mut write).await {
                 Ok(output) => {
-                    self.commits.fetch_add(u64::from(write.commit()), Ordering::Relaxed);
+                    self.kept.commits.fetch_add(u64::from(write.commit()), Ordering::Relaxed);
                     return if lost { Err(away()) } else { Ok(output) };
                 }
                 Err(fail) if fail.is_race() && tries < TRIES => {}
@@ -395,7 +412,7 @@ impl Backend for MemoryBackend {
     }
 
     fn commits(&self) -> u64 {
-        self.commits.load(Ordering::Relaxed)
+        self.kept.commits.load(Ordering::Relaxed)
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

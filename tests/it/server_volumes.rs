@@ -5,6 +5,7 @@ mod image_properties;
 mod images;
 mod local_disks;
 mod moves;
+mod outages;
 mod rebuild;
 mod rescue;
 mod swap;

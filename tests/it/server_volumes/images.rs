@@ -20,7 +20,7 @@ pub(super) fn id_of(answer: &Value) -> InstanceId {
 }
 
 /// A server with a root volume and one for data.
-async fn server_of_volumes(cloud: &Cloud) -> InstanceId {
+pub(super) async fn server_of_volumes(cloud: &Cloud) -> InstanceId {
     let root = cloud.add_bootable_volume().await;
     let data = json!({"source_type": "blank", "destination_type": "volume", "volume_size": 3,
         "delete_on_termination": true});
@@ -31,7 +31,7 @@ async fn server_of_volumes(cloud: &Cloud) -> InstanceId {
     id_of(&answer)
 }
 
-async fn create_image(cloud: &Cloud, server: InstanceId) -> (u16, Value) {
+pub(super) async fn create_image(cloud: &Cloud, server: InstanceId) -> (u16, Value) {
     let path = format!("/compute/v2.1/servers/{server}/action");
     cloud.call("POST", &path, Some(json!({"createImage": {"name": "kept", "metadata": {"a": "b"}}}))).await
 }
@@ -152,7 +152,7 @@ async fn a_shelved_one_has_no_image() {
 }
 
 /// Whatever becomes of it: an image with its snapshots, or nothing.
-async fn judge(cloud: &Cloud, how: &str) -> bool {
+pub(super) async fn judge(cloud: &Cloud, how: &str) -> bool {
     cloud.settle().await;
     cloud.pass(Duration::from_secs(700)).await;
     cloud.settle().await;

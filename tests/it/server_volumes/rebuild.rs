@@ -15,7 +15,7 @@ use crate::support::mortal::Life;
 use crate::support::{Cloud, CloudOptions};
 
 /// A server that boots from a volume, and that volume.
-async fn with_server(options: CloudOptions) -> (Cloud, InstanceId, VolumeId) {
+pub(super) async fn with_server(options: CloudOptions) -> (Cloud, InstanceId, VolumeId) {
     let cloud = Cloud::start(options).await;
     let root = cloud.add_bootable_volume().await;
     let boot = json!([{"source_type": "volume", "destination_type": "volume", "uuid": root, "boot_index": 0,
@@ -26,7 +26,7 @@ async fn with_server(options: CloudOptions) -> (Cloud, InstanceId, VolumeId) {
     (cloud, id_of(&answer), root)
 }
 
-async fn rebuild(cloud: &Cloud, minor: u16, server: InstanceId, image: ImageId) -> (u16, Value) {
+pub(super) async fn rebuild(cloud: &Cloud, minor: u16, server: InstanceId, image: ImageId) -> (u16, Value) {
     let path = format!("/compute/v2.1/servers/{server}/action");
     cloud.call_at(minor, "POST", &path, Some(json!({"rebuild": {"imageRef": image}}))).await
 }
@@ -42,7 +42,7 @@ async fn came_through(cloud: Cloud, (server, root): (InstanceId, VolumeId), imag
 }
 
 /// The server has its volume, with that image on it.
-async fn is_of(cloud: &Cloud, server: InstanceId, root: VolumeId, image: ImageId) {
+pub(super) async fn is_of(cloud: &Cloud, server: InstanceId, root: VolumeId, image: ImageId) {
     let (row, volume) = (cloud.get(server).await, cloud.volume(root).await);
     assert_eq!((volume.image_id, volume.status, volume.bootable), (Some(image), VolumeStatus::InUse, true));
     assert_eq!(volume.image_metadata["image_id"], image.to_string());

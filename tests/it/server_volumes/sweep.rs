@@ -50,17 +50,18 @@ impl Deed {
 
     /// Whether the API answers is not the question: a conductor that dies may keep it waiting.
     pub(super) async fn begin(self, cloud: &Cloud, server: InstanceId, volume: VolumeId) {
-        let asked = async {
-            match self {
-                Self::Attach => drop(attach(cloud, server, volume).await),
-                Self::Detach => drop(detach(cloud, server, volume).await),
-                Self::Swap => {
-                    let other = cloud.all_volumes().await.into_iter().find(|one| one.id != volume).unwrap();
-                    drop(swap(cloud, server, volume, other.id).await);
-                }
+        let _ = tokio::time::timeout(Duration::from_secs(3), self.ask(cloud, server, volume)).await;
+    }
+
+    pub(super) async fn ask(self, cloud: &Cloud, server: InstanceId, volume: VolumeId) -> u16 {
+        match self {
+            Self::Attach => attach(cloud, server, volume).await.0,
+            Self::Detach => detach(cloud, server, volume).await,
+            Self::Swap => {
+                let other = cloud.all_volumes().await.into_iter().find(|one| one.id != volume).unwrap();
+                swap(cloud, server, volume, other.id).await.0
             }
-        };
-        let _ = tokio::time::timeout(Duration::from_secs(3), asked).await;
+        }
     }
 
     pub(super) async fn judge(self, cloud: &Cloud, server: InstanceId, volume: VolumeId, how: &str) {
@@ -82,7 +83,7 @@ impl Deed {
     }
 
     /// Is what was asked for so?
-    async fn is_done(self, cloud: &Cloud, server: InstanceId, volume: VolumeId) -> bool {
+    pub(super) async fn is_done(self, cloud: &Cloud, server: InstanceId, volume: VolumeId) -> bool {
         let row = cloud.get(server).await;
         match self {
             Self::Attach => row.volume(volume).is_some(),

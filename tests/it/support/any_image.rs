@@ -23,7 +23,11 @@ fn properties(id: ImageId) -> BTreeMap<String, String> {
 impl ImageService for AnyImage {
     async fn bootable_image(&self, _: &RequestContext, id: ImageId) -> Result<ImageMeta, ImageServiceError> {
         // What was made here is what it says.
-        let made = self.0.get_image(id).await.ok().filter(|image| image.status == ImageStatus::Active);
+        let made = match self.0.get_image(id).await {
+            Ok(image) => Some(image).filter(|image| image.status == ImageStatus::Active),
+            Err(StoreError::NotFound { .. }) => None,
+            Err(error) => return Err(ImageServiceError::Unavailable { source: error.into() }),
+        };
         if let Some(image) = made {
             return Ok(ImageMeta {
                 id,
@@ -60,7 +64,10 @@ impl ImageService for AnyImage {
         mut data: Box<dyn ImageData>,
     ) -> Result<(), ImageServiceError> {
         assert!(grant.is_some(), "an order without a grant");
-        let missing = |_| ImageServiceError::NotFound { id: id.to_string() };
+        let missing = |error: StoreError| match error {
+            StoreError::NotFound { .. } => ImageServiceError::NotFound { id: id.to_string() },
+            error => ImageServiceError::Unavailable { source: error.into() },
+        };
         let image = self.0.get_image(id).await.map_err(missing)?;
         if image.status == ImageStatus::Active {
             return Ok(());

@@ -8,6 +8,7 @@ mod images;
 pub mod mortal;
 pub mod networks;
 mod options;
+pub mod outage;
 mod outside;
 mod recorder;
 pub mod volumes;
@@ -59,7 +60,11 @@ pub use recorder::{EventLog, RecordingBus};
 
 /// The cloud, as a test holds it.
 pub struct Cloud {
+    /// For the test, which looks also while the services cannot.
     pub store: Arc<dyn Store>,
+    /// The same rows, as the services reach them.
+    pub database: Arc<MemoryStore>,
+    pub broker: Arc<outage::Broker>,
     pub bus: Arc<dyn MessageBus>,
     pub log: Arc<EventLog>,
     faults: Arc<FaultyBus>,
@@ -90,8 +95,10 @@ impl Cloud {
         let dice = Arc::new(SeededEntropy::new(options.seed ^ 0xfa_u64));
         // It comes up without faults; they begin when all hosts are there.
         let faults = Arc::new(FaultyBus::new(memory, Chances::default(), dice));
-        let bus: Arc<dyn MessageBus> = Arc::new(RecordingBus { inner: faults.clone(), log: log.clone() });
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let broker = Arc::new(outage::Broker::new(faults.clone()));
+        let bus: Arc<dyn MessageBus> = Arc::new(RecordingBus { inner: broker.clone(), log: log.clone() });
+        let database = Arc::new(MemoryStore::new());
+        let store: Arc<dyn Store> = database.clone();
         let client = |role, host: &str| {
             let sender = Sender { role, host: HostName::new(host) };
             RpcClient::new(bus.clone(), sender, clock.clone(), entropy.clone())
@@ -145,7 +152,9 @@ impl Cloud {
             token,
             admin_token,
             project,
-            store,
+            store: Arc::new(database.beside()),
+            database,
+            broker,
             clock,
             entropy,
             world: FakeWorld::new(),
@@ -183,7 +192,7 @@ impl Cloud {
             storage = storage.map(|inner| Arc::new(mortal::MortalStorage { inner, life }) as Arc<dyn BlockStorage>);
         }
         let conductor = Conductor::new(nova::conductor::Parts {
-            store: self.store.clone(),
+            store: self.database.clone(),
             rpc: RpcClient::new(bus, sender, self.clock.clone(), self.entropy.clone()),
             clock: self.clock.clone(),
             entropy: self.entropy.clone(),
@@ -239,7 +248,7 @@ impl Cloud {
         }
         let images = match &self.images {
             Some(images) => images.for_host(&self.entropy),
-            None => Arc::new(AnyImage(self.store.clone())) as Arc<dyn ImageService>,
+            None => Arc::new(AnyImage(self.database.clone())) as Arc<dyn ImageService>,
         };
         let agent = Agent::new(nova_compute::Parts {
             hypervisor: self.hosts[host].clone(),

@@ -141,7 +141,8 @@ impl Cloud {
     /// Another service of the volume host takes the place of the one that is there.
     pub async fn replace_volume_host(&mut self, driver: Option<Arc<dyn VolumeDriver>>) {
         let Some(mut volumes) = self.volumes.take() else { return };
-        volumes.start_host(&self.store, &self.clock, &self.entropy, driver).await;
+        let database: Arc<dyn Store> = self.database.clone();
+        volumes.start_host(&database, &self.clock, &self.entropy, driver).await;
         self.volumes = Some(volumes);
     }
 
