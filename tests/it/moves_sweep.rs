@@ -1,6 +1,6 @@
 //! Each move, cut off everywhere: each of the driver's operations fails before and after its effect, orders come twice,
-//! conductor, source, destination and volume host die at each moment, the server is deleted in the midst of it. Once
-//! without volumes and once with them. After each the server is
+//! conductor, source, destination and volume host die at each moment, broker and database go away, the server is deleted in the
+//! midst of it. Once without volumes and once with them. After each the server is
 //! in a state that it may be in, at most one copy runs, what is booked is what is there, and nothing is left.
 
 mod deed;
@@ -13,11 +13,14 @@ use nova_virt::{ErrorKind, Hypervisor};
 
 use crate::life_sweep::{Sweep, sweep_of};
 use crate::support::mortal::Life;
+use crate::support::outage::Gone;
 pub(crate) use deed::What;
 use deed::{Deed, OPERATIONS};
 
 /// More moments than any of the moves has.
 const MOMENTS: u32 = 150;
+/// More messages, questions and transactions than any of them takes.
+const CUTS: u32 = 600;
 /// More calls of the volume host's driver than any of them makes.
 const CALLS: usize = 20;
 
@@ -192,6 +195,31 @@ impl Deed {
         }
         panic!("{self:?} never ends");
     }
+
+    /// Broker or database go away in the midst of each message, or of each question and transaction, and come back.
+    async fn is_cut_off(self, from: Vec<Gone>) {
+        for gone in from {
+            for moment in 0.. {
+                assert!(moment < CUTS, "{self:?} never ends");
+                let (cloud, id) = self.cloud().await;
+                let (before, how) = (cloud.get(id).await.vm_state, format!("{gone:?} at {moment}"));
+                let asked = cloud.action(id, self.what.body());
+                let ((status, text), went) = gone.in_the_midst(&cloud, moment, asked).await;
+                assert!(matches!(status, 200 | 202 | 204 | 500 | 503), "{self:?}, {how}: {status} {text}");
+                cloud.settle().await;
+                // It may not have been accepted.
+                if status >= 500 && cloud.get(id).await.vm_state == before {
+                    assert!(self.begins(&cloud, id).await, "{self:?}, {how}");
+                }
+                let server = self.judge(&cloud, id, &how).await;
+                assert_eq!(server.vm_state, self.what.well(), "{self:?}, {how}: {:?}", server.fault);
+                self.end(cloud, id).await;
+                if !went {
+                    break;
+                }
+            }
+        }
+    }
 }
 
 /// What holds for every one.
@@ -281,6 +309,28 @@ macro_rules! volume_hosts {
     )+ };
 }
 
+/// And broker and database go away.
+macro_rules! cut_off {
+    ($($name:ident: $what:ident),+ $(,)?) => {
+        use super::deed::{Cargo, Deed, What};
+        use crate::support::outage::Gone;
+
+        $(
+            #[tokio::test(start_paused = true)]
+            async fn $name() {
+                Deed { what: What::$what, cargo: Cargo::Volume }.is_cut_off(Gone::harshest()).await;
+            }
+        )+
+
+        /// In each way.
+        #[tokio::test(start_paused = true)]
+        #[ignore = "takes minutes: for `make soak`"]
+        async fn soak() {
+            $( Deed { what: What::$what, cargo: Cargo::Volume }.is_cut_off(Gone::all()).await; )+
+        }
+    };
+}
+
 mod alone {
     deeds_here! { Nothing:
         resizing_here: ResizeHere,
@@ -331,6 +381,18 @@ mod with_a_volume {
         evacuating_survives_the_volume_host: Evacuate, Volume,
         shelving_survives_the_volume_host: Shelve, Volume,
         unshelving_survives_the_volume_host: Unshelve, Volume,
+    }
+}
+
+mod with_a_volume_cut_off {
+    cut_off! {
+        migrating: Migrate,
+        confirming: Confirm,
+        reverting: Revert,
+        migrating_alive: Live,
+        evacuating: Evacuate,
+        shelving: Shelve,
+        unshelving: Unshelve,
     }
 }
 

@@ -157,6 +157,11 @@ impl Gone {
         Fate::ALL.map(Self::Broker).into_iter().chain(databases).collect()
     }
 
+    /// Those after which least is known.
+    pub fn harshest() -> Vec<Self> {
+        vec![Self::Broker(Fate::Unconfirmed), Self::Database { late: true }]
+    }
+
     fn go_away(self, cloud: &Cloud, after: u32) {
         match self {
             Self::Broker(fate) => cloud.broker.go_away(after, fate),

@@ -21,7 +21,11 @@ impl Step for SettleVolumes {
         if let Some(host) = where_it_is(cx) {
             complete(services, cx, &host).await?;
         }
-        Ok(Ran::Done)
+        match cx.task.work {
+            // The image that it was kept as goes next: that it is there must be known before.
+            Work::Move(Move::Unshelve { image_id: Some(_), .. }) => Ok(Ran::Written),
+            _ => Ok(Ran::Done),
+        }
     }
 
     async fn undo(&self, _services: &Services, _cx: &mut TaskContext) -> Result<(), StepError> {
