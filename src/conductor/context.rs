@@ -18,9 +18,12 @@ use nova_core::request::Destination;
 use nova_core::rpc::Method;
 use nova_core::rpc::compute::{AttachInterfaceOrder, BuildOrder, DetachInterfaceOrder, Order, RebootOrder, StopOrder};
 use nova_core::state::{PowerState, is_legal_edge};
-use nova_core::task::Task;
+use nova_core::task::{Event, Task};
 use nova_db::{Booking, Committed, TaskCommit};
 use nova_queue::{BusError, RpcClient};
+
+/// Bytes of a failure's details beyond which nothing is added.
+const MAX_DETAILS: usize = 4096;
 
 /// A message to a host that is sent once the commit before it is durable.
 #[derive(Debug, Clone)]
@@ -106,6 +109,17 @@ pub enum Removal {
     Interface(Order<DetachInterfaceOrder>),
 }
 
+/// How a step is taken back that others refuse to take back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Undoing {
+    /// It is not: steps go on.
+    No,
+    /// It is asked for again.
+    Insists,
+    /// Long enough was insisted: what is refused is left, and written down.
+    GivesUp,
+}
+
 /// One drive of a task: from one durable point to the next.
 pub struct TaskContext {
     /// The task, with what this drive has written into its log.
@@ -130,6 +144,8 @@ pub struct TaskContext {
     pub migration: Option<Migration>,
     /// The step that runs now, or its undo, was ordered before: the order goes out again as it was.
     pub repeated: bool,
+    /// Is something taken back, and what of it that others refuse?
+    pub undoing: Undoing,
     migration_before: Option<Migration>,
     before: Instance,
     book: Option<Booking>,
@@ -153,6 +169,7 @@ impl TaskContext {
             heard: BTreeMap::new(),
             migration: None,
             repeated: false,
+            undoing: Undoing::No,
             migration_before: None,
             book: None,
             release: Vec::new(),
@@ -172,6 +189,22 @@ impl TaskContext {
     pub fn executor(&self) -> Option<&HostName> {
         let ordered_of = self.migration.as_ref().and_then(|migration| migration.ordered_of.as_ref());
         ordered_of.or(self.instance.host.as_ref())
+    }
+
+    /// Something could not be taken back, and stays: administrators read of it in the fault.
+    pub fn leave(&mut self, what: &str) {
+        tracing::warn!(task = %self.task.id, instance = %self.instance.id, "left as it is: {what}");
+        let failed = self.task.log.iter_mut().rev().find_map(|entry| match &mut entry.event {
+            Event::Failed(failure) => Some(failure),
+            _ => None,
+        });
+        if let Some(failure) = failed
+            && !failure.details.contains(what)
+            && failure.details.len() + what.len() <= MAX_DETAILS
+        {
+            let gap = if failure.details.is_empty() { "" } else { "; " };
+            failure.details.push_str(&format!("{gap}left as it is: {what}"));
+        }
     }
 
     /// A token of its own for the order that follows, unless it goes out again.

@@ -8,11 +8,11 @@ use nova_core::ids::{HostName, InstanceId};
 use nova_core::rpc::compute as orders;
 use nova_core::rpc::scheduler::AllocationNews;
 use nova_core::state::{FailurePhase, failed, succeeded};
-use nova_core::task::{Event, Failure, Next, Task, Work};
+use nova_core::task::{Event, Failure, Next, Task, Work, outcome_of};
 use nova_db::{Committed, Kind, ServiceQuery, StoreError, TaskCommit};
 use nova_queue::BusError;
 
-use super::context::{Removal, StagedOrder, TaskContext};
+use super::context::{Removal, StagedOrder, TaskContext, Undoing};
 use super::manager::Conductor;
 use super::steps::{self, Ran, StepError};
 use nova_core::error::chain;
@@ -61,6 +61,10 @@ const UNDO_WITHOUT_HOST: Duration = Duration::from_secs(120);
 
 /// The same of a host that lives, and fails at it.
 const LONGEST_UNDO: Duration = Duration::from_secs(900);
+
+/// How long it is insisted on an undo that others refuse, and how often it is asked for then.
+const INSISTS_FOR: Duration = Duration::from_secs(300);
+const INSISTS_EVERY: Duration = Duration::from_secs(15);
 
 /// Turns of one drive; a plan has few steps, each begun and undone once per host, so that more means a defect.
 const MAX_TURNS: usize = 200;
@@ -190,11 +194,15 @@ impl Conductor {
         };
         cx.repeated = cx.task.log.last().is_some_and(|last| last.step == name && last.event == Event::Undoing);
         if cx.repeated && !step.must_be_undone() && self.is_hopeless(cx).await? {
-            tracing::warn!(task = %cx.task.id, instance = %cx.instance.id, step = name, "it could not be taken back in time");
+            cx.leave(&format!("{name}, which its host did not take back in time"));
             cx.task.record(name, Event::Abandoned);
             return Ok(None);
         }
-        match step.take_back(&self.services, cx).await {
+        let before = cx.instance.clone();
+        cx.undoing = undoing(cx);
+        let taken_back = step.take_back(&self.services, cx).await;
+        let gives_up = std::mem::replace(&mut cx.undoing, Undoing::No) == Undoing::GivesUp;
+        match taken_back {
             Ok(Ran::Done | Ran::Written) => {
                 cx.task.record(name, Event::Undone);
                 Ok(None)
@@ -207,7 +215,25 @@ impl Conductor {
                 Ok(Some(order))
             }
             Err(StepError::Later(why)) => Err(DriveError::Later(why)),
-            Err(StepError::Failed(failure)) => Err(DriveError::Later(failure.message)),
+            Err(StepError::Failed(failure)) if gives_up => {
+                cx.instance = before;
+                cx.leave(&format!("{name}, since {} ({})", failure.message, failure.details));
+                cx.task.record(name, Event::Abandoned);
+                Ok(None)
+            }
+            Err(StepError::Failed(failure)) => {
+                cx.instance = before;
+                Err(self.insist(cx, &failure).await)
+            }
+        }
+    }
+
+    /// What others refuse to take back may be possible soon, or never: the task's deadline says how long it is asked for.
+    async fn insist(&self, cx: &mut TaskContext, refused: &Failure) -> DriveError {
+        cx.task.deadline = cx.task.deadline.min(later(cx.now, INSISTS_FOR));
+        match self.commit_and_leave(cx, INSISTS_EVERY).await {
+            Ok(()) => DriveError::Later(format!("{} ({})", refused.message, refused.details)),
+            Err(error) => error,
         }
     }
 
@@ -339,11 +365,21 @@ impl Conductor {
     async fn finish(&self, mut cx: TaskContext, failure: Option<Failure>) -> Result<Driven, DriveError> {
         match &failure {
             None => success(&mut cx),
-            Some(failure) => match steps::release_build(&self.services, &cx).await {
-                Ok(()) => give_fault(&mut cx, failure),
-                Err(StepError::Later(why)) => return Err(DriveError::Later(why)),
-                Err(StepError::Failed(failure)) => return Err(DriveError::Later(failure.message)),
-            },
+            Some(failure) => {
+                cx.undoing = undoing(&cx);
+                let released = steps::release_build(&self.services, &mut cx).await;
+                cx.undoing = Undoing::No;
+                match released {
+                    Ok(()) => {
+                        // The same failure, with what was left.
+                        let now = outcome_of(&cx.task.work.plan(), &cx.task.log);
+                        let now = now.filter(|now| now.message == failure.message);
+                        give_fault(&mut cx, now.as_ref().unwrap_or(failure));
+                    }
+                    Err(StepError::Later(why)) => return Err(DriveError::Later(why)),
+                    Err(StepError::Failed(refused)) => return Err(self.insist(&mut cx, &refused).await),
+                }
+            }
         }
         let commit = cx.commit(true);
         let committed = self.store.commit_task(commit.clone()).await?;
@@ -434,6 +470,10 @@ impl Conductor {
 
 fn addressed<T>(cx: &TaskContext, body: T) -> orders::Order<T> {
     orders::Order { task_id: cx.task.id, instance_id: cx.instance.id, epoch: cx.task.epoch, given: cx.now, body }
+}
+
+fn undoing(cx: &TaskContext) -> Undoing {
+    if cx.now >= cx.task.deadline { Undoing::GivesUp } else { Undoing::Insists }
 }
 
 fn success(cx: &mut TaskContext) {

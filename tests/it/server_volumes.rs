@@ -7,6 +7,7 @@ mod local_disks;
 mod moves;
 mod outages;
 mod rebuild;
+mod refusals;
 mod rescue;
 mod swap;
 mod sweep;

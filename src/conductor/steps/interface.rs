@@ -11,7 +11,7 @@ use nova_core::network::{InstanceNetworks, NetworkServiceError, Vif};
 use nova_core::rpc::compute::{AttachInterfaceOrder, DetachInterfaceOrder};
 use nova_core::task::{Failure, Task, Work};
 
-use super::network::{failed, of_instance};
+use super::network::{failed, of_instance, refused};
 use super::{Ran, Services, Step, StepError};
 use crate::conductor::context::{StagedOrder, TaskContext};
 
@@ -62,11 +62,11 @@ async fn own_vif(services: &Services, cx: &TaskContext) -> Result<Option<Vif>, S
     Ok(found.into_iter().map(|(_, vif)| vif).find(|vif| id.is_some_and(|id| vif.is(id))))
 }
 
-async fn give_back(services: &Services, cx: &TaskContext) -> Result<(), StepError> {
+async fn give_back(services: &Services, cx: &mut TaskContext) -> Result<(), StepError> {
     let (Some(network), Some(port)) = (&services.network, cx.task.port_id()) else { return Ok(()) };
     match network.detach(&cx.task.context, cx.instance.id, port).await {
         Ok(()) | Err(NetworkServiceError::PortNotFound { .. }) => Ok(()),
-        Err(error) => Err(StepError::Later(chain(&error))),
+        Err(error) => refused(cx, &format!("port {port}"), error),
     }
 }
 

@@ -12,7 +12,7 @@ use nova_core::network::{InstanceNetworks, NetworkService, NetworkServiceError, 
 use nova_core::task::{BuildNetworks, Work};
 
 use super::{Ran, Services, Step, StepError};
-use crate::conductor::context::TaskContext;
+use crate::conductor::context::{TaskContext, Undoing};
 
 /// Makes the interfaces that a build asks for, on the host that is its first choice.
 pub struct Network;
@@ -50,6 +50,22 @@ pub(super) fn failed(error: NetworkServiceError, message: impl FnOnce(&str) -> S
     match error {
         NetworkServiceError::Unavailable { .. } => StepError::Later(chain(&error)),
         other => StepError::fatal(500, message(&other.to_string()), chain(&other)),
+    }
+}
+
+/// What the service says to something that is taken back: if it does not answer, it is waited for; what it refuses is asked for again,
+/// for a while, and left then.
+pub(super) fn refused(cx: &mut TaskContext, what: &str, error: NetworkServiceError) -> Result<(), StepError> {
+    match (cx.undoing, error) {
+        // Whatever it is, it is tried again: a port without an owner must not remain.
+        (Undoing::No, error) | (_, error @ NetworkServiceError::Unavailable { .. }) => {
+            Err(StepError::Later(chain(&error)))
+        }
+        (Undoing::Insists, error) => Err(failed(error, |why| format!("{what}: {why}"))),
+        (Undoing::GivesUp, error) => {
+            cx.leave(&format!("{what}: {}", chain(&error)));
+            Ok(())
+        }
     }
 }
 
@@ -112,15 +128,16 @@ pub async fn vifs_of(services: &Services, cx: &TaskContext) -> Result<Vec<Vif>, 
 }
 
 /// Gives back the interfaces of a server, whoever made them; nothing where it has none.
-pub async fn release(services: &Services, cx: &TaskContext) -> Result<(), StepError> {
+pub async fn release(services: &Services, cx: &mut TaskContext) -> Result<(), StepError> {
     let Some(network) = &services.network else { return Ok(()) };
-    let released = network.deallocate(&cx.task.context, cx.instance.id).await;
-    // Whatever it is, it is tried again: a port without an owner must not remain.
-    released.map_err(|error| StepError::Later(chain(&error)))
+    match network.deallocate(&cx.task.context, cx.instance.id).await {
+        Ok(()) => Ok(()),
+        Err(error) => refused(cx, "its ports", error),
+    }
 }
 
 /// The same for a build that is given up, as far as it asked for any.
-pub async fn release_build(services: &Services, cx: &TaskContext) -> Result<(), StepError> {
+pub async fn release_build(services: &Services, cx: &mut TaskContext) -> Result<(), StepError> {
     match asked(services, cx) {
         Some(_) => release(services, cx).await,
         None => Ok(()),

@@ -1,7 +1,7 @@
 //! A conductor that dies: after so many of its calls to others nothing it does goes on.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,12 +22,16 @@ use serde_json::Value;
 
 /// How much life is left.
 #[derive(Debug)]
-pub struct Life(AtomicU32);
+pub struct Life {
+    left: AtomicU32,
+    /// Whoever is to take something back refuses.
+    is_refused: AtomicBool,
+}
 
 impl Life {
     /// Dies at that moment: there is one before each call to others, and one after it.
     pub fn of(moments: u32) -> Arc<Self> {
-        Arc::new(Self(AtomicU32::new(moments)))
+        Arc::new(Self { left: AtomicU32::new(moments), is_refused: AtomicBool::new(false) })
     }
 
     /// One that has no end yet.
@@ -37,15 +41,31 @@ impl Life {
 
     /// From now on it has so many moments.
     pub fn end_after(&self, moments: u32) {
-        self.0.store(moments, Ordering::Relaxed);
+        self.left.store(moments, Ordering::Relaxed);
     }
 
     pub fn is_over(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == 0
+        self.left.load(Ordering::Relaxed) == 0
+    }
+
+    /// From now on nothing is taken back, or it is again.
+    pub fn refuse(&self, refused: bool) {
+        self.is_refused.store(refused, Ordering::Relaxed);
+    }
+
+    fn allows(&self) -> Stored<()> {
+        match self.is_refused.load(Ordering::Relaxed) {
+            true => Err(BlockStorageError::Failed { what: "taking it back", fault: "no".into() }),
+            false => Ok(()),
+        }
+    }
+
+    fn allows_ports(&self) -> Answer<()> {
+        self.allows().map_err(|_| NetworkServiceError::Refused("no".into()))
     }
 
     async fn moment(&self) {
-        let left = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(1)));
+        let left = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(1)));
         if left.is_ok_and(|left| left <= 1) {
             std::future::pending::<()>().await;
         }
@@ -107,6 +127,7 @@ impl NetworkService for MortalNetwork {
         self.life.around(self.inner.allocate(context, wanted)).await
     }
     async fn deallocate(&self, context: &RequestContext, instance: InstanceId) -> Answer<()> {
+        self.life.allows_ports()?;
         self.life.around(self.inner.deallocate(context, instance)).await
     }
     async fn attach(
@@ -118,6 +139,7 @@ impl NetworkService for MortalNetwork {
         self.life.around(self.inner.attach(context, wanted, interface)).await
     }
     async fn detach(&self, context: &RequestContext, instance: InstanceId, port: PortId) -> Answer<()> {
+        self.life.allows_ports()?;
         self.life.around(self.inner.detach(context, instance, port)).await
     }
     async fn prepare_binding(&self, context: &RequestContext, id: InstanceId, host: Option<&HostName>) -> Answer<()> {
@@ -195,6 +217,7 @@ impl BlockStorage for MortalStorage {
         self.life.around(self.inner.complete(context, attachment, device)).await
     }
     async fn release(&self, context: &RequestContext, attachment: VolumeAttachmentId) -> Stored<()> {
+        self.life.allows()?;
         self.life.around(self.inner.release(context, attachment)).await
     }
     async fn attachments_of(&self, context: &RequestContext, instance: InstanceId) -> Stored<Vec<BlockAttachment>> {
@@ -211,6 +234,7 @@ impl BlockStorage for MortalStorage {
         self.life.around(self.inner.begin_detaching(context, volume)).await
     }
     async fn roll_detaching(&self, context: &RequestContext, volume: VolumeId) -> Stored<()> {
+        self.life.allows()?;
         self.life.around(self.inner.roll_detaching(context, volume)).await
     }
     async fn take_snapshot(&self, context: &RequestContext, new: NewBlockSnapshot) -> Stored<BlockSnapshot> {
@@ -225,6 +249,7 @@ impl BlockStorage for MortalStorage {
         self.life.around(self.inner.snapshot_of_key(context, volume, key)).await
     }
     async fn delete_snapshot(&self, context: &RequestContext, id: VolumeSnapshotId) -> Stored<()> {
+        self.life.allows()?;
         self.life.around(self.inner.delete_snapshot(context, id)).await
     }
 }

@@ -10,8 +10,8 @@ use nova_core::volume::{
 };
 
 use super::super::{Ran, Services, Step, StepError};
-use super::{later, mode, release_unknown, storage};
-use crate::conductor::context::TaskContext;
+use super::{later, mode, refused, release, release_the_unknown, storage};
+use crate::conductor::context::{TaskContext, Undoing};
 
 /// Whoever makes volumes tells of it; what was told and got lost is found after so long.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -140,19 +140,27 @@ impl Step for MakeVolumes {
 /// Gives all volumes of the server back; those that were made for it and go with it are deleted.
 async fn give_back(services: &Services, cx: &mut TaskContext) -> Result<(), StepError> {
     let (storage, context) = (storage(services)?, cx.task.context.clone());
+    let volumes = cx.instance.volumes.clone();
+    release(storage, cx, volumes.iter().flat_map(ServerVolume::all_holds).map(|hold| hold.attachment_id)).await?;
     for volume in &mut cx.instance.volumes {
-        let promised = volume.swap.take().map(|swap| swap.holds).unwrap_or_default();
-        for hold in volume.holds.drain(..).chain(promised) {
-            storage.release(&context, hold.attachment_id).await.map_err(later)?;
-        }
+        (volume.holds, volume.swap) = (Vec::new(), None);
     }
-    release_unknown(storage, &context, &cx.instance).await.map_err(later)?;
-    for volume in cx.instance.volumes.iter().filter(|volume| volume.delete_on_termination) {
+    release_the_unknown(storage, cx).await?;
+    for volume in volumes.iter().filter(|volume| volume.delete_on_termination) {
+        let what = format!("volume {}", volume.volume_id);
         match storage.volume(&context, volume.volume_id).await {
             Err(BlockStorageError::VolumeNotFound { .. }) => continue,
-            Err(error) => return Err(later(error)),
+            Err(error) => {
+                refused(cx, &what, error)?;
+                continue;
+            }
             Ok(found) if matches!(found.status, Some(VolumeStatus::Creating | VolumeStatus::Downloading)) => {
-                return Err(StepError::Later(format!("volume {} is still being made", volume.volume_id)));
+                let why = format!("{what} is still being made");
+                if cx.undoing != Undoing::GivesUp {
+                    return Err(StepError::Later(why));
+                }
+                cx.leave(&why);
+                continue;
             }
             Ok(_) => {}
         }

@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 
 use nova_core::context::RequestContext;
 use nova_core::error::chain;
-use nova_core::ids::{HostName, VolumeAttachmentId};
+use nova_core::ids::{HostName, VolumeAttachmentId, VolumeId};
 use nova_core::instance::Instance;
 use nova_core::rpc::compute::VolumeOrder;
 use nova_core::task::{Failure, Task, Work};
@@ -32,7 +32,7 @@ pub use snapshots::{SnapshotVolumes, abandoned as abandoned_snapshots};
 pub use swap::{BeginSwap, EndSwap, SwapVolume};
 
 use super::{Services, StepError};
-use crate::conductor::context::TaskContext;
+use crate::conductor::context::{TaskContext, Undoing};
 
 /// The block storage of a server that has volumes.
 fn storage(services: &Services) -> Result<&dyn BlockStorage, StepError> {
@@ -61,6 +61,49 @@ fn failed(error: BlockStorageError) -> StepError {
 /// Whatever it is, it is tried again: nothing may be left in a server's hands that is not its own any more.
 fn later(error: BlockStorageError) -> StepError {
     StepError::Later(chain(&error))
+}
+
+/// What the service says to something that is taken back. If it does not answer, it is waited for; what it refuses is asked for again,
+/// for a while, and left then. An attachment that no server knows of is given back when that can be done.
+fn refused(cx: &mut TaskContext, what: &str, error: BlockStorageError) -> Result<(), StepError> {
+    match (cx.undoing, error) {
+        (Undoing::No, error) | (_, error @ BlockStorageError::Unavailable { .. }) => Err(later(error)),
+        (Undoing::Insists, error) => Err(failed(error)),
+        (Undoing::GivesUp, error) => {
+            cx.leave(&format!("{what}: {}", chain(&error)));
+            Ok(())
+        }
+    }
+}
+
+/// Gives attachments back.
+async fn release(
+    storage: &dyn BlockStorage,
+    cx: &mut TaskContext,
+    attachments: impl IntoIterator<Item = VolumeAttachmentId> + Send,
+) -> Result<(), StepError> {
+    for id in attachments.into_iter().collect::<Vec<_>>() {
+        if let Err(error) = storage.release(&cx.task.context, id).await {
+            refused(cx, &format!("attachment {id}"), error)?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives back what the server's row does not know.
+async fn release_the_unknown(storage: &dyn BlockStorage, cx: &mut TaskContext) -> Result<(), StepError> {
+    match release_unknown(storage, &cx.task.context, &cx.instance).await {
+        Ok(_) => Ok(()),
+        Err(error) => refused(cx, "attachments of which the server does not know", error),
+    }
+}
+
+/// What is not being detached any more can be begun with again.
+async fn roll_detaching(storage: &dyn BlockStorage, cx: &mut TaskContext, volume: VolumeId) -> Result<(), StepError> {
+    match storage.roll_detaching(&cx.task.context, volume).await {
+        Ok(()) | Err(BlockStorageError::VolumeNotFound { .. }) => Ok(()),
+        Err(error) => refused(cx, &format!("volume {volume}, which is still told to be detached"), error),
+    }
 }
 
 fn mode(volume: &ServerVolume) -> AccessMode {
@@ -205,12 +248,15 @@ async fn let_go(
                 Ok(()) => {}
                 // Nothing is left of it that could be promised.
                 Err(BlockStorageError::VolumeNotFound { .. }) => {}
-                Err(error) => return Err(later(error)),
+                Err(error) => {
+                    refused(cx, &format!("volume {} is not promised to it anew", volume.volume_id), error)?;
+                    // It is the server's by what it has.
+                    continue;
+                }
             }
         }
-        for hold in volume.holds.iter().filter(|hold| hold.host.is_some() && !keep(hold)) {
-            storage.release(&cx.task.context, hold.attachment_id).await.map_err(later)?;
-        }
+        let gone = volume.holds.iter().filter(|hold| hold.host.is_some() && !keep(hold));
+        release(storage, cx, gone.map(|hold| hold.attachment_id)).await?;
         volume.holds.retain(|hold| hold.host.is_none() || keep(hold));
     }
     cx.instance.volumes = volumes;

@@ -4,12 +4,12 @@ use async_trait::async_trait;
 use nova_core::ids::BlockDeviceId;
 use nova_core::rpc::compute::{AttachVolume as AttachOrder, DetachVolume as DetachOrder, DetachVolumeOrder};
 use nova_core::task::Work;
-use nova_core::volume::{BlockStorageError, Hold, ServerVolume, attachment_key};
+use nova_core::volume::{Hold, ServerVolume, attachment_key};
 
 use super::super::interface::take_turn;
 use super::super::on_host::begin;
 use super::super::{Ran, Services, Step, StepError};
-use super::{failed, later, mode, release_unknown, storage, way_to};
+use super::{failed, mode, release, release_the_unknown, roll_detaching, storage, way_to};
 use crate::conductor::context::{StagedOrder, TaskContext};
 
 fn the_device(cx: &TaskContext) -> Option<BlockDeviceId> {
@@ -52,15 +52,11 @@ impl Step for ReserveVolume {
     }
 
     async fn undo(&self, services: &Services, cx: &mut TaskContext) -> Result<(), StepError> {
-        let (storage, context) = (storage(services)?, cx.task.context.clone());
-        let Some(volume) = the_volume(cx) else { return Ok(()) };
-        let id = volume.id;
-        for hold in &volume.holds {
-            storage.release(&context, hold.attachment_id).await.map_err(later)?;
-        }
-        cx.instance.volumes.retain(|volume| volume.id != id);
-        release_unknown(storage, &context, &cx.instance).await.map_err(later)?;
-        Ok(())
+        let storage = storage(services)?;
+        let Some(volume) = the_volume(cx).cloned() else { return Ok(()) };
+        release(storage, cx, volume.holds.iter().map(|hold| hold.attachment_id)).await?;
+        cx.instance.volumes.retain(|known| known.id != volume.id);
+        release_the_unknown(storage, cx).await
     }
 }
 
@@ -147,12 +143,8 @@ impl Step for BeginDetaching {
     }
 
     async fn undo(&self, services: &Services, cx: &mut TaskContext) -> Result<(), StepError> {
-        let context = cx.task.context.clone();
-        let Some(volume) = the_volume(cx) else { return Ok(()) };
-        match storage(services)?.roll_detaching(&context, volume.volume_id).await {
-            Ok(()) | Err(BlockStorageError::VolumeNotFound { .. }) => Ok(()),
-            Err(error) => Err(later(error)),
-        }
+        let Some(volume) = the_volume(cx).map(|volume| volume.volume_id) else { return Ok(()) };
+        roll_detaching(storage(services)?, cx, volume).await
     }
 }
 
@@ -188,13 +180,9 @@ impl Step for ReleaseVolume {
     }
 
     async fn run(&self, services: &Services, cx: &mut TaskContext) -> Result<Ran, StepError> {
-        let (storage, context) = (storage(services)?, cx.task.context.clone());
-        let Some(volume) = the_volume(cx) else { return Ok(Ran::Done) };
-        let id = volume.id;
-        for hold in &volume.holds {
-            storage.release(&context, hold.attachment_id).await.map_err(later)?;
-        }
-        cx.instance.volumes.retain(|volume| volume.id != id);
+        let Some(volume) = the_volume(cx).cloned() else { return Ok(Ran::Done) };
+        release(storage(services)?, cx, volume.holds.iter().map(|hold| hold.attachment_id)).await?;
+        cx.instance.volumes.retain(|known| known.id != volume.id);
         Ok(Ran::Done)
     }
 

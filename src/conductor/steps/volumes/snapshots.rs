@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use nova_core::context::RequestContext;
-use nova_core::ids::VolumeSnapshotId;
+use nova_core::ids::{VolumeId, VolumeSnapshotId};
 use nova_core::image::{Image, ImageStatus};
 use nova_core::instance::Instance;
 use nova_core::task::Task;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::super::snapshot::{delete, image, later as store_later, requires_quiesce};
 use super::super::{Ran, Services, Step, StepError};
-use super::{failed, later, storage};
+use super::{failed, later, refused, storage};
 use crate::conductor::context::TaskContext;
 
 /// How long a step looks at snapshots that are being taken before it lets others go first.
@@ -88,7 +88,10 @@ impl Step for SnapshotVolumes {
             Some(_) => delete(services, id).await?,
             None => {}
         }
-        drop_snapshots(storage(services)?, &cx.task, &cx.instance).await.map_err(later)
+        match drop_snapshots(storage(services)?, &cx.task, &cx.instance).await {
+            Ok(()) => Ok(()),
+            Err(error) => refused(cx, &format!("snapshots that were taken for image {id}"), error),
+        }
     }
 }
 
@@ -98,13 +101,22 @@ pub async fn drop_snapshots(
     task: &Task,
     instance: &Instance,
 ) -> Result<(), BlockStorageError> {
+    let mut refused = Ok(());
     for volume in held(instance) {
-        let key = snapshot_key(task.id, volume.volume_id);
-        if let Some(taken) = storage.snapshot_of_key(&task.context, volume.volume_id, key).await? {
-            // One that is being taken cannot go.
-            settled(storage, &task.context, taken.id).await?;
-            storage.delete_snapshot(&task.context, taken.id).await?;
+        match drop_snapshot(storage, task, volume.volume_id).await {
+            Err(error @ BlockStorageError::Unavailable { .. }) => return Err(error),
+            dropped => refused = refused.and(dropped),
         }
+    }
+    refused
+}
+
+async fn drop_snapshot(storage: &dyn BlockStorage, task: &Task, volume: VolumeId) -> Result<(), BlockStorageError> {
+    let key = snapshot_key(task.id, volume);
+    if let Some(taken) = storage.snapshot_of_key(&task.context, volume, key).await? {
+        // One that is being taken cannot go.
+        settled(storage, &task.context, taken.id).await?;
+        storage.delete_snapshot(&task.context, taken.id).await?;
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use super::super::moves::is_declared_dead;
 use super::super::on_host::begin;
 use super::super::{Ran, Services, Step, StepError};
 use super::plug::the_volume;
-use super::{failed, later, mode, release_unknown, storage, way_to};
+use super::{failed, later, mode, release, release_the_unknown, roll_detaching, storage, way_to};
 use crate::conductor::context::{StagedOrder, TaskContext};
 
 /// Promises the new volume to the server; nothing else is begun with the old one.
@@ -55,19 +55,16 @@ impl Step for BeginSwap {
     }
 
     async fn undo(&self, services: &Services, cx: &mut TaskContext) -> Result<(), StepError> {
-        let (storage, context) = (storage(services)?, cx.task.context.clone());
+        let storage = storage(services)?;
+        if let Some(volume) = the_volume(cx).cloned() {
+            let promised = volume.swap.iter().flat_map(|swap| &swap.holds);
+            release(storage, cx, promised.map(|hold| hold.attachment_id)).await?;
+            roll_detaching(storage, cx, volume.volume_id).await?;
+        }
         if let Some(volume) = the_volume(cx) {
-            for hold in volume.swap.iter().flat_map(|swap| &swap.holds) {
-                storage.release(&context, hold.attachment_id).await.map_err(later)?;
-            }
-            match storage.roll_detaching(&context, volume.volume_id).await {
-                Ok(()) | Err(BlockStorageError::VolumeNotFound { .. }) => {}
-                Err(error) => return Err(later(error)),
-            }
             volume.swap = None;
         }
-        release_unknown(storage, &context, &cx.instance).await.map_err(later)?;
-        Ok(())
+        release_the_unknown(storage, cx).await
     }
 }
 
@@ -142,7 +139,13 @@ impl Step for EndSwap {
             }
         }
         for hold in &volume.holds {
-            storage.release(&context, hold.attachment_id).await.map_err(later)?;
+            match storage.release(&context, hold.attachment_id).await {
+                Ok(()) => {}
+                Err(error @ BlockStorageError::Unavailable { .. }) => return Err(later(error)),
+                // The guest has let it go. Nobody's attachments are given back when that can be done.
+                Err(error) => tracing::warn!(%instance, volume = %old, attachment = %hold.attachment_id,
+                    "it stays as nobody's: {}", chain(&error)),
+            }
         }
         let taken = GuestDevice::Volume(new.volume_id);
         *volume = new;
