@@ -26,6 +26,7 @@ mod moves;
 mod network;
 mod options;
 mod orders;
+mod quiesce;
 mod reconcile;
 mod remake;
 mod snapshot;

@@ -19,7 +19,7 @@ use crate::agent::Agent;
 impl Agent {
     /// Takes these orders, too.
     pub(crate) fn life_orders(&self, dispatcher: Dispatcher) -> Dispatcher {
-        let dispatcher = self.snapshot_orders(self.remake_orders(self.power_orders(dispatcher)));
+        let dispatcher = self.snapshot_orders(self.quiesce_orders(self.remake_orders(self.power_orders(dispatcher))));
         self.on_order::<TriggerCrashDump, _, _, _>(dispatcher, |agent, order| async move {
             let work = agent.hypervisor.inject_nmi(order.instance_id).await;
             agent.ended(&order, work, "The crash dump could not be triggered.").await

@@ -67,7 +67,7 @@ impl Agent {
     }
 
     /// As Nova says it (nova/exception.py, `QemuGuestAgentNotEnabled`, `InstanceQuiesceNotSupported`).
-    fn cannot_quiesce(&self, instance: InstanceId) -> String {
+    pub(crate) fn cannot_quiesce(&self, instance: InstanceId) -> String {
         match self.hypervisor.capabilities().quiesce {
             true => "QEMU guest agent is not enabled".to_owned(),
             false => format!("Quiescing is not supported in instance {instance}"),

@@ -470,6 +470,7 @@ pub async fn what_it_cannot_do_it_says(hypervisor: &dyn Hypervisor) {
         (can.attach_interface, Operation::AttachInterface, hypervisor.attach_interface(id, &nic).await),
         (can.attach_interface, Operation::DetachInterface, hypervisor.detach_interface(id, "none").await),
         (can.snapshot, Operation::Snapshot, hypervisor.snapshot(id, &copy).await),
+        (can.quiesce, Operation::Quiesce, hypervisor.quiesce(id, Quiesce::default()).await),
     ];
     let results = results.into_iter().chain(life_results(hypervisor, id).await);
     for (can, asked, result) in results {

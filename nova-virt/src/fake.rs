@@ -208,6 +208,11 @@ impl FakeHypervisor {
         self.lock().table.get(&instance).map_or(0, |guest| guest.freezes)
     }
 
+    /// Do its file systems stand still now?
+    pub fn is_frozen(&self, instance: InstanceId) -> bool {
+        self.lock().table.get(&instance).is_some_and(|guest| guest.frozen && guest.power_state == PowerState::Running)
+    }
+
     /// How many non-maskable interrupts it got.
     pub fn nmis_of(&self, instance: InstanceId) -> u32 {
         self.lock().table.get(&instance).map_or(0, |guest| guest.nmis)

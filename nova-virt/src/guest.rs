@@ -231,7 +231,7 @@ pub struct Capabilities {
     pub suspend: bool,
     /// `snapshot`.
     pub snapshot: bool,
-    /// `snapshot` of a running guest can be one of file systems that stand still.
+    /// `quiesce`, `unquiesce`; `snapshot` of a running guest can be one of file systems that stand still.
     pub quiesce: bool,
     /// `vnc_endpoint`.
     pub vnc: bool,

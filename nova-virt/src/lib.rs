@@ -245,6 +245,18 @@ pub trait Hypervisor: Send + Sync {
         Err(HypervisorError::Unsupported { operation: Operation::Snapshot })
     }
 
+    /// Has the file systems of a running guest stand still, as `quiesce` says, until [`unquiesce`](Self::unquiesce): one that must and
+    /// can't is [`Unsupported`](HypervisorError::Unsupported) for `quiesce`. Repeated: Ok. Of a guest that does not run nothing
+    /// is asked. A driver that is started anew lets all go on.
+    async fn quiesce(&self, _id: InstanceId, _quiesce: Quiesce) -> Result<(), HypervisorError> {
+        Err(HypervisorError::Unsupported { operation: Operation::Quiesce })
+    }
+
+    /// Lets a guest's file systems go on. False: they did not stand still until now. A guest that is not there is Ok.
+    async fn unquiesce(&self, _id: InstanceId) -> Result<bool, HypervisorError> {
+        Err(HypervisorError::Unsupported { operation: Operation::Unquiesce })
+    }
+
     /// Starts the guest from another root disk, made from `rescue.image`, with its own disks beside it; stops it first if it
     /// runs. A guest that is in rescue already is restarted so. Its own disks are not changed by this, only by the guest.
     async fn rescue(&self, _id: InstanceId, _rescue: &RescueSpec) -> Result<(), HypervisorError> {

@@ -25,7 +25,7 @@ use virt::sys;
 use crate::{
     AttachedDisk, Capabilities, Diagnostics, DiskAttachment, DiskFormat, ExportRequest, GuestEvent, GuestInfo,
     GuestSpec, Hypervisor, HypervisorError, IncomingAddress, InterfaceSpec, LiveMigration, MigrationProgress,
-    NodeResources, Operation, RebootKind, RescueSpec, SerialPort, SnapshotRequest, SpiceEndpoint, StashInfo,
+    NodeResources, Operation, Quiesce, RebootKind, RescueSpec, SerialPort, SnapshotRequest, SpiceEndpoint, StashInfo,
     VncEndpoint,
 };
 
@@ -403,6 +403,14 @@ impl Hypervisor for LibvirtHypervisor {
     async fn snapshot(&self, id: InstanceId, request: &SnapshotRequest) -> Result<(), HypervisorError> {
         let (request, extra) = (request.clone(), self.inner.options.copy_limit);
         self.bounded(Operation::Snapshot, extra, move |inner| async move { inner.snapshot(id, request).await }).await
+    }
+
+    async fn quiesce(&self, id: InstanceId, quiesce: Quiesce) -> Result<(), HypervisorError> {
+        self.run(Operation::Quiesce, move |inner| async move { inner.quiesce(id, quiesce).await }).await
+    }
+
+    async fn unquiesce(&self, id: InstanceId) -> Result<bool, HypervisorError> {
+        self.run(Operation::Unquiesce, move |inner| async move { inner.unquiesce(id).await }).await
     }
 
     async fn rescue(&self, id: InstanceId, rescue: &RescueSpec) -> Result<(), HypervisorError> {

@@ -6,6 +6,7 @@ mod images;
 mod local_disks;
 mod moves;
 mod outages;
+mod quiesce;
 mod rebuild;
 mod refusals;
 mod rescue;

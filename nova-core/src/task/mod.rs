@@ -339,7 +339,11 @@ impl Work {
             },
             Self::Rebuild { .. } => Plan { steps: &["check_host", "rebuild"], retry_from: None },
             Self::CreateImage { .. } => Plan { steps: &["snapshot"], retry_from: None },
-            Self::SnapshotVolumes { .. } => Plan { steps: &["snapshot_volumes"], retry_from: None },
+            Self::SnapshotVolumes { .. } => {
+                // What fails lets the guest go on before it removes what was taken.
+                let steps = &["snapshot_volumes", "quiesce", "take_snapshots", "unquiesce", "complete_image"];
+                Plan { steps, retry_from: None }
+            }
             Self::CreateBackup { .. } => Plan { steps: &["snapshot", "rotate_backups"], retry_from: None },
             Self::ChangePassword { .. } => Plan { steps: &["set_password"], retry_from: None },
             Self::TriggerCrashDump => Plan { steps: &["crash_dump"], retry_from: None },

@@ -245,9 +245,18 @@ pub async fn a_copy_that_must_be_quiet_is_refused(hypervisor: &dyn Hypervisor) {
         other => panic!("{other:?}"),
     }
     assert!(!must.destination.exists());
+    match hypervisor.quiesce(guest.instance, Quiesce::Required).await.unwrap_err() {
+        HypervisorError::Unsupported { operation: Operation::Quiesce } => {}
+        other => panic!("{other:?}"),
+    }
+    hypervisor.quiesce(guest.instance, Quiesce::IfPossible).await.unwrap();
+    assert!(!hypervisor.unquiesce(guest.instance).await.unwrap(), "nobody made them stand still");
     hypervisor.snapshot(guest.instance, &copy("may", Quiesce::IfPossible)).await.unwrap();
     hypervisor.power_off(guest.instance, None).await.unwrap();
     // One that is off writes nothing.
     hypervisor.snapshot(guest.instance, &must).await.unwrap();
+    hypervisor.quiesce(guest.instance, Quiesce::Required).await.unwrap();
+    assert!(!hypervisor.unquiesce(guest.instance).await.unwrap());
     hypervisor.destroy(guest.instance).await.unwrap();
+    assert!(!hypervisor.unquiesce(guest.instance).await.unwrap());
 }

@@ -17,8 +17,8 @@ use super::{CpuViolation, FakeHypervisor, FakeOptions, State, disks, life, migra
 use crate::{
     AttachedDisk, Capabilities, Diagnostics, DiskAttachment, DiskFormat, DiskRole, ExportRequest, GuestEvent,
     GuestEventKind, GuestInfo, GuestSpec, Hypervisor, HypervisorError, IncomingAddress, InterfaceSpec, LiveMigration,
-    MigrationProgress, NodeResources, Operation, RebootKind, RescueSpec, SerialPort, SnapshotRequest, SpiceEndpoint,
-    StashInfo, VncEndpoint,
+    MigrationProgress, NodeResources, Operation, Quiesce, RebootKind, RescueSpec, SerialPort, SnapshotRequest,
+    SpiceEndpoint, StashInfo, VncEndpoint,
 };
 
 #[async_trait]
@@ -288,9 +288,28 @@ impl Hypervisor for FakeHypervisor {
         self.change(Operation::Snapshot, id, None, |guests| {
             let guest = find(guests, id)?;
             life::quiesce(guest, request.quiesce)?;
-            disks::export(&guest.disks, &export).map(|()| ((), Vec::new()))
+            let exported = disks::export(&guest.disks, &export);
+            life::unquiesce(guest);
+            exported.map(|()| ((), Vec::new()))
         })
         .await
+    }
+
+    async fn quiesce(&self, id: InstanceId, quiesce: Quiesce) -> Result<(), HypervisorError> {
+        self.change(Operation::Quiesce, id, None, |guests| {
+            life::quiesce(find(guests, id)?, quiesce).map(|()| ((), Vec::new()))
+        })
+        .await
+    }
+
+    async fn unquiesce(&self, id: InstanceId) -> Result<bool, HypervisorError> {
+        let mut stood = false;
+        let thawed = self.change(Operation::Unquiesce, id, None, |guests| {
+            stood = guests.get_mut(&id).is_some_and(life::unquiesce);
+            Ok(((), Vec::new()))
+        });
+        thawed.await?;
+        Ok(stood)
     }
 
     async fn rescue(&self, id: InstanceId, rescue: &RescueSpec) -> Result<(), HypervisorError> {

@@ -36,6 +36,9 @@ pub(super) struct Guest {
     /// How often its file systems stood still for a copy.
     #[serde(default)]
     pub(super) freezes: u32,
+    /// They do now.
+    #[serde(default)]
+    pub(super) frozen: bool,
     /// For whom and what; never in the state file.
     #[serde(skip)]
     pub(super) password: Option<(Option<String>, String)>,
@@ -54,6 +57,7 @@ impl Guest {
             earlier_console: String::new(),
             nmis: 0,
             freezes: 0,
+            frozen: false,
             password: None,
         }
     }

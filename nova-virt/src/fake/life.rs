@@ -74,14 +74,22 @@ fn has_agent(guest: &Guest) -> bool {
     !agent.is_some_and(|agent| matches!(agent.to_ascii_lowercase().as_str(), "no" | "false" | "0" | "off"))
 }
 
-/// Its file systems stand still for a moment, if it runs and has an agent.
+/// Its file systems stand still, if it runs and has an agent.
 pub(super) fn quiesce(guest: &mut Guest, quiesce: Quiesce) -> Result<(), HypervisorError> {
     match (guest.power_state == PowerState::Running, has_agent(guest), quiesce) {
-        (true, true, _) => guest.freezes += 1,
+        (true, true, _) => {
+            guest.freezes += u32::from(!guest.frozen);
+            guest.frozen = true;
+        }
         (true, false, Quiesce::Required) => return Err(HypervisorError::Unsupported { operation: Operation::Quiesce }),
-        _ => {}
+        _ => guest.frozen = false,
     }
     Ok(())
+}
+
+/// They go on. False: they did already, or the guest with them is gone.
+pub(super) fn unquiesce(guest: &mut Guest) -> bool {
+    std::mem::take(&mut guest.frozen) && guest.power_state == PowerState::Running
 }
 
 pub(super) fn set_password(guest: &mut Guest, instance: InstanceId, user: Option<&str>, password: &str) -> Effect<()> {

@@ -44,6 +44,43 @@ impl Inner {
         self.hand_out(copied, &copy, &request.destination).await
     }
 
+    /// The file systems of one that runs stand still from now on.
+    pub(super) async fn quiesce(&self, instance: InstanceId, quiesce: Quiesce) -> Result<()> {
+        let _lock = self.locks.lock(instance).await;
+        if self.with(instance, |guest| Ok((guest.active, guest.power_state))).await? != (true, PowerState::Running) {
+            return Ok(());
+        }
+        if exists(&folder::folder_of(&self.options, instance).join(FROZEN)).await? {
+            // Whose agent has them stand still takes no other word than to let them go on.
+            self.thaw(instance).await;
+        }
+        let mut frozen = false;
+        let asked = self.freeze(instance, quiesce, &mut frozen).await;
+        if asked.is_err() && frozen {
+            self.thaw(instance).await;
+        }
+        asked
+    }
+
+    /// They go on. False: they did already, or nobody made them stand still.
+    pub(super) async fn unquiesce(&self, instance: InstanceId) -> Result<bool> {
+        let _lock = self.locks.lock(instance).await;
+        let note = folder::folder_of(&self.options, instance).join(FROZEN);
+        if !exists(&note).await? {
+            return Ok(false);
+        }
+        let stood = self.with(instance, |guest| {
+            guest.thaw()?;
+            Ok(guest.active && guest.power_state == PowerState::Running)
+        });
+        let stood = match stood.await {
+            Err(HypervisorError::NotFound { .. }) => false,
+            stood => stood?,
+        };
+        remove_file(&note).await?;
+        Ok(stood)
+    }
+
     pub(super) async fn export_disk(&self, instance: InstanceId, request: ExportRequest) -> Result<()> {
         let _lock = self.locks.lock(instance).await;
         let stash = self.stash_folder(instance);

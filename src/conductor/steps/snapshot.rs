@@ -33,7 +33,12 @@ fn largest(instance: &Instance) -> u64 {
 /// Its image says that no copy is one that its file systems did not stand still for (nova/virt/libvirt/driver.py,
 /// `_requires_quiesce`).
 pub(super) fn requires_quiesce(instance: &Instance) -> bool {
-    let property = instance.image_properties().get("os_require_quiesce");
+    is_true(instance, "os_require_quiesce")
+}
+
+/// What its image says by yes or no.
+pub(super) fn is_true(instance: &Instance, property: &str) -> bool {
+    let property = instance.image_properties().get(property);
     property.is_some_and(|text| matches!(text.to_ascii_lowercase().as_str(), "1" | "t" | "true" | "on" | "y" | "yes"))
 }
 

@@ -11,7 +11,7 @@ use super::{boot_of, boot_with, end_with_volumes, options};
 use crate::support::Cloud;
 
 /// A bootable volume that remembers that of its image.
-async fn remembering(cloud: &Cloud, words: &[(&str, &str)]) -> VolumeId {
+pub(super) async fn remembering(cloud: &Cloud, words: &[(&str, &str)]) -> VolumeId {
     let volume = cloud.add_bootable_volume().await;
     let add_image_metadata = words.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     let manager = cloud.volumes.as_ref().unwrap().manager.clone();
@@ -20,7 +20,7 @@ async fn remembering(cloud: &Cloud, words: &[(&str, &str)]) -> VolumeId {
     volume
 }
 
-fn root(volume: VolumeId) -> Value {
+pub(super) fn root(volume: VolumeId) -> Value {
     json!([{"source_type": "volume", "destination_type": "volume", "uuid": volume, "boot_index": 0,
         "delete_on_termination": true}])
 }
@@ -72,7 +72,7 @@ async fn what_the_root_volume_remembers_is_heeded() {
     // It says that no image is one that its file systems did not stand still for.
     let path = format!("/compute/v2.1/servers/{id}/action");
     let (status, answer) = cloud.call("POST", &path, Some(json!({"createImage": {"name": "kept"}}))).await;
-    assert!(status == 400 && answer.to_string().contains("Quiescing"), "{status} {answer}");
+    assert!(status == 400 && answer.to_string().contains("QEMU guest agent is not enabled"), "{status} {answer}");
     assert!(cloud.store.list_images().await.unwrap().is_empty());
     end_with_volumes(cloud, id).await;
 }

@@ -54,6 +54,14 @@ rpc_method! {
     SnapshotInstance = "compute"."snapshot_instance": Cast from [Conductor], Order<SnapshotOrder> => ()
 }
 rpc_method! {
+    /// Have its file systems stand still while snapshots of its volumes are taken.
+    QuiesceInstance = "compute"."quiesce_instance": Cast from [Conductor], Order<QuiesceOrder> => ()
+}
+rpc_method! {
+    /// Let them go on.
+    UnquiesceInstance = "compute"."unquiesce_instance": Cast from [Conductor], Order<QuiesceOrder> => ()
+}
+rpc_method! {
     /// Set a password in it.
     SetAdminPassword = "compute"."set_admin_password": Cast from [Conductor], Order<PasswordOrder> => ()
 }
@@ -98,6 +106,13 @@ pub struct SnapshotOrder {
     pub quiesce: bool,
     /// Leave to write its data, up to a size.
     pub grant: ImageGrant,
+}
+
+/// How still its file systems must stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuiesceOrder {
+    /// Nothing is done if they do not (`os_require_quiesce`), or did not for all of it.
+    pub required: bool,
 }
 
 /// Which password.

@@ -35,6 +35,12 @@ async fn a_guest_lives_through_all_of_it() {
     };
     hypervisor.snapshot(id, &copy).await.unwrap();
     assert_eq!(hypervisor.info(id).await.unwrap().power_state, PowerState::Running);
+    // Its file systems stand still for as long as they shall, also if that is said twice.
+    for _ in 0..2 {
+        hypervisor.quiesce(id, Quiesce::Required).await.unwrap();
+    }
+    assert!(hypervisor.unquiesce(id).await.unwrap());
+    assert!(!hypervisor.unquiesce(id).await.unwrap(), "they went on");
     hypervisor.power_off(id, Some(PATIENCE)).await.unwrap();
 
     // Moved by a copy of its disk to a guest with a larger one.

@@ -106,7 +106,7 @@ impl Servers {
 
     /// Nova answers once the snapshots are begun, and says itself what stands in the way of them: this waits for them, too.
     async fn taken(&self, server: &Instance, task: &Task, image_id: ImageId) -> Result<ImageId, ApiError> {
-        if !self.api.until_done(task, "snapshot_volumes").await? {
+        if !self.api.until_done(task, "complete_image").await? {
             // It goes on.
             return Ok(image_id);
         }

@@ -175,7 +175,7 @@ async fn bind(services: &Services, cx: &TaskContext, host: &HostName) -> Result<
 }
 
 /// Was the host's service heard of lately, and not declared dead?
-async fn is_up(services: &Services, cx: &TaskContext, host: &HostName) -> Result<bool, StepError> {
+pub(super) async fn is_up(services: &Services, cx: &TaskContext, host: &HostName) -> Result<bool, StepError> {
     let down_time = signed(services.options.get().service_down_time);
     let found = services.store.find_services(&ServiceQuery::computes([host])).await;
     let found = found.map_err(|error| StepError::Later(chain(&error)))?;

@@ -8,6 +8,7 @@
 mod boot;
 mod moves;
 mod plug;
+mod quiesce;
 mod reimage;
 mod snapshots;
 mod swap;
@@ -27,8 +28,9 @@ use nova_db::StoreError;
 pub use boot::{MakeVolumes, ReleaseVolumes};
 pub use moves::{LeaveVolumes, SettleVolumes, UnbindVolumes};
 pub use plug::{AttachVolume, BeginDetaching, CompleteVolume, DetachVolume, ReleaseVolume, ReserveVolume};
+pub use quiesce::{Quiesce, Unquiesce};
 pub use reimage::{AwaitReimage, LeaveRootVolume, Reimage, StopToReimage};
-pub use snapshots::{SnapshotVolumes, abandoned as abandoned_snapshots};
+pub use snapshots::{CompleteImage, SnapshotVolumes, TakeSnapshots, abandoned as abandoned_snapshots};
 pub use swap::{BeginSwap, EndSwap, SwapVolume};
 
 use super::{Services, StepError};

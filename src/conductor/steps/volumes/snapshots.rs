@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use nova_core::context::RequestContext;
-use nova_core::ids::{VolumeId, VolumeSnapshotId};
+use nova_core::ids::{ImageId, VolumeId, VolumeSnapshotId};
 use nova_core::image::{Image, ImageStatus};
 use nova_core::instance::Instance;
 use nova_core::task::Task;
@@ -13,7 +13,7 @@ use nova_core::volume::{BlockSnapshot, BlockStorage, BlockStorageError, NewBlock
 use nova_db::StoreError;
 use serde_json::{Value, json};
 
-use super::super::snapshot::{delete, image, later as store_later, requires_quiesce};
+use super::super::snapshot::{delete, image, later as store_later};
 use super::super::{Ran, Services, Step, StepError};
 use super::{failed, later, refused, storage};
 use crate::conductor::context::TaskContext;
@@ -30,12 +30,30 @@ const MD5_OF_NOTHING: &str = "d41d8cd98f00b204e9800998ecf8427e";
 const SHA512_OF_NOTHING: &str = "cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce47d0d13c5d85f2b0ff8318d2877eec2f\
                                  63b931bd47417a81a538327af927da3e";
 
-/// Takes the snapshots, and completes the image.
+/// Removes what was taken for an image that will not be.
 pub struct SnapshotVolumes;
+
+/// Takes the snapshots.
+pub struct TakeSnapshots;
+
+/// Writes into the image how to make volumes of them.
+pub struct CompleteImage;
 
 /// Those that the server has: what is being attached is not its own yet.
 fn held(instance: &Instance) -> impl Iterator<Item = &ServerVolume> {
     instance.volumes.iter().filter(|volume| volume.make.is_none() && !volume.holds.is_empty())
+}
+
+/// The image, as it is now.
+async fn described(services: &Services, cx: &TaskContext) -> Result<Image, StepError> {
+    let Some(id) = cx.task.work.image_in_making() else {
+        return Err(StepError::fatal(500, "This task makes no image.", ""));
+    };
+    image(services, id).await?.ok_or_else(|| no_image(id))
+}
+
+fn no_image(id: ImageId) -> StepError {
+    StepError::fatal(404, format!("Image {id} could not be found."), "it was deleted")
 }
 
 #[async_trait]
@@ -45,39 +63,7 @@ impl Step for SnapshotVolumes {
     }
 
     async fn run(&self, services: &Services, cx: &mut TaskContext) -> Result<Ran, StepError> {
-        let Some(image_id) = cx.task.work.image_in_making() else {
-            return Err(StepError::fatal(500, "This task makes no image.", ""));
-        };
-        let gone = || StepError::fatal(404, format!("Image {image_id} could not be found."), "it was deleted");
-        let described = image(services, image_id).await?.ok_or_else(gone)?;
-        if described.status == ImageStatus::Active {
-            return Ok(Ran::Done);
-        }
-        if requires_quiesce(&cx.instance) {
-            // What is on several volumes at one moment needs all of the guest's file systems to stand still at once.
-            let text = "Quiescing is not supported for images of servers that boot from volumes.";
-            return Err(StepError::fatal(400, text, "os_require_quiesce"));
-        }
-        let storage = storage(services)?;
-        let mut taken = Vec::new();
-        for volume in held(&cx.instance) {
-            let snapshot = take(storage, &cx.task, volume, described.name.as_deref().unwrap_or_default()).await?;
-            taken.push((volume.clone(), snapshot));
-        }
-        for (_, snapshot) in &taken {
-            match settled(storage, &cx.task.context, snapshot.id).await.map_err(failed)?.as_deref() {
-                Some("available") => {}
-                None => return Err(StepError::Later(format!("snapshot {} is still being taken", snapshot.id))),
-                Some(status) => {
-                    let text = format!("Snapshot {} of volume {} was not taken.", snapshot.id, snapshot.volume_id);
-                    return Err(StepError::fatal(500, text, format!("its status is {status}")));
-                }
-            }
-        }
-        let of_volumes = taken.iter().map(|(volume, snapshot)| mapping(volume, snapshot));
-        let mappings: Vec<Value> = of_volumes.chain(blank_disks(&cx.instance)).collect();
-        complete(services, described, &cx.instance, &Value::Array(mappings)).await?.ok_or_else(gone)?;
-        Ok(Ran::Done)
+        described(services, cx).await.map(|_| Ran::Done)
     }
 
     async fn undo(&self, services: &Services, cx: &mut TaskContext) -> Result<(), StepError> {
@@ -92,6 +78,71 @@ impl Step for SnapshotVolumes {
             Ok(()) => Ok(()),
             Err(error) => refused(cx, &format!("snapshots that were taken for image {id}"), error),
         }
+    }
+}
+
+#[async_trait]
+impl Step for TakeSnapshots {
+    fn name(&self) -> &'static str {
+        "take_snapshots"
+    }
+
+    async fn run(&self, services: &Services, cx: &mut TaskContext) -> Result<Ran, StepError> {
+        let described = described(services, cx).await?;
+        if described.status == ImageStatus::Active {
+            return Ok(Ran::Done);
+        }
+        let storage = storage(services)?;
+        let mut taken = Vec::new();
+        for volume in held(&cx.instance) {
+            let snapshot = take(storage, &cx.task, volume, described.name.as_deref().unwrap_or_default()).await?;
+            taken.push(snapshot);
+        }
+        for snapshot in &taken {
+            match settled(storage, &cx.task.context, snapshot.id).await.map_err(failed)?.as_deref() {
+                Some("available") => {}
+                None => return Err(StepError::Later(format!("snapshot {} is still being taken", snapshot.id))),
+                Some(status) => {
+                    let text = format!("Snapshot {} of volume {} was not taken.", snapshot.id, snapshot.volume_id);
+                    return Err(StepError::fatal(500, text, format!("its status is {status}")));
+                }
+            }
+        }
+        Ok(Ran::Done)
+    }
+
+    async fn undo(&self, _services: &Services, _cx: &mut TaskContext) -> Result<(), StepError> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Step for CompleteImage {
+    fn name(&self) -> &'static str {
+        "complete_image"
+    }
+
+    async fn run(&self, services: &Services, cx: &mut TaskContext) -> Result<Ran, StepError> {
+        let (storage, described) = (storage(services)?, described(services, cx).await?);
+        if described.status == ImageStatus::Active {
+            return Ok(Ran::Done);
+        }
+        let mut mappings = Vec::new();
+        for volume in held(&cx.instance) {
+            let (id, key) = (volume.volume_id, snapshot_key(cx.task.id, volume.volume_id));
+            let taken = storage.snapshot_of_key(&cx.task.context, id, key).await.map_err(failed)?;
+            let gone = || StepError::fatal(500, format!("The snapshot of volume {id} is gone."), "somebody deleted it");
+            mappings.push(mapping(volume, &taken.ok_or_else(gone)?));
+        }
+        mappings.extend(blank_disks(&cx.instance));
+        let id = described.id;
+        complete(services, described, &cx.instance, &Value::Array(mappings)).await?.ok_or_else(|| no_image(id))?;
+        Ok(Ran::Done)
+    }
+
+    async fn undo(&self, _services: &Services, _cx: &mut TaskContext) -> Result<(), StepError> {
+        // Whether it was completed is looked at where its snapshots are removed.
+        Ok(())
     }
 }
 
