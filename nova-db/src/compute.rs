@@ -56,6 +56,8 @@ pub struct JoinGroup {
 pub struct TaskStart {
     /// The instance with its new task state, and the generation that was read. The store raises its epoch.
     pub instance: Instance,
+    /// The instance as it was read, from whoever still has it: the store does not read it again.
+    pub before: Option<Box<Instance>>,
     /// What `os-instance-actions` will show.
     pub action: ActionRecord,
     /// What carries it out; the store sets its epoch to the instance's.
@@ -76,8 +78,8 @@ pub struct TaskStart {
 impl TaskStart {
     /// An action that is no move, makes no image, asks for no quota and leaves other tasks alone.
     pub fn of(instance: Instance, action: ActionRecord, task: Task) -> Self {
-        let (limits, user_limits, migration, image) = (None, None, None, None);
-        Self { instance, action, task, supersede: false, limits, user_limits, migration, image }
+        let (before, limits, user_limits, migration, image) = (None, None, None, None, None);
+        Self { instance, before, action, task, supersede: false, limits, user_limits, migration, image }
     }
 }
 
@@ -110,6 +112,8 @@ pub struct TaskCommit {
     pub done: bool,
     /// The instance as it shall be, and the generation that was read.
     pub instance: Option<Instance>,
+    /// The instance as it was read, from whoever still has it: the store does not read it again.
+    pub before: Option<Box<Instance>>,
     /// Resources to book; a host without room is [`StoreError::NoRoom`], one that zone or group forbid is
     /// [`StoreError::Unsuitable`].
     pub book: Option<Booking>,
@@ -124,7 +128,16 @@ pub struct TaskCommit {
 impl TaskCommit {
     /// Only the task's own row.
     pub fn of(task: Task) -> Self {
-        Self { task, done: false, instance: None, book: None, release: Vec::new(), action: None, migration: None }
+        Self {
+            task,
+            done: false,
+            instance: None,
+            before: None,
+            book: None,
+            release: Vec::new(),
+            action: None,
+            migration: None,
+        }
     }
 }
 

@@ -303,6 +303,7 @@ impl TaskContext {
             task: self.task.clone(),
             done,
             instance: changed.then(|| Instance { updated_at: self.now, ..self.instance.clone() }),
+            before: changed.then(|| Box::new(self.before.clone())),
             book: self.book.clone(),
             release: self.release.clone(),
             action: self.action.clone(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use nova_core::flavor::Resources;
 use nova_core::ids::{HostName, ProjectId};
+use nova_core::instance::Instance;
 use nova_core::quota::{Limits, Usage};
 use nova_core::task::Work;
 
@@ -90,6 +91,46 @@ pub async fn one_request_many_times_creates_once(store: &Arc<dyn Store>) {
     assert!(answers.iter().all(|answer| *answer == answers[0]));
     assert_eq!(store.list_instances(&Default::default()).await.unwrap().len(), 1);
     assert_eq!(store.usage(&ProjectId::from("p")).await.unwrap().instances, 1);
+}
+
+/// Requests of all sorts at the same time: each hears what it would have heard alone, and none of them disturbs another.
+pub async fn requests_at_once_are_as_one_by_one(store: &Arc<dyn Store>) {
+    let make = Make::new();
+    let first = make.request_of(vec![make.instance("p")], FREE);
+    let known = store.create_instances(first.clone()).await.unwrap();
+    let mut taken = make.instance("p");
+    taken.id = known[0].id;
+    let limits = Limits { instances: Some(3), ..FREE };
+    let mut requests = vec![first, make.request_of(vec![taken], FREE)];
+    for _ in 0..8 {
+        requests.push(make.request_of(vec![make.instance("p")], FREE));
+        requests.push(make.request_of(vec![make.instance("q")], limits));
+    }
+    let pair = make.request();
+    let pair = (0..2).map(|_| Instance { request_id: pair.clone(), ..make.instance("r") });
+    requests.push(make.request_of(pair.collect(), FREE));
+    let asked: Vec<Vec<_>> = requests.iter().map(|new| new.instances.iter().map(|n| n.instance.id).collect()).collect();
+    let answers = all_at_once(requests, |request| {
+        let store = Arc::clone(store);
+        async move { store.create_instances(request).await }
+    })
+    .await;
+    assert_eq!(*answers[0].as_ref().unwrap(), known, "it was carried out before");
+    assert!(matches!(answers[1], Err(StoreError::Duplicate { kind: Kind::Instance, .. })), "{:?}", answers[1]);
+    let made = |answer: &Result<Vec<Instance>, StoreError>| answer.as_ref().ok().map(|made| made.len());
+    for (place, (answer, asked)) in answers.iter().zip(&asked).enumerate().skip(2) {
+        match answer {
+            Ok(made) => assert_eq!(made.iter().map(|one| one.id).collect::<Vec<_>>(), *asked, "of request {place}"),
+            Err(StoreError::Quota(_)) => assert_eq!(place % 2, 1, "only q has limits"),
+            Err(error) => panic!("request {place}: {error:?}"),
+        }
+    }
+    assert_eq!(answers.iter().filter_map(made).sum::<usize>(), 1 + 8 + 3 + 2);
+    for (project, instances) in [("p", 9), ("q", 3), ("r", 2)] {
+        let usage = store.usage(&ProjectId::from(project)).await.unwrap();
+        assert_eq!(usage, Usage { instances, cores: instances, ram: instances * 512 }, "of {project}");
+    }
+    assert_eq!(store.list_tasks(None).await.unwrap().len(), 14);
 }
 
 /// Of many bookings for the last of a host's memory, one gets it; the host is never over.

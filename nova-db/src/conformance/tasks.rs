@@ -131,6 +131,55 @@ pub async fn commit_with_stale_instance_leaves_nothing(store: &Arc<dyn Store>) {
     assert_eq!(store.list_allocations(None).await.unwrap(), []);
 }
 
+/// Whoever still has the instance as it was read gives it along: the same comes of it, and of another reading nothing does.
+pub async fn what_was_read_is_written_over(store: &Arc<dyn Store>) {
+    let make = Make::new();
+    let (instance, task) = make.building(&**store).await;
+    let project = instance.project_id.clone();
+    store.put_node(make.node("h1", 4096)).await.unwrap();
+    let before = |read: &Instance| Some(Box::new(read.clone()));
+    let late = TaskCommit {
+        instance: Some(active(&instance, "h1")),
+        before: before(&instance),
+        ..claim(&task, &instance, "h1")
+    };
+    let renamed = store.update_instance(Instance { display_name: "renamed".into(), ..instance.clone() }).await.unwrap();
+    let error = store.commit_task(late).await.unwrap_err();
+    assert!(matches!(error, StoreError::Conflict { kind: Kind::Instance, .. }), "{error:?}");
+    assert_eq!(store.get_task(task.id).await.unwrap(), task);
+    assert_eq!(store.list_allocations(None).await.unwrap(), []);
+    // One that is of another reading than the instance is not believed.
+    let commit = TaskCommit {
+        instance: Some(active(&renamed, "h1")),
+        before: before(&Instance { number: 77, ..instance.clone() }),
+        ..claim(&task, &renamed, "h1")
+    };
+    let active = store.commit_task(commit).await.unwrap().instance.unwrap();
+    assert_eq!((active.number, active.epoch), (instance.number, instance.epoch));
+    assert!(active.generation > renamed.generation);
+    assert_eq!(store.get_instance(instance.id).await.unwrap(), active);
+    assert_eq!(store.usage(&project).await.unwrap().instances, 1);
+    let start = make.start(&active, Work::Delete, true);
+    let deleting = store.start_task(TaskStart { before: before(&active), ..start.clone() }).await.unwrap();
+    assert_eq!((deleting.number, deleting.epoch), (active.number, active.epoch + 1));
+    assert_eq!(store.get_instance(instance.id).await.unwrap(), deleting);
+    assert!(matches!(
+        store.start_task(TaskStart { before: before(&active), ..start.clone() }).await,
+        Err(StoreError::Conflict { kind: Kind::Instance, .. })
+    ));
+    let commit = TaskCommit {
+        done: true,
+        instance: Some(deleted(&deleting, 3)),
+        before: before(&deleting),
+        release: vec!["h1".into()],
+        ..TaskCommit::of(store.get_task(start.task.id).await.unwrap())
+    };
+    store.commit_task(commit).await.unwrap();
+    assert_eq!(store.usage(&project).await.unwrap().instances, 0, "what it counted for is given back");
+    assert_eq!(store.list_allocations(None).await.unwrap(), []);
+    assert_eq!(store.list_tasks(Some(instance.id)).await.unwrap(), []);
+}
+
 /// A free task is taken; a held one is not, until its lease has run out; its holder may take it again.
 pub async fn leases_exclude(store: &Arc<dyn Store>) {
     let make = Make::new();

@@ -9,6 +9,7 @@ mod hosts;
 mod identity;
 mod images;
 mod instances;
+mod join;
 mod keypairs;
 mod migrations;
 mod network;
@@ -38,7 +39,8 @@ use crate::{Kind, Maintenance, StoreError};
 #[derive(Debug)]
 pub struct RowStore<B> {
     backend: Arc<B>,
-    joiner: network::Joiner,
+    ports: network::Joiner,
+    creations: join::Joiner<instances::Creation>,
 }
 
 /// An operation on an input, as a plain function: it can be run again after a lost race.
@@ -68,7 +70,7 @@ impl<B: Backend> RowStore<B> {
 
     /// The store over that backend.
     pub(crate) fn over(backend: B) -> Self {
-        Self { backend: Arc::new(backend), joiner: network::Joiner::default() }
+        Self { backend: Arc::new(backend), ports: network::Joiner::default(), creations: join::Joiner::default() }
     }
 
     async fn read<I: Sync, T>(&self, input: &I, run: Run<I, T>) -> Result<T, StoreError> {
@@ -155,10 +157,15 @@ async fn add<R: Record>(tx: &mut dyn Transaction, record: &R) -> Result<(), Fail
     tx.insert(R::TABLE, vec![row]).await
 }
 
+/// New records, of generation 1; one that exists is a lost race.
+async fn add_new<R: Record>(tx: &mut dyn Transaction, records: &[R]) -> Result<(), Fail> {
+    let rows = records.iter().map(|record| row_of(record, 1)).collect::<Result<Vec<_>, _>>()?;
+    tx.insert(R::TABLE, rows).await
+}
+
 /// New records, of generation 1, none of which may exist: ids that are drawn at random do not meet by chance.
 async fn add_all<R: Record>(tx: &mut dyn Transaction, records: &[R]) -> Result<(), Fail> {
-    let rows = records.iter().map(|record| row_of(record, 1)).collect::<Result<Vec<_>, _>>()?;
-    tx.insert(R::TABLE, rows).await.map_err(|fail| match fail {
+    add_new(tx, records).await.map_err(|fail| match fail {
         Fail::Taken { kind, id } => StoreError::Duplicate { kind, field: "id", value: id }.into(),
         other => other,
     })
@@ -180,12 +187,7 @@ async fn replace_or_race<R: Record>(tx: &mut dyn Transaction, record: &R, expect
 
 /// Writes a record, whether or not there is one of its key.
 async fn put<R: Record>(tx: &mut dyn Transaction, record: &R) -> Result<(), Fail> {
-    let values = record.values();
-    let key = values.get(..R::TABLE.key).unwrap_or(&values);
-    match tx.get(R::TABLE, key, Lock::ForUpdate).await? {
-        Some(row) => replace_or_race(tx, record, row.generation).await,
-        None => add(tx, record).await,
-    }
+    if tx.overwrite(R::TABLE, row_of(record, 1)?).await? { Ok(()) } else { add(tx, record).await }
 }
 
 /// Removes the record of that key. False: there was none.

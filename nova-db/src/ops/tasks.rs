@@ -10,20 +10,17 @@ use nova_core::task::{Task, Work};
 
 use super::accounts::{book, check_growth, release};
 use super::aggregates::zone_of;
-use super::instances::{Epoch, write_instance};
+use super::instances::{Epoch, account, write_instance, write_over};
 use super::{add_all, conflict, find, list, need, put, replace, replace_or_race};
 use super::{images, migrations};
 use crate::rows::{Condition, Fail, Lock, Record, Select, Transaction, Value};
 use crate::{Committed, TaskCommit, TaskStart};
 
 pub(super) async fn start(tx: &mut dyn Transaction, start: &TaskStart) -> Result<Instance, Fail> {
-    let old = match &start.limits {
-        Some(_) => find::<Instance>(tx, &[Value::text(start.instance.id)], Lock::ForUpdate).await?,
-        None => None,
-    };
-    let instance = write_instance(tx, &start.instance, Epoch::Raise).await?;
-    if let (Some(limits), Some(old)) = (&start.limits, old) {
-        check_growth(tx, limits, start.user_limits.as_ref(), &old.record, &instance).await?;
+    let (old, instance) = write_over(tx, start.before.as_deref(), &start.instance, Epoch::Raise).await?;
+    account(tx, &old, &instance).await?;
+    if let Some(limits) = &start.limits {
+        check_growth(tx, limits, start.user_limits.as_ref(), &old, &instance).await?;
     }
     if start.supersede {
         supersede(tx, instance.id, &start.task).await?;
@@ -133,10 +130,11 @@ pub(super) async fn renew(tx: &mut dyn Transaction, lease: &Lease) -> Result<(),
 
 pub(super) async fn commit(tx: &mut dyn Transaction, commit: &TaskCommit) -> Result<Committed, Fail> {
     let task = write_task(tx, &commit.task, commit.done).await?;
-    let mut instance = match &commit.instance {
-        Some(instance) => Some(write_instance(tx, instance, Epoch::Keep).await?),
-        None => None,
-    };
+    let (mut instance, mut old) = (None, None);
+    if let Some(new) = &commit.instance {
+        let (was, is) = write_over(tx, commit.before.as_deref(), new, Epoch::Keep).await?;
+        (instance, old) = (Some(is), Some(was));
+    }
     // Giving back comes first: it may be what makes room.
     let mut nodes = Vec::new();
     for host in &commit.release {
@@ -164,6 +162,9 @@ pub(super) async fn commit(tx: &mut dyn Transaction, commit: &TaskCommit) -> Res
         Some(migration) => Some(migrations::write(tx, migration).await?),
         None => None,
     };
+    if let (Some(old), Some(instance)) = (&old, &instance) {
+        account(tx, old, instance).await?;
+    }
     Ok(Committed { task, instance, nodes, booked, migration })
 }
 
@@ -182,6 +183,10 @@ async fn in_zone_of(tx: &mut dyn Transaction, instance: Instance, node: &Compute
 async fn write_task(tx: &mut dyn Transaction, task: &Task, done: bool) -> Result<Task, Fail> {
     let key = [Value::text(task.id)];
     let lost = || conflict::<Task>(&key);
+    if done {
+        let gone = tx.delete_one(Task::TABLE, &key, task.generation).await?;
+        return if gone { Ok(Task { generation: task.generation + 1, ..task.clone() }) } else { Err(lost()) };
+    }
     let old = find::<Task>(tx, &key, Lock::ForUpdate).await?.ok_or_else(lost)?;
     if old.generation != task.generation {
         return Err(lost());
@@ -194,13 +199,7 @@ async fn write_task(tx: &mut dyn Transaction, task: &Task, done: bool) -> Result
     if next.owner.is_some() && next.owner == old.record.owner {
         next.lease_until = next.lease_until.max(old.record.lease_until);
     }
-    let written = if done {
-        let this = Condition::key(Task::TABLE, &key);
-        tx.delete(Task::TABLE, &this).await? > 0
-    } else {
-        replace(tx, &next, old.generation).await?
-    };
-    if written { Ok(next) } else { Err(lost()) }
+    if replace(tx, &next, old.generation).await? { Ok(next) } else { Err(lost()) }
 }
 
 /// The end of an action whose task was lost. The instance is locked, so that no task of the same request begins

@@ -107,6 +107,21 @@ pub(crate) trait Transaction: Send {
         Ok(true)
     }
 
+    /// Replaces the row of that key, whatever its generation, and raises that by one. False: there is none.
+    async fn overwrite(&mut self, table: &'static Table, row: Row) -> Result<bool, Fail> {
+        let Some(old) = self.get(table, row.key(table), Lock::ForUpdate).await? else { return Ok(false) };
+        self.update(table, Row { generation: old.generation + 1, ..row }, old.generation).await
+    }
+
+    /// Removes the row of that key if it has the expected generation.
+    async fn delete_one(&mut self, table: &'static Table, key: &[Value], expected: u64) -> Result<bool, Fail> {
+        let old = self.get(table, key, Lock::ForUpdate).await?;
+        if old.is_none_or(|old| old.generation != expected) {
+            return Ok(false);
+        }
+        Ok(self.delete(table, &Condition::key(table, key)).await? > 0)
+    }
+
     /// Sets single columns, without touching documents and generations. Returns how many rows it met.
     async fn set(
         &mut self,

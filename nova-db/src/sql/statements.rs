@@ -83,14 +83,24 @@ pub(super) fn insert(table: &'static Table, rows: &[Row]) -> Result<InsertStatem
 }
 
 pub(super) fn update(table: &'static Table, row: &Row, expected: u64) -> UpdateStatement {
+    let mut query = replacement(table, row, number(row.generation));
+    query.and_where(Expr::col(GENERATION).eq(number(expected)));
+    query
+}
+
+/// The row of that key, whatever its generation.
+pub(super) fn overwrite(table: &'static Table, row: &Row) -> UpdateStatement {
+    replacement(table, row, Expr::col(GENERATION).add(1_i64))
+}
+
+fn replacement(table: &'static Table, row: &Row, generation: Expr) -> UpdateStatement {
     let mut query = Query::update();
     query.table(table.name);
     for (column, value) in table.columns.iter().zip(&row.values).skip(table.key) {
         query.value(column.name, expr(value));
     }
-    query.value(GENERATION, number(row.generation)).value(BODY, row.body.as_str());
+    query.value(GENERATION, generation).value(BODY, row.body.as_str());
     query.cond_where(condition(&Condition::key(table, row.key(table))));
-    query.and_where(Expr::col(GENERATION).eq(number(expected)));
     query
 }
 
@@ -122,6 +132,13 @@ pub(super) fn set(table: &'static Table, which: &Condition, values: &[(&'static 
 pub(super) fn delete(table: &'static Table, which: &Condition) -> DeleteStatement {
     let mut query = Query::delete();
     query.from_table(table.name).cond_where(condition(which));
+    query
+}
+
+/// The row of that key and generation.
+pub(super) fn delete_one(table: &'static Table, key: &[Value], expected: u64) -> DeleteStatement {
+    let mut query = delete(table, &Condition::key(table, key));
+    query.and_where(Expr::col(GENERATION).eq(number(expected)));
     query
 }
 

@@ -121,6 +121,16 @@ impl Transaction for SqlTransaction<'_> {
         Ok(true)
     }
 
+    async fn overwrite(&mut self, table: &'static Table, row: Row) -> Result<bool, Fail> {
+        let met = self.execute(&statements::overwrite(table, &row)).await;
+        Ok(met.map_err(|error| self.refused(table, Some(&row), error))? > 0)
+    }
+
+    async fn delete_one(&mut self, table: &'static Table, key: &[Value], expected: u64) -> Result<bool, Fail> {
+        let met = self.execute(&statements::delete_one(table, key, expected)).await;
+        Ok(met.map_err(|error| self.failed(error))? > 0)
+    }
+
     async fn set(
         &mut self,
         table: &'static Table,

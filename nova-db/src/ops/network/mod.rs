@@ -138,7 +138,7 @@ impl<B: Backend> NetworkStore for RowStore<B> {
 
     async fn create_ports(&self, new: Vec<NewPort>) -> Answer<Vec<Port>> {
         if self.backend.joins() {
-            return self.joiner.create(&self.backend, new).await;
+            return join::create(&self.ports, &self.backend, new).await;
         }
         let part = new.first().map_or(0, |new| part_of(new.port.id));
         self.change(part, new, |tx, new| Box::pin(ports::create_all(tx, new))).await
@@ -155,7 +155,7 @@ impl<B: Backend> NetworkStore for RowStore<B> {
     }
     async fn delete_port(&self, id: PortId) -> Answer<Port> {
         if self.backend.joins() {
-            return self.joiner.delete(&self.backend, id).await;
+            return join::delete(&self.ports, &self.backend, id).await;
         }
         self.change(part_of(id), id, |tx, id| Box::pin(ports::delete(tx, *id))).await
     }

@@ -166,7 +166,7 @@ async fn creates(
     (made, unknown)
 }
 
-/// Ports that callers of several projects take and give back at once are few transactions, and all are counted.
+/// Ports and servers that callers of several projects take and give back at once are few transactions, and all are counted.
 pub(super) async fn callers_share_transactions(place: Place) {
     let store = store_at(&place.url).await;
     store.migrate().await.unwrap();
@@ -199,4 +199,13 @@ pub(super) async fn callers_share_transactions(place: Place) {
         assert_eq!(accounts[&NetworkResource::Port].used, 0);
     }
     assert_eq!(store.count_addresses(subnet.id).await.unwrap().1, 0);
+    let before = store.commits();
+    let mut callers = tokio::task::JoinSet::new();
+    for n in 0..48 {
+        let (store, new) = (Arc::clone(&store), make.request_of(vec![make.instance(&format!("p{}", n % 6))], FREE));
+        callers.spawn(async move { store.create_instances(new).await.unwrap() });
+    }
+    assert_eq!(callers.join_all().await.len(), 48);
+    assert!(store.commits() - before < 24, "{} transactions", store.commits() - before);
+    assert_eq!(store.usage(&ProjectId::new("p5")).await.unwrap().instances, 8);
 }

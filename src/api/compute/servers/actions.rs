@@ -143,6 +143,7 @@ impl ComputeApi {
             }
             let context = &self.own_request(request, context, instance.id).await?;
             let now = self.clock.now();
+            let before = Some(Box::new(instance.clone()));
             if let Some(change) = besides.change {
                 change(&mut instance, &mut work)?;
             }
@@ -152,7 +153,7 @@ impl ComputeApi {
             let begun = task.clone();
             let action = action_record(context, instance.id, start.action, now);
             let (supersede, limits, image) = (start.supersede, besides.limits, besides.image.clone());
-            let begin = TaskStart { supersede, limits, image, ..TaskStart::of(instance, action, task) };
+            let begin = TaskStart { before, supersede, limits, image, ..TaskStart::of(instance, action, task) };
             match self.store.start_task(begin).await {
                 Ok(_) => {
                     self.start_tasks(context, &[begun.id]).await;
