@@ -155,10 +155,16 @@ impl AmqpBus {
     }
 }
 
+/// Is what is sent there still there after a restart of the broker? What a single host is told is not: each of a thousand queues
+/// would write and flush a file of its own for it, and what is lost the leases in the store have told again.
+fn outlasts_the_broker(target: &Target) -> bool {
+    target.host.is_none()
+}
+
 #[async_trait]
 impl MessageBus for AmqpBus {
     async fn cast(&self, target: &Target, message: Envelope) -> Result<(), BusError> {
-        let letter = Letter::of(Address::queue(&target.queue())?, &message, true)?;
+        let letter = Letter::of(Address::queue(&target.queue())?, &message, outlasts_the_broker(target))?;
         self.link.publish(&letter, self.send_timeout).await?;
         add(&self.link.counts.messages);
         Ok(())
@@ -169,7 +175,8 @@ impl MessageBus for AmqpBus {
         let until = Instant::now() + timeout;
         let queue = target.queue();
         let mut waiting = self.link.expect_answer();
-        let letter = Letter::of(Address::queue(&queue)?, &message, true)?.with_answer(waiting.number);
+        let letter =
+            Letter::of(Address::queue(&queue)?, &message, outlasts_the_broker(target))?.with_answer(waiting.number);
         self.link.publish(&letter, timeout).await?;
         add(&self.link.counts.messages);
         let method = message.method;
