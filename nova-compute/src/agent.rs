@@ -19,7 +19,7 @@ use crate::ComputeOptions;
 use crate::console::{SerialDoor, SerialTlsError};
 use crate::health::Health;
 use crate::hearing::Hearing;
-use crate::heartbeat::ToldNode;
+use crate::heartbeat::{Spoken, ToldNode};
 use crate::image_cache::ImageCache;
 use crate::instances::Instances;
 use crate::interfaces::NoNetwork;
@@ -83,6 +83,7 @@ pub struct Agent {
     pub(crate) network: Arc<dyn HostNetworkAgent>,
     pub(crate) has_network_agent: bool,
     pub(crate) hearing: Hearing,
+    pub(crate) spoken: Spoken,
     pub(crate) health: Health,
     /// Disks that go to other hosts.
     pub(crate) exports: Exports,
@@ -108,6 +109,7 @@ impl Agent {
         Self {
             images: Arc::new(images),
             hearing: Hearing::new(parts.options.report_interval, parts.clock.now()),
+            spoken: Spoken::default(),
             health: Health::new(parts.options.hypervisor_timeout),
             exports: Exports::new(parts.options.migration_listen.clone(), parts.clock.clone()),
             leaving: Arc::default(),

@@ -1,7 +1,8 @@
 //! Signs of life, and what the host has.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use nova_core::flavor::Resources;
 use nova_core::host::Inventory;
@@ -10,6 +11,7 @@ use nova_core::rpc::conductor::{Heartbeat, HeartbeatReply, HeartbeatRequest, Nod
 use nova_core::topology::{HostCell, format_cpu_set};
 use nova_queue::BusError;
 use nova_virt::HypervisorError;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Agent, AgentError};
@@ -38,15 +40,78 @@ impl ToldNode {
     }
 }
 
+/// Heartbeats in a row that reports may take the place of: what only a heartbeat says (how busy the host is) waits so long.
+const MOST_RESTS: u32 = 2;
+
+/// What this host said lately. Reports are signs of life as well, so that a host that is at work need not send others. Cheap to
+/// clone.
+#[derive(Clone, Default)]
+pub(crate) struct Spoken(Arc<Mutex<Said>>);
+
+#[derive(Default)]
+struct Said {
+    /// When a report was last taken for a sign of life.
+    reported: Option<Instant>,
+    /// Heartbeats that were left out since the last one.
+    rests: u32,
+    /// The last heartbeat said that all is well.
+    well: bool,
+}
+
+impl Spoken {
+    fn said(&self) -> MutexGuard<'_, Said> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reported(&self) {
+        self.said().reported = Some(Instant::now());
+    }
+
+    fn beat(&self, well: bool) {
+        *self.said() = Said { well, ..Said::default() };
+    }
+
+    /// A heartbeat is due: can it be left out, and for how long?
+    fn rest(&self, interval: Duration) -> Option<Duration> {
+        let mut said = self.said();
+        let left = interval.checked_sub(said.reported?.elapsed()).filter(|left| !left.is_zero())?;
+        if !said.well || said.rests >= MOST_RESTS {
+            return None;
+        }
+        said.rests += 1;
+        Some(left)
+    }
+}
+
 impl Agent {
+    /// A report of this host was taken for a sign of life.
+    pub(crate) fn was_heard(&self) {
+        self.hearing.heard(self.clock.now());
+        self.spoken.reported();
+    }
+
+    /// How long a heartbeat that is due can wait. One that brings news or keeps leases cannot.
+    fn rest(&self) -> Option<Duration> {
+        let hurries = !self.instances.working_on().is_empty()
+            || self.health.sickness().is_some()
+            || self.stats.news(false).1.is_some();
+        if hurries { None } else { self.spoken.rest(self.options.report_interval) }
+    }
+
     /// Says that the host lives until told to stop; sends its inventory when asked for it.
     pub(crate) async fn beat_until(&self, stop: CancellationToken) {
+        let mut wait = self.options.report_interval;
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(self.options.report_interval) => {}
+                () = tokio::time::sleep(wait) => {}
             }
+            if let Some(rest) = self.rest() {
+                wait = rest;
+                continue;
+            }
+            wait = self.options.report_interval;
             match self.send(self.beat(None)).await {
                 Ok(reply) if reply.send_node => {
                     if let Err(error) = self.report_node().await {
@@ -89,6 +154,7 @@ impl Agent {
         let reply = self.rpc.call::<Heartbeat>(&self.context(), &beat).await?;
         self.hearing.heard(self.clock.now());
         self.stats.told(beat.stats.as_ref(), beat.disable.as_ref());
+        self.spoken.beat(beat.well && beat.disable.is_none());
         Ok(reply)
     }
 
@@ -174,6 +240,27 @@ mod tests {
             uptime: Some(uptime.into()),
             facts: HostFacts::default(),
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn heartbeats_are_left_out_after_reports_but_not_all() {
+        let (spoken, interval) = (Spoken::default(), Duration::from_secs(10));
+        spoken.reported();
+        assert_eq!(spoken.rest(interval), None, "nothing was said of its health");
+        spoken.beat(true);
+        assert_eq!(spoken.rest(interval), None, "nothing was reported since");
+        spoken.reported();
+        tokio::time::advance(Duration::from_secs(4)).await;
+        assert_eq!(spoken.rest(interval), Some(Duration::from_secs(6)), "ten seconds after the report");
+        tokio::time::advance(Duration::from_secs(6)).await;
+        assert_eq!(spoken.rest(interval), None, "the report is too old");
+        spoken.reported();
+        assert_eq!(spoken.rest(interval), Some(interval));
+        spoken.reported();
+        assert_eq!(spoken.rest(interval), None, "two were left out");
+        spoken.beat(false);
+        spoken.reported();
+        assert_eq!(spoken.rest(interval), None, "that it is well again is news");
     }
 
     #[test]

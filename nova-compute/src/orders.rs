@@ -179,11 +179,13 @@ impl Agent {
 
     async fn report<T>(&self, incoming: &Incoming, order: &Order<T>, outcome: StepOutcome) {
         let (task_id, instance_id, epoch) = (order.task_id, order.instance_id, order.epoch);
-        let report = ReportStepRequest { task_id, instance_id, epoch, outcome };
+        let alive = Some(self.options.zone.clone());
+        let report = ReportStepRequest { task_id, instance_id, epoch, outcome, alive };
         let mut wait = Duration::from_millis(200);
         for _ in 0..REPORT_TRIES {
             match self.rpc.call::<ReportStep>(&incoming.context, &report).await {
                 Ok(Verdict::Recorded) => return,
+                Ok(Verdict::RecordedAlive) => return self.was_heard(),
                 Ok(Verdict::Stale) => {
                     tracing::info!(instance = %instance_id, task = %task_id, "the report came too late");
                     return self.drop_if_unassigned(order).await;

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use nova_core::error::chain;
 use nova_core::host::Service;
-use nova_core::ids::{HostName, ServiceId};
+use nova_core::ids::{HostName, ServiceId, ZoneName};
 use nova_core::rpc::{Refusal, RefusalKind};
 use nova_db::ServiceBeat;
 use nova_queue::HandlerError;
@@ -20,6 +21,9 @@ use super::report::unavailable;
 /// For so long signs of life are gathered. Far below `report_interval`, so that no host seems silent for it.
 const WINDOW: Duration = Duration::from_millis(200);
 
+/// A host that reports all the time is not noted to live more often.
+const NOTED: SignedDuration = SignedDuration::from_secs(3);
+
 /// Signs of life that are still to be written.
 #[derive(Debug, Default)]
 pub(super) struct Beats {
@@ -27,6 +31,8 @@ pub(super) struct Beats {
     some: Notify,
     /// Hosts whose node the store was seen to have, by the service that it was seen with: another one may have none.
     nodes: Mutex<HashMap<HostName, ServiceId>>,
+    /// When hosts that report were last noted to live.
+    noted: Mutex<HashMap<HostName, Timestamp>>,
 }
 
 #[derive(Debug, Default)]
@@ -65,6 +71,28 @@ impl Beats {
 }
 
 impl Conductor {
+    /// A sign of life, now.
+    pub(super) fn beat_of(&self, host: HostName, zone: ZoneName) -> ServiceBeat {
+        ServiceBeat {
+            new_id: ServiceId::generate(&*self.entropy),
+            binary: "nova-compute".into(),
+            host,
+            zone,
+            now: self.clock.now(),
+            version: u32::from(nova_core::rpc::VERSION.minor),
+        }
+    }
+
+    /// The next batch has that a host lives. Should it be lost, the host says it again soon enough.
+    pub(super) fn note_beat(&self, beat: ServiceBeat) {
+        let before = locked(&self.beats.noted).get(&beat.host).copied();
+        if before.is_some_and(|before| beat.now.duration_since(before) < NOTED) {
+            return;
+        }
+        locked(&self.beats.noted).insert(beat.host.clone(), beat.now);
+        drop(self.beats.add(beat));
+    }
+
     /// Writes that a host lives, with what others say within [`WINDOW`].
     pub(super) async fn record_beat(&self, beat: ServiceBeat) -> Result<Service, HandlerError> {
         let written = self.beats.add(beat).await;

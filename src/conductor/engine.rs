@@ -132,6 +132,7 @@ impl Conductor {
                     Turn::Rests(wait) => return self.commit_and_leave(&mut cx, wait).await.map(|()| Driven::Waits),
                     Turn::Orders(mut order) => {
                         if self.commit_and_wait(&mut cx, Some(&mut order)).await? {
+                            self.recent.keep(&cx);
                             return self.send(&mut cx, order).await.map(|()| Driven::Waits);
                         }
                     }

@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 use nova_core::flavor::Resources;
 use nova_core::host::{ComputeNode, Service};
-use nova_core::ids::{ComputeNodeId, HostName, ServiceId, TaskId};
+use nova_core::ids::{ComputeNodeId, HostName, TaskId};
 use nova_core::rpc::conductor::{HeartbeatReply, HeartbeatRequest, NodeReport};
 use nova_core::rpc::scheduler::{HostsChanged, HostsChangedRequest, NodeNews, ServiceNews};
-use nova_db::{ServiceBeat, StoreError};
+use nova_db::StoreError;
 use nova_queue::{HandlerError, Incoming};
 
 use super::engine::later;
@@ -25,14 +25,7 @@ impl Conductor {
     ) -> Result<HeartbeatReply, HandlerError> {
         speaks_of_itself(&incoming, &request.host)?;
         let now = self.clock.now();
-        let beat = ServiceBeat {
-            new_id: ServiceId::generate(&*self.entropy),
-            binary: "nova-compute".into(),
-            host: request.host.clone(),
-            zone: request.zone.clone(),
-            now,
-            version: u32::from(nova_core::rpc::VERSION.minor),
-        };
+        let beat = self.beat_of(request.host.clone(), request.zone.clone());
         let brings = request.node.is_some() || request.stats.is_some() || request.disable.is_some();
         let service = if brings { self.record_beat_now(beat).await? } else { self.record_beat(beat).await? };
         self.keep_leases(&incoming, &request.working_on, now).await;

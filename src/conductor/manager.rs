@@ -25,6 +25,7 @@ use super::context::TaskContext;
 use super::engine::DriveError;
 use super::news::AllocationsNews;
 use super::ports::Plugged;
+use super::recent::Recent;
 use super::steps::{self, Services, StepError};
 use crate::image::GrantKey;
 use crate::live::Live;
@@ -69,6 +70,7 @@ pub struct Conductor {
     pub(super) news: Arc<AllocationsNews>,
     pub(super) plugged: Arc<Plugged>,
     pub(super) beats: Arc<Beats>,
+    pub(super) recent: Arc<Recent>,
 }
 
 impl Conductor {
@@ -93,6 +95,7 @@ impl Conductor {
             news: Arc::default(),
             plugged: Arc::default(),
             beats: Arc::default(),
+            recent: Arc::default(),
         }
     }
 

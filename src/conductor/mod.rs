@@ -22,6 +22,7 @@ mod options;
 mod periodic;
 mod ports;
 mod power;
+mod recent;
 mod report;
 mod rpcapi;
 pub mod steps;

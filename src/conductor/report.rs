@@ -38,7 +38,7 @@ impl Conductor {
                     if let StepOutcome::Done { plugged, .. } = &request.outcome {
                         self.plugged_in(&incoming.sender.host, plugged).await?;
                     }
-                    return Ok(verdict);
+                    return Ok(self.heard_of(&incoming, &request, verdict));
                 }
                 Err(DriveError::Overtaken) => {}
                 Err(DriveError::Later(why)) => return Err(Refusal::new(RefusalKind::Unavailable, why).into()),
@@ -47,15 +47,29 @@ impl Conductor {
         Err(Refusal::new(RefusalKind::Unavailable, "the task is being changed by others").into())
     }
 
+    /// Whoever reports lives. That is written soon, as others' signs of life are; nobody waits for it.
+    fn heard_of(&self, incoming: &Incoming, request: &ReportStepRequest, verdict: Verdict) -> Verdict {
+        match &request.alive {
+            Some(zone) if verdict == Verdict::Recorded => {
+                self.note_beat(self.beat_of(incoming.sender.host.clone(), zone.clone()));
+                Verdict::RecordedAlive
+            }
+            _ => verdict,
+        }
+    }
+
     async fn record_step(&self, incoming: &Incoming, request: &ReportStepRequest) -> Result<Verdict, DriveError> {
-        let task = match self.store.get_task(request.task_id).await {
-            Ok(task) => task,
-            Err(StoreError::NotFound { .. }) => return Ok(Verdict::Stale),
-            Err(error) => return Err(error.into()),
+        let known = self.recent.take(request.task_id, self.clock.now());
+        // What follows a failure is done elsewhere, too, before anything is written: it wants to know for certain.
+        let mut cx = match known.filter(|cx| is_of(cx, incoming, request) && succeeded(request)) {
+            Some(cx) => cx,
+            None => match self.store.get_task(request.task_id).await {
+                Ok(task) => self.open(task).await?,
+                Err(StoreError::NotFound { .. }) => return Ok(Verdict::Stale),
+                Err(error) => return Err(error.into()),
+            },
         };
-        let mut cx = self.open(task).await?;
-        let sender_has_it = cx.executor() == Some(&incoming.sender.host);
-        if !sender_has_it || cx.instance.id != request.instance_id || cx.task.epoch != request.epoch {
+        if !is_of(&cx, incoming, request) {
             tracing::info!(task = %request.task_id, host = %incoming.sender.host, "a late or foreign report");
             return Ok(Verdict::Stale);
         }
@@ -245,6 +259,16 @@ impl Conductor {
         }
         Ok(strays)
     }
+}
+
+/// Is this the task, as far as the host that speaks has to do with it?
+fn is_of(cx: &TaskContext, incoming: &Incoming, request: &ReportStepRequest) -> bool {
+    let sender_has_it = cx.executor() == Some(&incoming.sender.host);
+    sender_has_it && cx.instance.id == request.instance_id && cx.task.epoch == request.epoch
+}
+
+fn succeeded(request: &ReportStepRequest) -> bool {
+    matches!(request.outcome, StepOutcome::Done { .. })
 }
 
 /// A host may speak of itself only.

@@ -97,6 +97,7 @@ async fn a_host_ends_no_step_of_another_and_keeps_no_lease_of_its() {
         instance_id: id,
         epoch: task.epoch,
         outcome: StepOutcome::done(Some(PowerState::Running)),
+        alive: None,
     };
     assert_eq!(rpc.call::<ReportStep>(&testing::context(), &done(task.id)).await.unwrap(), Verdict::Stale);
     assert_eq!(cloud.get(id).await.vm_state, VmState::Building, "nobody but its host says that it runs");

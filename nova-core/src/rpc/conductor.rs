@@ -161,6 +161,9 @@ pub struct ReportStepRequest {
     pub epoch: u64,
     /// How it went.
     pub outcome: StepOutcome,
+    /// The zone of the host, as configured, if this is to be a sign of life as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alive: Option<ZoneName>,
 }
 
 /// How a host's part went.
@@ -222,6 +225,8 @@ pub struct ReportProgressRequest {
 pub enum Verdict {
     /// It is in the store.
     Recorded,
+    /// The same, and so will be that the host lives. Only for reports that are to be a sign of life.
+    RecordedAlive,
     /// The task is over or is someone else's: a guest that this order made must go.
     Stale,
 }
