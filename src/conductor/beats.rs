@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use nova_core::error::chain;
 use nova_core::host::Service;
 use nova_core::ids::{HostName, ServiceId, ZoneName};
@@ -15,14 +15,15 @@ use nova_queue::HandlerError;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::engine::signed;
 use super::manager::Conductor;
 use super::report::unavailable;
 
 /// For so long signs of life are gathered. Far below `report_interval`, so that no host seems silent for it.
 const WINDOW: Duration = Duration::from_millis(200);
 
-/// A host that reports all the time is not noted to live more often.
-const NOTED: SignedDuration = SignedDuration::from_secs(3);
+/// A host that reports all the time is noted to live so often within `service_down_time`, not more.
+const NOTED: u32 = 20;
 
 /// Signs of life that are still to be written.
 #[derive(Debug, Default)]
@@ -86,7 +87,8 @@ impl Conductor {
     /// The next batch has that a host lives. Should it be lost, the host says it again soon enough.
     pub(super) fn note_beat(&self, beat: ServiceBeat) {
         let before = locked(&self.beats.noted).get(&beat.host).copied();
-        if before.is_some_and(|before| beat.now.duration_since(before) < NOTED) {
+        let lately = signed(self.services.options.get().service_down_time / NOTED);
+        if before.is_some_and(|before| beat.now.duration_since(before) < lately) {
             return;
         }
         locked(&self.beats.noted).insert(beat.host.clone(), beat.now);

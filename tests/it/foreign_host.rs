@@ -13,7 +13,7 @@ use nova_virt::Operation;
 use crate::support::{Cloud, CloudOptions};
 
 /// A host's voice.
-fn voice(cloud: &Cloud, host: &HostName) -> RpcClient {
+pub fn voice(cloud: &Cloud, host: &HostName) -> RpcClient {
     let sender = Sender { role: Role::Compute, host: host.clone() };
     RpcClient::new(cloud.bus.clone(), sender, cloud.clock.clone(), cloud.entropy.clone())
 }

@@ -32,6 +32,7 @@ mod reset;
 mod resize_quota;
 mod server_volumes;
 mod sick_hosts;
+mod signs_of_life;
 mod simulation;
 mod support;
 mod topology;

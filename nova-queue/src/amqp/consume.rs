@@ -19,6 +19,9 @@ use crate::{BusError, Handler, Target};
 /// How long the broker gets to end a consumer in order.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// How long the broker may take until a consumer is there. A thousand hosts that connect again at once have it take long.
+const OPENING: Duration = Duration::from_secs(60);
+
 /// What is consumed.
 #[derive(Debug, Clone)]
 pub(super) enum Source {
@@ -105,7 +108,7 @@ impl Consumption {
         let mut failures = 0;
         loop {
             let session = self.link.session().await?;
-            match self.open(&session).await {
+            match self.attempt(&session).await {
                 Ok(opened) => return Ok(opened),
                 Err(error) => {
                     self.link.note(&error);
@@ -117,6 +120,19 @@ impl Consumption {
                     failures += 1;
                 }
             }
+        }
+    }
+
+    /// Opens within its time, or says why not: a broker that has just come back may leave a question about a queue without an
+    /// answer, and nothing comes over a connection that is lost.
+    async fn attempt(&self, session: &Arc<Session>) -> Result<Opened, String> {
+        tokio::select! {
+            biased;
+            () = session.broken.cancelled() => Err("the connection was lost meanwhile".to_owned()),
+            opened = tokio::time::timeout(OPENING, self.open(session)) => match opened {
+                Ok(opened) => opened.map_err(|error| error.to_string()),
+                Err(_) => Err(format!("the broker did not answer within {OPENING:?}")),
+            },
         }
     }
 

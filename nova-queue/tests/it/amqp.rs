@@ -335,7 +335,10 @@ async fn first_after_the_end_of_the_broker(broker: &Broker, target: &Target) -> 
     broker.run("stop").await;
     assert_eq!(broker.run("start").await, broker.url);
     client.cast(target, message(json!(3))).await.unwrap();
-    let (_serving, mut arrivals) = serve(&client, target, Mood::Echo).await;
+    // One after the other, in the order of the queue.
+    let (seen, mut arrivals) = mpsc::unbounded_channel();
+    let subscription = Subscription { target: target.clone(), fanout: false, prefetch: 1 };
+    let _serving = client.serve(subscription, Arc::new(Server { seen, mood: Mood::Echo })).await.unwrap();
     next(&mut arrivals).await
 }
 
