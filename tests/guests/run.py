@@ -214,7 +214,7 @@ class Scenario:
             ask = f"wget -q -O - http://{WORLD}:8000/"
             expect_equal(self.shell.run(ask), self.address.floating_ip_address, "what the world sees of the first guest")
             # The second guest has no address outside: it says on its console what the world sees.
-            self.two.says(rf"guest: seen as {PUBLIC.format(2)}[12]\b", 30)
+            self.two.says(rf"guest: seen as {PUBLIC.format(2)}[12]\b", 90)
 
     def world(self):
         return World(self.rig)
