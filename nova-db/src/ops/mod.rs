@@ -4,6 +4,7 @@ mod accounts;
 mod aggregates;
 mod archive;
 mod consoles;
+mod creations;
 mod flavors;
 mod hosts;
 mod identity;
@@ -40,7 +41,7 @@ use crate::{Kind, Maintenance, StoreError};
 pub struct RowStore<B> {
     backend: Arc<B>,
     ports: network::Joiner,
-    creations: join::Joiner<instances::Creation>,
+    creations: join::Joiner<creations::Creation>,
 }
 
 /// An operation on an input, as a plain function: it can be run again after a lost race.
