@@ -11,7 +11,6 @@ import concurrent.futures
 import os
 import pathlib
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -23,6 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "dev"))
 
 from floors import Api, build_request, is_gone, sign_in  # noqa: E402
+from cloud import free_port  # noqa: E402, in the folder that `floors` names
 
 BOOTS = 100
 COUNTED = 1000
@@ -36,12 +36,6 @@ TICK = os.sysconf("SC_CLK_TCK")
 def dev(script, *arguments):
     done = subprocess.run([ROOT / "dev" / script, *arguments], check=True, stdout=subprocess.PIPE, text=True)
     return done.stdout.strip()
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 class Pieces:

@@ -1,7 +1,9 @@
 """A cloud of our own, in one process or in pieces: its settings, start, health and end."""
 
+import contextlib
 import os
 import pathlib
+import random
 import shutil
 import signal
 import socket
@@ -13,10 +15,13 @@ import urllib.request
 
 
 def free_port():
-    """A port that is free at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that is free at this moment, above the range from which the kernel gives ports to those who connect somewhere:
+    one of that range is soon another's."""
+    while True:
+        port = random.randrange(61_000, 65_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Service:
@@ -134,7 +139,7 @@ class Cloud:
         """Start all and wait until they are healthy. Another process may take a port between our look and the start: then
         try again."""
         for left in reversed(range(tries)):
-            self.port = free_port()
+            self.move(free_port())
             self.services = self.plan()
             for service in self.services:
                 service.start(self.environment())
@@ -145,6 +150,12 @@ class Cloud:
             self.stop()
             if not left or not any("in use" in service.log_tail() for service in sick):
                 raise RuntimeError("\n".join(["not healthy:", *(service.log_tail() for service in sick)]))
+
+    def move(self, port):
+        """The API goes to that port. A start that failed may have told the clients of the port before: it does so once."""
+        if self.clouds_yaml.exists():
+            self.clouds_yaml.write_text(self.clouds_yaml.read_text().replace(f":{self.port}/", f":{port}/"))
+        self.port = port
 
     def log_tail(self, lines=15):
         return "\n".join(service.log_tail(lines) for service in self.services)

@@ -3,6 +3,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,9 +14,12 @@ use super::qemu::{Browser, PASSWORD, Qemu, certificates, proxy_of};
 /// `SpiceLinkErr`: the password is wrong.
 const DENIED: u32 = 7;
 
-/// A port that nobody has at this moment.
+/// A port that nobody has at this moment, and that the kernel gives to nobody who connects somewhere.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let begin = u16::try_from(std::process::id() % 400).unwrap() * 10;
+    let mut ports = (0..4000).map(|_| 61_000 + (begin + NEXT.fetch_add(1, Ordering::Relaxed)) % 4000);
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
 }
 
 fn number(bytes: &[u8], at: usize) -> u32 {

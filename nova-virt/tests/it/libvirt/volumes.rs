@@ -1,6 +1,7 @@
 //! Volumes that a storage daemon serves, in guests that run.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use nova_core::ids::{InstanceId, VolumeId};
@@ -18,6 +19,14 @@ use nova_virt::{
 use super::boot::console;
 use super::{PATIENCE, ROOM, folder, open, options, run, uri};
 
+/// A port that nobody has at this moment, and that the kernel gives to nobody who connects somewhere.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let begin = u16::try_from(std::process::id() % 400).unwrap() * 10;
+    let mut ports = (0..4000).map(|_| 61_000 + (begin + NEXT.fetch_add(1, Ordering::Relaxed)) % 4000);
+    ports.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
+}
+
 /// A storage daemon started by hand, with one export of one raw file.
 pub(super) struct Server {
     folder: PathBuf,
@@ -30,8 +39,7 @@ impl Server {
         let volume = id_of(number);
         let file = std::fs::File::create(folder.join(format!("volume-{volume}"))).unwrap();
         file.set_len(128 << 20).unwrap();
-        // Nobody has it a moment after it was free.
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let server = Self { folder: folder.to_owned(), volume, port };
         server.start(&volume.to_string());
         server
@@ -333,7 +341,7 @@ impl Target {
     fn new(folder: &Path, number: u32) -> Self {
         let volume = id_of(number);
         std::fs::File::create(folder.join("lun")).unwrap().set_len(64 << 20).unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let target = Self { folder: folder.to_owned(), volume, port };
         let (portal, pid_file) = (format!("portal=127.0.0.1:{port}"), folder.join("tgtd.pid"));
         let words = ["--control-port", "1", "--iscsi", &portal, "--pid-file", pid_file.to_str().unwrap()];
