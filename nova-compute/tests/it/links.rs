@@ -110,7 +110,8 @@ async fn addresses_routes_and_neighbours_are_exactly_those() {
     let links = host.links().await;
     let link = links.ensure_bridge(&bridge(1500)).await.unwrap();
     let address = |text: &str, prefix| Address { address: text.parse().unwrap(), prefix };
-    let wanted = [address("10.1.0.1", 24), address("fd00::1", 64), address("169.254.169.254", 32)];
+    let wanted =
+        [address("10.1.0.1", 24), address("fd00::1", 64), address("169.254.169.254", 32), address("fe80::a9fe", 64)];
     host.output("ip", &["addr", "add", "10.9.9.9/24", "dev", "brq1"]);
     assert_eq!(links.ensure_addresses(&link, &wanted).await.unwrap(), wanted);
     assert_eq!(links.ensure_addresses(&link, &wanted).await.unwrap(), []);

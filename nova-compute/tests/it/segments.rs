@@ -2,12 +2,15 @@
 
 use std::net::IpAddr;
 
+use nova_compute::linux::dhcp::{SERVICE_ADDRESS, SERVICE_MAC};
+use nova_compute::linux::links::enter_namespace;
+use nova_compute::linux::namespace::{Namespaces, Purpose};
 use nova_compute::{Plumbing, PlumbingError, PlumbingOptions};
 use nova_core::network::{Carrier, HostRouter, PortStatus, Remote, RemotePort, RouterLeg, Vif, VifAddress};
 
 use crate::firewall::{ack, answer, macs, open, syn, udp};
 use crate::support::frames::{self, EVERYBODY};
-use crate::support::{Guest, Guests, Host, Namespace, Scene, ip4, ip6, network_id, port_id, underlay};
+use crate::support::{Guest, Guests, Host, Namespace, Scene, ip4, ip6, network_id, port_id, send_on, underlay};
 
 fn vxlan(vni: u32, peers: &[&str]) -> Carrier {
     Carrier::Vxlan { vni, peers: peers.iter().map(|peer| peer.parse().unwrap()).collect() }
@@ -146,7 +149,7 @@ async fn tags_keep_networks_apart_on_the_wire() {
             Some(tag) => [&frame[..12], &[0x81, 0], &tag.to_be_bytes(), &frame[12..]].concat(),
             None => frame.clone(),
         };
-        one.hears(&frame, two, || underlay.run(move || crate::support::send_on("port0", &tagged)))
+        one.hears(&frame, two, || underlay.run(move || send_on("port0", &tagged)))
     };
     assert!(from_the_wire(Some(101)));
     assert!(!from_the_wire(Some(102)));
@@ -258,6 +261,26 @@ async fn what_each_host_has_for_its_own_guests_does_not_cross() {
             assert!(answers.contains(uplink), "what DHCP answers stays here: {answers}");
             let metadata = frames::arp(1, (one.mac(), ip4(1)), [169, 254, 169, 254].into(), EVERYBODY);
             assert!(!one.reaches(two, &metadata));
+            // Its service has the MAC address of theirs: heard there, their bridge would look for theirs here.
+            let service = frames::arp(1, (SERVICE_MAC, SERVICE_ADDRESS), ip4(9), EVERYBODY);
+            let inside = Namespaces::of(&both.hosts[0].options).name(Purpose::Service(network_id(1)));
+            let spoken = service.clone();
+            let say = move || {
+                enter_namespace(&inside).unwrap();
+                send_on("link0", &spoken);
+            };
+            assert!(!two.hears(&service, one, || std::thread::spawn(say).join().unwrap()), "{wire:?}");
+            // Nor is it taken up where it comes all the same.
+            let spoken = service.clone();
+            let heard = one.hears(&service, two, || both.hosts[1].namespace.run(move || send_on(uplink, &spoken)));
+            let places = both.hosts[0].namespace.output("bridge", &["fdb", "show"]);
+            let place =
+                places.lines().filter(|line| line.starts_with(&SERVICE_MAC.to_string()) && line.contains("master"));
+            assert!(
+                !heard && place.clone().all(|line| !line.contains(uplink)),
+                "{wire:?}: {}",
+                place.collect::<String>()
+            );
         }
         let asks = frames::tcp(macs(one, two), (own, 40_000), ([169, 254, 169, 254].into(), 80), frames::SYN, (1, 0));
         assert!(!one.reaches(two, &asks), "metadata is asked for at home");

@@ -283,6 +283,8 @@ fn chains(table: &mut Table) {
         "from_uplink",
         None,
         [
+            // The service's MAC address is the same on all hosts: the bridge would look for it elsewhere from now on.
+            &*format!("ether saddr {SERVICE_MAC} iifname @own_dhcp drop"),
             // Metadata is answered to guests of this host: who asks from a wire would do it in the name of one.
             "iifname != @asked ip daddr 169.254.169.254 tcp dport 80 drop",
             // Where each host serves its own guests, nobody else has anything to look for there.
@@ -342,6 +344,8 @@ fn chains(table: &mut Table) {
         None,
         [
             "iifname != @inside drop",
+            // Nobody there asks it for anything.
+            &*format!("ether saddr {SERVICE_MAC} oifname @own_answers drop"),
             "ether type arp oifname . arp daddr ip @near4 drop",
             "ether type arp oifname . arp saddr ip @own4 drop",
             "icmpv6 type { 135, 136 } oifname . @th,64,128 @own6 drop",

@@ -298,7 +298,8 @@ fn what_is_in_fragments_or_asks_from_a_wire_is_judged() {
     let first = |chain: &str| chains[chain].rules[0].clone();
     assert_eq!(first("from_guest6"), "exthdr frag exists jump fragment6", "before anything is let through");
     assert_eq!(chains["fragment6"].rules[1], "icmpv6 type { 133, 134, 135, 136, 137 } drop");
-    assert_eq!(first("from_uplink"), "iifname != @asked ip daddr 169.254.169.254 tcp dport 80 drop");
+    assert_eq!(first("from_uplink"), "ether saddr 02:00:a9:fe:a9:fe iifname @own_dhcp drop");
+    assert_eq!(chains["from_uplink"].rules[1], "iifname != @asked ip daddr 169.254.169.254 tcp dport 80 drop");
 }
 
 #[test]

@@ -61,10 +61,13 @@ impl Links {
     }
 
     /// Exactly these addresses, besides link-local ones of the kernel. Answers with those that were added.
+    ///
+    /// What is there is not added: to refuse that, the kernel announces all multicast groups of the link once more.
     pub async fn ensure_addresses(&self, link: &LinkState, wanted: &[Address]) -> Result<Vec<Address>, PlumbingError> {
-        let present = self.addresses(link).await?;
-        for address in present.iter().filter(|address| !wanted.contains(address)) {
-            self.remove_address(link, *address).await?;
+        let messages = self.address_messages(link).await?;
+        let present: Vec<Address> = messages.iter().filter_map(any_address_of).collect();
+        for address in messages.iter().filter_map(address_of).filter(|address| !wanted.contains(address)) {
+            self.remove_address(link, address).await?;
         }
         let missing: Vec<Address> = wanted.iter().filter(|address| !present.contains(address)).copied().collect();
         for address in &missing {
@@ -79,7 +82,12 @@ impl Links {
     }
 }
 
+/// None for the link-local ones, which the kernel gives.
 fn address_of(message: &AddressMessage) -> Option<Address> {
+    any_address_of(message).filter(|found| message.header.scope != AddressScope::Link || found.address.is_ipv4())
+}
+
+fn any_address_of(message: &AddressMessage) -> Option<Address> {
     let mut address = None;
     for attribute in &message.attributes {
         match attribute {
@@ -88,6 +96,5 @@ fn address_of(message: &AddressMessage) -> Option<Address> {
             _ => {}
         }
     }
-    let given = message.header.scope == AddressScope::Link && address.is_some_and(|a| a.is_ipv6());
-    address.filter(|_| !given).map(|address| Address { address, prefix: message.header.prefix_len })
+    address.map(|address| Address { address, prefix: message.header.prefix_len })
 }
