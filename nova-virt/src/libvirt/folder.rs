@@ -134,8 +134,8 @@ pub(super) async fn make(
         if exists(&path).await? {
             continue;
         }
-        let record = disks::make(options, index, disk, &path, made).await?;
-        add_record(&folder, &mut records, name, record).await?;
+        announce(&folder, &mut records, name, disks::record_of(options, disk)).await?;
+        disks::make(options, index, disk, &path, made).await?;
     }
     let files = files_of(&folder, guest, &records);
     if let (Some(drive), Some(path)) = (&guest.config_drive, &files.config_drive)
@@ -165,13 +165,17 @@ pub(super) async fn begin_console(folder: &Path, guest: &GuestSpec) -> Result<()
     finish(&new, &earlier).await.map_err(|error| errors::file(DURING, error))
 }
 
-/// Adds a disk to the record of a folder.
-pub(super) async fn add_record(
+/// Writes down what a disk is, before it has its name: a host that dies in between leaves none that is taken for what it is not.
+/// An old one of another format goes first: a guest may have written a header of the new format onto it (OSSA-2016-001).
+pub(super) async fn announce(
     folder: &Path,
     records: &mut Records,
     name: String,
     disk: DiskRecord,
 ) -> Result<(), HypervisorError> {
+    if records.get(&name).is_none_or(|old| old.format != disk.format) {
+        remove_file(&folder.join(&name)).await?;
+    }
     records.insert(name, disk);
     record::write(folder, records).await
 }

@@ -14,6 +14,7 @@ use virt::domain::MigrateParameters;
 use virt::sys;
 
 use super::domains::{self, Guest};
+use super::folder::record::DiskRecord;
 use super::folder::{self, Made, beside, exists, finish, remove_file};
 use super::operations::Inner;
 use super::qemu_img::{self, Image};
@@ -192,8 +193,8 @@ impl Inner {
             // written a header of this one onto it, which names a file of the host (OSSA-2016-001).
             let is_one = records.get(&name).is_some_and(|record| record.format == SENT_AS);
             if !is_one || !exists(&path).await? {
-                let record = folder::disks::make_blank(&self.options, SENT_AS, bytes, &path, DURING, made).await?;
-                folder::add_record(folder, &mut records, name, record).await?;
+                folder::announce(folder, &mut records, name, DiskRecord { format: SENT_AS, base: None }).await?;
+                folder::disks::make_blank(&self.options, SENT_AS, bytes, &path, DURING, made).await?;
             }
         }
         write_note(folder, INCOMING, &Incoming { epoch: guest.epoch }).await

@@ -50,7 +50,8 @@ impl Inner {
             if !kept {
                 let beside = beside(&path, REBUILT);
                 remove_file(&beside).await?;
-                new.insert(name, folder::disks::make(&self.options, index, disk, &beside, made).await?);
+                folder::disks::make(&self.options, index, disk, &beside, made).await?;
+                new.insert(name, folder::disks::record_of(&self.options, disk));
             }
         }
         if let Some(drive) = &guest.config_drive {
@@ -87,14 +88,10 @@ impl Inner {
 
 const REBUILT: &str = ".rebuilt";
 
-/// Puts a new disk where the old one is. The record comes first, so that nothing of an old disk is taken for another's; where it
-/// names another format, the old disk goes before it: a guest may have written a header of that format onto it (OSSA-2016-001).
+/// Puts a new disk where the old one is.
 async fn replace(folder: &Path, records: &mut Records, name: String, record: DiskRecord) -> Result<()> {
     let path = folder.join(&name);
-    if records.get(&name).is_none_or(|old| old.format != record.format) {
-        remove_file(&path).await?;
-    }
-    folder::add_record(folder, records, name, record).await?;
+    folder::announce(folder, records, name, record).await?;
     fs::rename(beside(&path, REBUILT), &path).await.map_err(|error| errors::file(DURING, error))
 }
 

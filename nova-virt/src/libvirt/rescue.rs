@@ -76,10 +76,11 @@ impl Inner {
     ) -> Result<()> {
         let path = folder.join(DISK);
         let disk = DiskSpec { role: DiskRole::Root, source: rescue.image.clone(), size_gb: 0 };
-        let record = folder::disks::make(&self.options, 0, &disk, &path, made).await.map_err(name_field)?;
+        let record = folder::disks::record_of(&self.options, &disk);
         let format = record.format;
         let mut records = folder::record::read(folder).await?;
-        folder::add_record(folder, &mut records, DISK.to_owned(), record).await?;
+        folder::announce(folder, &mut records, DISK.to_owned(), record).await?;
+        folder::disks::make(&self.options, 0, &disk, &path, made).await.map_err(name_field)?;
         let drive = match &rescue.config_drive {
             Some(drive) => {
                 let path = folder.join(CONFIG_DRIVE);

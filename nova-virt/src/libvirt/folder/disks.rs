@@ -12,6 +12,18 @@ use crate::{DiskFormat, DiskRole, DiskSource, DiskSpec, HypervisorError};
 
 type Result<T> = std::result::Result<T, HypervisorError>;
 
+/// What a disk will be, once it is made.
+pub(in crate::libvirt) fn record_of(options: &LibvirtOptions, disk: &DiskSpec) -> DiskRecord {
+    match &disk.source {
+        DiskSource::Blank => DiskRecord { format: own_format(options), base: None },
+        DiskSource::Image { base, .. } => {
+            let base = options.use_cow_images.then(|| base.clone());
+            DiskRecord { format: own_format(options), base }
+        }
+        DiskSource::File { format, .. } => DiskRecord { format: *format, base: None },
+    }
+}
+
 /// Makes a disk at that place.
 pub(in crate::libvirt) async fn make(
     options: &LibvirtOptions,
@@ -19,7 +31,7 @@ pub(in crate::libvirt) async fn make(
     disk: &DiskSpec,
     path: &Path,
     made: &mut Made,
-) -> Result<DiskRecord> {
+) -> Result<()> {
     let during = match disk.role {
         DiskRole::Root => "creating the root disk",
         DiskRole::Ephemeral => "creating an ephemeral disk",
@@ -51,15 +63,14 @@ pub(in crate::libvirt) async fn make_blank(
     path: &Path,
     during: &'static str,
     made: &mut Made,
-) -> Result<DiskRecord> {
+) -> Result<()> {
     let new = Image::new(beside(path, ".new"), format);
     remove_file(new.path()).await?;
     let made_it = async {
         qemu_img::create(&new, bytes, during, options.tool_limit).await?;
         preallocate(options, new.path(), bytes, during).await
     };
-    put_in_place(made_it.await, new.path(), path, during, made).await?;
-    Ok(DiskRecord { format: new.format(), base: None })
+    put_in_place(made_it.await, new.path(), path, during, made).await
 }
 
 /// Over a base image, or as a copy of it. It is inspected before any program sees it, each time: whoever filled the cache may
@@ -72,7 +83,7 @@ async fn make_from(
     path: &Path,
     during: &'static str,
     made: &mut Made,
-) -> Result<DiskRecord> {
+) -> Result<()> {
     let size = qemu_img::inspect(base, field).await?;
     let (bytes, limit) = (wanted.max(size), options.tool_limit);
     let new = Image::new(beside(path, ".new"), own_format(options));
@@ -88,9 +99,7 @@ async fn make_from(
         }
         preallocate(options, new.path(), bytes, during).await
     };
-    put_in_place(made_it.await, new.path(), path, during, made).await?;
-    let base = options.use_cow_images.then(|| base.path().to_owned());
-    Ok(DiskRecord { format: new.format(), base })
+    put_in_place(made_it.await, new.path(), path, during, made).await
 }
 
 /// A file becomes the disk, and is grown to the size that is wanted. It goes back where it was if the rest fails.
@@ -102,7 +111,7 @@ async fn take_over(
     path: &Path,
     during: &'static str,
     made: &mut Made,
-) -> Result<DiskRecord> {
+) -> Result<()> {
     let size = qemu_img::inspect(from, field).await?;
     let new = Image::new(beside(path, ".new"), from.format());
     move_file(from.path(), new.path()).await.map_err(|error| errors::file(during, error))?;
@@ -115,8 +124,7 @@ async fn take_over(
         Ok(()) => made.moved(path, from.path()),
         Err(_) => move_file(new.path(), from.path()).await.map_err(|error| errors::file(during, error))?,
     }
-    placed?;
-    Ok(DiskRecord { format: from.format(), base: None })
+    placed
 }
 
 /// Renames it; where that is another file system, copies it and removes the old one.

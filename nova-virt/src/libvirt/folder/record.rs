@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tokio::fs;
+use tokio::io::AsyncWriteExt;
 
 use super::{beside, errors, finish};
 use crate::{DiskFormat, HypervisorError};
@@ -41,8 +42,14 @@ pub(in crate::libvirt) async fn write(folder: &Path, records: &Records) -> Resul
         .map_err(|error| HypervisorError::Failed { during: DURING, source: error.into() })?;
     let path = folder.join(NAME);
     let new = beside(&path, ".new");
-    fs::write(&new, bytes).await.map_err(|error| errors::file(DURING, error))?;
-    finish(&new, &path).await.map_err(|error| errors::file(DURING, error))
+    let written = async {
+        let mut file = fs::File::create(&new).await?;
+        file.write_all(&bytes).await?;
+        // What is renamed after it is not on the disk before it, also if the machine loses its power.
+        file.sync_all().await?;
+        finish(&new, &path).await
+    };
+    written.await.map_err(|error| errors::file(DURING, error))
 }
 
 /// The files that disks of any guest or stash stand on. A folder with disks and no record is an error: nothing is known of

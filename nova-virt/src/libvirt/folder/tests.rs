@@ -38,6 +38,34 @@ async fn a_failure_takes_back_what_was_made() {
     assert!(instances(&options).await.unwrap().is_empty());
 }
 
+/// A host that dies while it makes a disk: there is none whose format nobody wrote down, and what was begun is done with next time.
+#[tokio::test]
+async fn what_a_disk_is_stands_before_it_is_there() {
+    let temp = tempfile::tempdir().unwrap();
+    let options = options(&temp.path().join("instances"));
+    let sent = temp.path().join("sent");
+    let source = DiskSource::File { path: sent.clone(), format: DiskFormat::Raw };
+    let disks = vec![DiskSpec { role: DiskRole::Root, source, size_gb: 0 }];
+    let guest = GuestSpec { disks, ..guest_spec(1) };
+    let folder = folder_of(&options, guest.instance);
+    let (disk, unwritable) = (folder.join("disk"), folder.join("disk.info.new"));
+    std::fs::create_dir_all(&unwritable).unwrap();
+    std::fs::write(&sent, [7; 4096]).unwrap();
+    // It ends where the record is written; nobody takes anything back.
+    make(&options, &guest, true, &mut Made::default()).await.unwrap_err();
+    assert!(!disk.exists() && sent.exists(), "a disk without a record");
+    std::fs::remove_dir(&unwritable).unwrap();
+    std::fs::rename(&sent, temp.path().join("away")).unwrap();
+    // It ends where the disk is made.
+    make(&options, &guest, true, &mut Made::default()).await.unwrap_err();
+    assert_eq!(record::read(&folder).await.unwrap()["disk"].format, DiskFormat::Raw);
+    std::fs::rename(temp.path().join("away"), &sent).unwrap();
+    make(&options, &guest, true, &mut Made::default()).await.unwrap();
+    let files = files_of(&folder, &guest, &record::read(&folder).await.unwrap());
+    assert_eq!(files.disks, [DiskFile { path: disk.clone(), format: DiskFormat::Raw }]);
+    assert_eq!(std::fs::read(&disk).unwrap(), [7; 4096]);
+}
+
 #[tokio::test]
 async fn only_folders_of_instances_count() {
     let temp = tempfile::tempdir().unwrap();
