@@ -21,8 +21,8 @@ use super::qemu_img::{self, Image};
 use super::xml_tree::{Child, Element};
 use super::{domain_xml, errors, ffi, volumes, xml_tree};
 use crate::{
-    BoxError, DiskAttachment, DiskFormat, DiskSource, GuestSpec, HypervisorError, IncomingAddress, LiveMigration,
-    MigrationProgress, Operation,
+    AttachedDisk, BoxError, DiskAttachment, DiskFormat, DiskSource, GuestSpec, HypervisorError, IncomingAddress,
+    LiveMigration, MigrationProgress, Operation,
 };
 
 type Result<T> = std::result::Result<T, HypervisorError>;
@@ -331,10 +331,16 @@ fn migrate(conn: &Connect, guest: &Guest, folder: &Path, how: &LiveMigration) ->
     let there = There::read(fragment).ok_or_else(|| failed("the other host's address is none".into()))?;
     // Found anew: the connection may be another one since.
     let guest = domains::guest(conn, guest.instance)?;
+    let attached = guest.attached_disks()?;
+    let volume_at = |disk: &AttachedDisk| {
+        let volume = how.to.volumes.iter().find(|volume| volume.volume() == disk.volume)?;
+        Some((disk.device.clone(), volume.clone()))
+    };
+    let volumes: Vec<(String, DiskAttachment)> = attached.iter().filter_map(volume_at).collect();
     let xml = |flags| {
         let flags = flags | sys::VIR_DOMAIN_XML_SECURE | sys::VIR_DOMAIN_XML_MIGRATABLE;
         let xml = guest.domain.xml_desc(flags).map_err(|error| errors::failed(DURING, error))?;
-        elsewhere(&xml, folder, &there, how.block, &how.to.volumes).map_err(failed)
+        elsewhere(&xml, folder, &there, how.block, &volumes).map_err(failed)
     };
     let live = guest.domain.xml_desc(0).map_err(|error| errors::failed(DURING, error))?;
     let sent_disks = own_disks(&live, folder).map_err(failed)?;
@@ -384,10 +390,11 @@ fn data_uri(uri: &str) -> Option<String> {
     Some(format!("tcp://{host}"))
 }
 
-/// A volume of the guest is where the other host reaches it.
-fn reach(device: &mut Element, volumes: &[DiskAttachment]) -> std::result::Result<(), BoxError> {
-    let serial = device.child("serial").map(Element::text).unwrap_or_default();
-    let Some(volume) = volumes.iter().find(|volume| volume.volume().to_string() == serial.trim()) else {
+/// A volume of the guest is where the other host reaches it. It is known by its place: one that took another's under the running
+/// guest has that one's serial number there until the guest is started anew.
+fn reach(device: &mut Element, volumes: &[(String, DiskAttachment)]) -> std::result::Result<(), BoxError> {
+    let place = device.child("target").and_then(|target| target.attribute("dev")).unwrap_or_default();
+    let Some((_, volume)) = volumes.iter().find(|(known, _)| known == place) else {
         return Ok(());
     };
     let (kind, source) = domain_xml::source_alone(volume)?;
@@ -403,7 +410,7 @@ fn elsewhere(
     folder: &Path,
     there: &There,
     block: bool,
-    volumes: &[DiskAttachment],
+    volumes: &[(String, DiskAttachment)],
 ) -> std::result::Result<String, BoxError> {
     let own = folder.to_str().ok_or("the guest's folder is no text")?;
     let name = folder.file_name().ok_or("the guest's folder has no name")?;
@@ -526,17 +533,21 @@ mod tests {
         let connection = serde_json::json!({"volume_id": id, "access_mode": "rw", "driver_volume_type": "nbd",
             "host": "10.0.0.9", "port": 10812, "export": "there", "tls": {"server_name": "store1"}});
         let volume = DiskAttachment::new(serde_json::from_value(connection).unwrap());
-        let xml = format!(
-            "<domain><devices><disk type='network'><source protocol='nbd' name='here'><host name='10.0.0.9' port='10811'/>\
-             </source><target dev='vdb'/><serial>{id}</serial></disk><disk type='network'><source protocol='nbd' \
-             name='other'/><target dev='vdc'/></disk></devices></domain>"
-        );
-        let there = There::read("10.0.0.2,/there").unwrap();
-        let moved = elsewhere(&xml, Path::new("/here/1"), &there, true, &[volume]).unwrap();
-        for part in ["name=\"there\"", "10812", "tlsHostname=\"store1\"", "name=\"other\""] {
-            assert!(moved.contains(part), "{part}: {moved}");
+        // The second is that of a volume whose place it took.
+        for serial in [id.to_string().as_str(), "00000000-0000-4000-8000-00000000000b"] {
+            let xml = format!(
+                "<domain><devices><disk type='network'><source protocol='nbd' name='here'><host name='10.0.0.9' port='10811'/>\
+             </source><target dev='vdb'/><serial>{serial}</serial></disk><disk type='network'><source protocol='nbd' \
+                 name='other'/><target dev='vdc'/></disk></devices></domain>"
+            );
+            let there = There::read("10.0.0.2,/there").unwrap();
+            let volumes = [("vdb".to_owned(), volume.clone())];
+            let moved = elsewhere(&xml, Path::new("/here/1"), &there, true, &volumes).unwrap();
+            for part in ["name=\"there\"", "10812", "tlsHostname=\"store1\"", "name=\"other\"", serial] {
+                assert!(moved.contains(part), "{part}: {moved}");
+            }
+            assert!(!moved.contains("name=\"here\"") && !moved.contains("10811"), "{moved}");
         }
-        assert!(!moved.contains("name=\"here\"") && !moved.contains("10811"), "{moved}");
     }
 
     #[test]
