@@ -448,10 +448,11 @@ def drive(scenario, ledger, parts):
             ledger.step(name.replace("_", " "), getattr(scenario, name))
     if "life" in parts:
         moves.drive(scenario, ledger)
-    if "volumes" in parts:
+    disks = storage.begin(scenario, ledger) if {"volumes", "storage"} & set(parts) else None
+    if disks and "volumes" in parts:
         volumes.drive(scenario, ledger)
-    if "storage" in parts:
-        storage.drive(scenario, ledger)
+    if disks and "storage" in parts:
+        storage.drive(disks, ledger)
     if "killed" in parts:
         killed.drive(scenario, ledger)
     ledger.part("the end")

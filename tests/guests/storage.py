@@ -109,7 +109,8 @@ class Storage:
             expect_equal(made.returncode, 0, f"exit code of the making of a certificate ({made.stderr})")
             for part in pathlib.Path(made.stdout.strip().splitlines()[-1]).iterdir():
                 shutil.copy(part, self.cloud.libvirt_folder(number) / "nbd-tls")
-        types = {"shared": {"volume_backend_name": "files", "multiattach": "<is> True"},
+        types = {"files": {"volume_backend_name": "files"},
+                 "shared": {"volume_backend_name": "files", "multiattach": "<is> True"},
                  "nbd": {"volume_backend_name": "nbd"}, "iscsi": {"volume_backend_name": "iscsi"}}
         for name, specs in types.items():
             self.scenario.admin.connection.block_storage.create_type(name=name, extra_specs=specs)
@@ -207,7 +208,37 @@ class Storage:
         device = self.attach(self.two, volume)
         expect_equal(self.reads(self.two, device, 1), "over-iscsi", "what the first guest wrote")
         self.detach(self.two, volume)
-        self.delete(volume)
+        self.iscsi = volume
+
+    def swap_over_iscsi(self):
+        """Under a guest that writes on: what was on the old volume is on the new one, also on another host, to which the guest takes it
+        while it runs; what is written meanwhile is on the new one alone."""
+        old, new = self.iscsi, self.create("other-iscsi", "iscsi")
+        device, shell = self.attach(self.one, old), self.shell(self.one)
+        write = WRITE.format(device=device, block=9, text="$(cut -d' ' -f1 /proc/uptime)")
+        shell.run(f"(while sleep 0.2; do {write} || exit 1; done) >/dev/null 2>&1 & echo $! >/tmp/writer")
+        compute = self.scenario.admin.connection.compute
+        told = compute.put(f"/servers/{self.one.id}/os-volume_attachments/{old}", json={"volumeAttachment": {"volumeId": new}})
+        expect_equal(told.status_code, 202, f"answer to a swap ({told.text})")
+        self.status(new, "in-use", 120)
+        self.status(old, "available")
+        xml = self.virsh(self.one, "dumpxml", "--inactive")
+        expect(new in xml and old not in xml, f"the guest's definition does not name the new volume alone: {xml}")
+        self.writes(self.one, device, 2, "after-swap")
+        host = lambda: compute.get_server(self.one.id).compute_host
+        before, written = host(), float(self.reads(self.one, device, 9))
+        compute.live_migrate_server(self.one.id, host=None, block_migration="auto")
+        wait_until(lambda: host() != before and compute.get_server(self.one.id).status == "ACTIVE", 180, "it is on the other host")
+        read = [self.reads(self.one, device, block) for block in (1, 2)]
+        expect_equal(read, ["over-iscsi", "after-swap"], "what is on the new volume")
+        wait_until(lambda: float(self.reads(self.one, device, 9)) > written, 20, "it writes on")
+        shell.run("kill $(cat /tmp/writer)")
+        self.detach(self.one, new)
+        device = self.attach(self.two, old)
+        read = [self.reads(self.two, device, block) for block in (1, 2)]
+        expect_equal(read, ["over-iscsi", ""], "what is on the old volume")
+        self.detach(self.two, old)
+        self.delete(old, new)
 
     def nothing_left(self):
         for address in self.addresses:
@@ -216,14 +247,18 @@ class Storage:
         expect_equal(left, [], "volumes that are left")
 
 
-STEPS = ("shared", "over_nbd", "snapshot", "elsewhere", "daemon_killed", "over_iscsi", "nothing_left")
+STEPS = ("shared", "over_nbd", "snapshot", "elsewhere", "daemon_killed", "over_iscsi", "swap_over_iscsi", "nothing_left")
 
 
-def drive(scenario, ledger):
-    """All steps, in order."""
+def begin(scenario, ledger):
+    """Volume hosts of several kinds."""
     ledger.part("disks of several kinds")
     storage = Storage(scenario)
-    if ledger.step("volume hosts", storage.volume_hosts) is None:
-        return
+    return storage if ledger.step("volume hosts", storage.volume_hosts) else None
+
+
+def drive(storage, ledger):
+    """All steps, in order."""
+    ledger.part("disks of several kinds, each by itself")
     for name in STEPS:
         ledger.step(name.replace("_", " "), getattr(storage, name))
