@@ -74,6 +74,7 @@ impl Rows {
             destination: None,
             alternates: Vec::new(),
             awaited: None,
+            held_up: None,
             owner: None,
             lease_until: NOW,
             deadline: NOW,

@@ -8,7 +8,7 @@ use nova_core::ids::{HostName, InstanceId};
 use nova_core::rpc::compute as orders;
 use nova_core::rpc::scheduler::AllocationNews;
 use nova_core::state::{FailurePhase, failed, succeeded};
-use nova_core::task::{Event, Failure, Next, Task, Work, outcome_of};
+use nova_core::task::{Event, Failure, HeldUp, Next, Task, Work, outcome_of};
 use nova_db::{Committed, Kind, ServiceQuery, StoreError, TaskCommit};
 use nova_queue::BusError;
 
@@ -205,17 +205,22 @@ impl Conductor {
         let gives_up = std::mem::replace(&mut cx.undoing, Undoing::No) == Undoing::GivesUp;
         match taken_back {
             Ok(Ran::Done | Ran::Written) => {
+                cx.task.held_up = None;
                 cx.task.record(name, Event::Undone);
                 Ok(None)
             }
             Ok(Ran::Waits(_)) => Err(DriveError::Later(format!("{name} is not taken back yet"))),
             Ok(Ran::Ordered(order)) => {
+                cx.task.held_up = None;
                 if !cx.repeated {
                     cx.task.record(name, Event::Undoing);
                 }
                 Ok(Some(order))
             }
-            Err(StepError::Later(why)) => Err(DriveError::Later(why)),
+            Err(StepError::Later(why)) => {
+                cx.instance = before;
+                Err(self.hold_up(cx, why).await)
+            }
             Err(StepError::Failed(failure)) if gives_up => {
                 cx.instance = before;
                 cx.leave(&format!("{name}, since {} ({})", failure.message, failure.details));
@@ -229,9 +234,23 @@ impl Conductor {
         }
     }
 
-    /// What others refuse to take back may be possible soon, or never: the task's deadline says how long it is asked for.
+    /// Somebody does not answer who is to take something back. What came of it nobody could say, and what he has may be of
+    /// worth: it is asked for until he answers, less and less often, and operators see it.
+    async fn hold_up(&self, cx: &mut TaskContext, why: String) -> DriveError {
+        let held = HeldUp::once_more(cx.task.held_up.take(), &why, cx.now);
+        let pause = held.pause();
+        cx.task.held_up = Some(held);
+        match self.commit_and_leave(cx, pause).await {
+            Ok(()) => DriveError::Later(why),
+            Err(error) => error,
+        }
+    }
+
+    /// What others refuse to take back may be possible soon, or never: the task's deadline says how long it is asked for. Who did
+    /// not answer for long is asked for as long as anybody.
     async fn insist(&self, cx: &mut TaskContext, refused: &Failure) -> DriveError {
-        cx.task.deadline = cx.task.deadline.min(later(cx.now, INSISTS_FOR));
+        let end = later(cx.now, INSISTS_FOR);
+        cx.task.deadline = if cx.task.held_up.take().is_some() { end } else { cx.task.deadline.min(end) };
         match self.commit_and_leave(cx, INSISTS_EVERY).await {
             Ok(()) => DriveError::Later(format!("{} ({})", refused.message, refused.details)),
             Err(error) => error,
@@ -377,7 +396,7 @@ impl Conductor {
                         let now = now.filter(|now| now.message == failure.message);
                         give_fault(&mut cx, now.as_ref().unwrap_or(failure));
                     }
-                    Err(StepError::Later(why)) => return Err(DriveError::Later(why)),
+                    Err(StepError::Later(why)) => return Err(self.hold_up(&mut cx, why).await),
                     Err(StepError::Failed(refused)) => return Err(self.insist(&mut cx, &refused).await),
                 }
             }
@@ -474,7 +493,7 @@ fn addressed<T>(cx: &TaskContext, body: T) -> orders::Order<T> {
 }
 
 fn undoing(cx: &TaskContext) -> Undoing {
-    if cx.now >= cx.task.deadline { Undoing::GivesUp } else { Undoing::Insists }
+    if cx.now >= cx.task.deadline && cx.task.held_up.is_none() { Undoing::GivesUp } else { Undoing::Insists }
 }
 
 fn success(cx: &mut TaskContext) {

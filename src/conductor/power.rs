@@ -126,6 +126,7 @@ impl Conductor {
             destination: None,
             alternates: Vec::new(),
             awaited: None,
+            held_up: None,
             owner: None,
             lease_until: now,
             deadline: later(now, begin.allowed),

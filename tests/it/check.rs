@@ -180,6 +180,7 @@ fn parts(
         destination: None,
         alternates: Vec::new(),
         awaited: None,
+        held_up: None,
         owner: Some("someone".into()),
         lease_until: now + SignedDuration::from_hours(9),
         deadline: now + SignedDuration::from_mins(10),

@@ -10,6 +10,7 @@ mod quiesce;
 mod rebuild;
 mod refusals;
 mod rescue;
+mod silence;
 mod swap;
 mod sweep;
 mod volume_host;

@@ -5,10 +5,12 @@
 //! says which steps were begun, done, failed and undone; [`next`] reads nothing else. The steps themselves, with
 //! their effects, are the conductor's.
 
+mod held_up;
 mod moves;
 mod plan;
 mod waiting;
 
+pub use held_up::HeldUp;
 pub use moves::Move;
 pub use plan::{Entry, Event, Failure, Next, Plan, next, outcome_of};
 pub use waiting::Waiting;
@@ -50,6 +52,9 @@ pub struct Task {
     /// Interfaces that its guest waits for, standing still, once it is made so.
     #[serde(default)]
     pub awaited: Option<AwaitedVifs>,
+    /// What keeps it from being taken back.
+    #[serde(default)]
+    pub held_up: Option<HeldUp>,
     /// Who works on it: a conductor's name, unique to its process.
     #[serde(default)]
     pub owner: Option<String>,

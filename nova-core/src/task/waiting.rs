@@ -4,7 +4,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use super::{Event, Next, Task};
+use super::{Event, HeldUp, Next, Task};
 use crate::action::ActionRecord;
 use crate::ids::{HostName, RequestId};
 use crate::instance::Instance;
@@ -28,6 +28,8 @@ pub struct Waiting {
     pub until: Timestamp,
     /// The conductor that has it in hand.
     pub conductor: Option<String>,
+    /// Who is asked to take it back does not answer.
+    pub held_up: Option<HeldUp>,
     /// The request that it began with.
     pub request_id: RequestId,
 }
@@ -44,6 +46,8 @@ impl Waiting {
         let (step, undoes) = match task.next() {
             Next::Run(step) => (step, false),
             Next::Undo(step) => (step, true),
+            // What is given back last, whatever failed.
+            Next::Failed(_) if task.held_up.is_some() => ("network", true),
             Next::Succeeded | Next::Failed(_) => return None,
         };
         let ordered = |event: &Event| matches!((event, undoes), (Event::Begun, false) | (Event::Undoing, true));
@@ -57,6 +61,7 @@ impl Waiting {
             since: since(task, action),
             until: task.deadline,
             conductor: task.owner.clone(),
+            held_up: task.held_up.clone(),
             request_id: task.context.request_id.clone(),
         })
     }
@@ -78,7 +83,16 @@ impl fmt::Display for Waiting {
             (None, Some(conductor)) => write!(f, " by {conductor}")?,
             (None, None) => f.write_str(" by any conductor")?,
         }
-        write!(f, " since {:.0}, until {:.0} ({})", self.since, self.until, self.request_id)
+        match &self.held_up {
+            None => write!(f, " since {:.0}, until {:.0} ({})", self.since, self.until, self.request_id),
+            Some(HeldUp { since, times, why }) => {
+                write!(
+                    f,
+                    " since {:.0}, asked in vain {times} times since {since:.0}: {why} ({})",
+                    self.since, self.request_id
+                )
+            }
+        }
     }
 }
 
@@ -87,7 +101,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::task::Entry;
+    use crate::task::{Entry, Failure};
 
     const ASKED: &str = "2026-01-01T00:00:00Z";
 
@@ -124,6 +138,17 @@ mod tests {
         let text = "stop: power_off on one since 2026-01-01T00:00:00Z, until 2026-01-01T01:00:00Z (req-1)";
         assert_eq!(waiting.to_string(), text);
         assert_eq!(Waiting::of(&task(&[("power_off", Event::Done)]), &server(), None, None), None);
+    }
+
+    #[test]
+    fn it_says_who_does_not_answer() {
+        let failure = Failure { code: 500, message: "no".into(), details: String::new(), retryable: false };
+        let mut held = task(&[("power_off", Event::Failed(failure))]);
+        assert_eq!(Waiting::of(&held, &server(), None, None), None, "all is done but the last commit");
+        held.held_up = Some(HeldUp::once_more(None, "no route to it", held.created_at));
+        let text = "stop: taking back network by any conductor since 2026-01-01T00:00:00Z, \
+                    asked in vain 1 times since 2026-01-01T00:00:00Z: no route to it (req-1)";
+        assert_eq!(Waiting::of(&held, &server(), None, None).unwrap().to_string(), text);
     }
 
     #[test]

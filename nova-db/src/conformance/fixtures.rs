@@ -152,6 +152,7 @@ impl Make {
             destination: None,
             alternates: Vec::new(),
             awaited: None,
+            held_up: None,
             owner: None,
             lease_until: at(30),
             deadline: at(3600),

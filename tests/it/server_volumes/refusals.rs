@@ -21,7 +21,7 @@ use crate::support::{Cloud, CloudOptions};
 const LONG_ENOUGH: Duration = Duration::from_secs(700);
 
 /// What the last operation on the server failed of, for administrators.
-async fn details(cloud: &Cloud, server: InstanceId) -> String {
+pub(super) async fn details(cloud: &Cloud, server: InstanceId) -> String {
     assert!(cloud.store.list_tasks(None).await.unwrap().is_empty(), "it goes on: {:?}", cloud.get(server).await);
     let actions = cloud.store.list_actions(server).await.unwrap();
     assert!(actions.iter().all(|action| action.finished.is_some()), "{actions:?}");

@@ -27,7 +27,7 @@ pub(super) enum Deed {
 }
 
 impl Deed {
-    fn operation(self) -> Operation {
+    pub(super) fn operation(self) -> Operation {
         match self {
             Self::Attach => Operation::AttachDisk,
             Self::Detach => Operation::DetachDisk,
@@ -93,6 +93,11 @@ impl Deed {
 
     pub(super) async fn end(self, cloud: Cloud, server: InstanceId) {
         assert!(cloud.act(server, Action::Delete).await, "{self:?}");
+        self.end_of(cloud, server).await;
+    }
+
+    /// The server is being deleted.
+    pub(super) async fn end_of(self, cloud: Cloud, server: InstanceId) {
         cloud.settle().await;
         assert!(cloud.get(server).await.is_deleted());
         let all = cloud.all_volumes().await;

@@ -26,12 +26,17 @@ pub struct Life {
     left: AtomicU32,
     /// Whoever is to take something back refuses.
     is_refused: AtomicBool,
+    /// Whoever is to take something back does not answer.
+    is_silent: AtomicBool,
+    /// How often was asked who did not answer.
+    in_vain: AtomicU32,
 }
 
 impl Life {
     /// Dies at that moment: there is one before each call to others, and one after it.
     pub fn of(moments: u32) -> Arc<Self> {
-        Arc::new(Self { left: AtomicU32::new(moments), is_refused: AtomicBool::new(false) })
+        let [is_refused, is_silent] = std::array::from_fn(|_| AtomicBool::new(false));
+        Arc::new(Self { left: AtomicU32::new(moments), is_refused, is_silent, in_vain: AtomicU32::new(0) })
     }
 
     /// One that has no end yet.
@@ -53,7 +58,21 @@ impl Life {
         self.is_refused.store(refused, Ordering::Relaxed);
     }
 
+    /// From now on nobody who is to take something back answers, or they do again.
+    pub fn silence(&self, silent: bool) {
+        self.is_silent.store(silent, Ordering::Relaxed);
+    }
+
+    /// How often was asked who did not answer.
+    pub fn asked_in_vain(&self) -> u32 {
+        self.in_vain.load(Ordering::Relaxed)
+    }
+
     fn allows(&self) -> Stored<()> {
+        if self.is_silent.load(Ordering::Relaxed) {
+            self.in_vain.fetch_add(1, Ordering::Relaxed);
+            return Err(BlockStorageError::Unavailable { source: "nobody is there".into() });
+        }
         match self.is_refused.load(Ordering::Relaxed) {
             true => Err(BlockStorageError::Failed { what: "taking it back", fault: "no".into() }),
             false => Ok(()),
@@ -61,7 +80,10 @@ impl Life {
     }
 
     fn allows_ports(&self) -> Answer<()> {
-        self.allows().map_err(|_| NetworkServiceError::Refused("no".into()))
+        self.allows().map_err(|error| match error {
+            BlockStorageError::Unavailable { source } => NetworkServiceError::Unavailable { source },
+            _ => NetworkServiceError::Refused("no".into()),
+        })
     }
 
     async fn moment(&self) {

@@ -282,6 +282,7 @@ impl Cloud {
             destination: None,
             alternates: Vec::new(),
             awaited: None,
+            held_up: None,
             owner: None,
             lease_until: now,
             deadline: now + SignedDuration::from_secs(600),

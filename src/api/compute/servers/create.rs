@@ -359,6 +359,7 @@ impl ComputeApi {
             destination: None,
             alternates: Vec::new(),
             awaited: None,
+            held_up: None,
             owner: None,
             lease_until: now,
             deadline: now.saturating_add(allowed).unwrap_or(Timestamp::MAX),

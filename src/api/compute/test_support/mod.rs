@@ -425,6 +425,7 @@ impl Bench {
             destination: None,
             alternates: Vec::new(),
             awaited: None,
+            held_up: None,
             owner: None,
             lease_until: now,
             deadline: now,
