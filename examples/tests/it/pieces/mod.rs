@@ -11,3 +11,4 @@ mod pairs;
 mod schedulers;
 mod servers;
 mod start;
+mod volumes;
