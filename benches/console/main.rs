@@ -15,6 +15,7 @@ use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
 use futures_util::{SinkExt, StreamExt};
 use nova::console::proxy::{Relay, relay};
+use nova_core::console::ConsoleType;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
@@ -63,7 +64,8 @@ fn proxied(runtime: &Runtime) -> WebSocketStream<TcpStream> {
                 let mut client = WebSocketStream::from_raw_socket(client, Role::Server, Some(config)).await;
                 let (reader, writer) = console.into_split();
                 let long = Duration::from_secs(3600);
-                let limits = Relay { idle: long, stall: long, ping: long, rate: 1 << 40, text: false };
+                let limits =
+                    Relay { idle: long, stall: long, ping: long, rate: 1 << 40, console_type: ConsoleType::Novnc };
                 relay(&mut client, Bytes::new(), reader, writer, &limits).await
             })
         });

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use nova::console::proxy::{Relay, relay};
+use nova_core::console::ConsoleType;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
@@ -54,7 +55,8 @@ pub fn run(bytes: &[u8]) {
         let config = WebSocketConfig::default().max_message_size(Some(LONGEST)).max_frame_size(Some(LONGEST));
         let mut client = WebSocketStream::from_raw_socket(proxy, Role::Server, Some(config)).await;
         let long = crate::LONG;
-        let limits = Relay { idle: long, stall: long, ping: long, rate: 1 << 40, text: text % 2 == 1 };
+        let console_type = if text % 2 == 1 { ConsoleType::Serial } else { ConsoleType::Novnc };
+        let limits = Relay { idle: long, stall: long, ping: long, rate: 1 << 40, console_type };
         let (from, to) = tokio::io::split(reader);
         relay(&mut client, Bytes::new(), from, to, &limits).await;
         let mut arrived = Vec::new();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
+use nova_core::console::ConsoleType;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -13,6 +14,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::limits::Allowance;
+use super::rfb::only_asks_for_pictures;
 
 /// Room for what a console says, while it says little: an idle session has no more.
 const SMALL: usize = 2 << 10;
@@ -30,8 +32,16 @@ pub struct Relay {
     pub ping: Duration,
     /// What a client may send in a second.
     pub rate: u64,
-    /// Text counts as bytes: clients of serial ports send it.
-    pub text: bool,
+    /// What is relayed: clients of serial ports send text, which counts as bytes, and those of screens over RFB ask for the
+    /// next picture by themselves.
+    pub console_type: ConsoleType,
+}
+
+impl Relay {
+    /// Is it a word of the client's own, as somebody there pressed a key or moved a pointer?
+    fn is_word(&self, bytes: &[u8]) -> bool {
+        self.console_type != ConsoleType::Novnc || !only_asks_for_pictures(bytes)
+    }
 }
 
 /// Why a session ended.
@@ -99,7 +109,9 @@ where
             if !wait.is_zero() {
                 tokio::time::sleep(wait).await;
             }
-            said.send_replace(Instant::now());
+            if limits.is_word(&bytes) {
+                said.send_replace(Instant::now());
+            }
             let write = async {
                 console.write_all(&bytes).await?;
                 console.flush().await
@@ -117,7 +129,7 @@ where
         };
         match message {
             Ok(Message::Binary(bytes)) => next = Some(bytes),
-            Ok(Message::Text(text)) if limits.text => next = Some(text.into()),
+            Ok(Message::Text(text)) if limits.console_type == ConsoleType::Serial => next = Some(text.into()),
             Ok(Message::Text(_) | Message::Frame(_)) => return End::Protocol,
             Ok(Message::Ping(_) | Message::Pong(_)) => {}
             // Who goes to another page may come back, who closes does not.

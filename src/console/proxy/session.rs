@@ -146,7 +146,7 @@ impl Part {
             stall: options.stall_timeout,
             ping: options.ping_interval,
             rate: options.client_rate,
-            text: self.console_type == ConsoleType::Serial,
+            console_type: self.console_type,
         }
     }
 }

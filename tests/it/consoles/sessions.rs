@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::SinkExt;
+use futures_util::{SinkExt, StreamExt};
 use nova::console::AuthOptions;
 use nova_core::ids::InstanceId;
 use nova_core::state::Action;
@@ -98,6 +98,26 @@ async fn sessions_that_nobody_uses_are_closed() {
     }
     assert_eq!(browser.closed().await, (1008, "Nothing was typed for too long.".into()));
     assert!(began.elapsed() >= Duration::from_millis(750));
+}
+
+/// noVNC asks for the next picture whenever it has got one, as long as a cursor blinks: that is nobody's word.
+#[tokio::test]
+async fn who_asks_for_pictures_only_is_not_there() {
+    let rig = Rig::with(|options| options.idle_timeout = Duration::from_millis(300), Default::default(), 1).await;
+    let mut browser = seen(&rig, rig.server().await).await;
+    let asks = Bytes::from([3, 1, 0, 0, 0, 0, 2, 128, 1, 224].repeat(2));
+    let asking = async {
+        loop {
+            let _ = browser.client.send(Message::Binary(asks.clone())).await;
+            match tokio::time::timeout(Duration::from_millis(50), browser.client.next()).await {
+                Ok(Some(Ok(Message::Close(frame)))) => break frame,
+                Ok(None | Some(Err(_))) => break None,
+                Ok(Some(Ok(_))) | Err(_) => {}
+            }
+        }
+    };
+    let frame = tokio::time::timeout(Duration::from_secs(10), asking).await.expect("it is closed").unwrap();
+    assert_eq!(frame.reason.as_str(), "Nothing was typed for too long.");
 }
 
 /// Whoever does not read holds no more than a little, and not for long.

@@ -47,3 +47,13 @@ const NONE: u8 = 1;
 const PASSWORD: u8 = 2;
 /// Security type `VeNCrypt`.
 const VENCRYPT: u8 = 19;
+
+/// Type and length of a request for the next picture (`FramebufferUpdateRequest`: RFC 6143, 7.5.3).
+const PICTURE: (u8, usize) = (3, 10);
+
+/// Is it nothing but requests for the next picture? Clients send them by themselves, whenever they have got one: a cursor that
+/// blinks is enough. Each of a client's messages has whole ones.
+pub(super) fn only_asks_for_pictures(bytes: &[u8]) -> bool {
+    let (kind, length) = PICTURE;
+    !bytes.is_empty() && bytes.chunks(length).all(|one| one.len() == length && one.first() == Some(&kind))
+}

@@ -222,6 +222,18 @@ async fn clients_are_asked_for_nothing() {
     }
 }
 
+#[test]
+fn a_picture_is_asked_for_by_nobody() {
+    let asks = [3, 1, 0, 0, 0, 0, 2, 128, 1, 224];
+    assert!(only_asks_for_pictures(&asks) && only_asks_for_pictures(&asks.repeat(3)));
+    let (key, pointer) = ([4, 1, 0, 0, 0, 0, 0, 97], [5, 0, 0, 3, 0, 3]);
+    for word in
+        [&b""[..], b"\x01", &asks[..9], &key, &pointer, &[&asks[..], &key].concat(), &[&key[..], &asks].concat()]
+    {
+        assert!(!only_asks_for_pictures(word), "{word:?}");
+    }
+}
+
 /// Whatever a screen says, the login ends: with success only where it said that all is well.
 #[tokio::test]
 async fn changed_screens_do_no_harm() {
