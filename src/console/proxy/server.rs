@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,7 +27,7 @@ use tokio_util::task::TaskTracker;
 use super::limits::Failures;
 use super::open::{OpenError, Opened, open};
 use super::request::{Shown, Wrong, host, judge, resume_cookie, wants_websocket};
-use super::sessions::{Cut, Sessions};
+use super::sessions::Sessions;
 use super::{Authority, AuthorityError, Pages, ProxyOptions, session};
 
 /// The longest head of a request.
@@ -108,7 +109,7 @@ impl ConsoleProxy {
             shell.running.close();
             if tokio::time::timeout(shell.options.drain_timeout, shell.running.wait()).await.is_err() {
                 tracing::info!(sessions = shell.sessions.count(), "sessions are given up: browsers go on elsewhere");
-                shell.sessions.cut_all(Cut::Stopping);
+                shell.sessions.stop();
                 shell.running.wait().await;
             }
             shell.stopping.cancel();
@@ -151,8 +152,12 @@ async fn connection(
     let _ = stream.set_nodelay(true);
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(shell.options.header_timeout).max_buf_size(HEAD);
+    // A handshake's answer must not say that the connection is closed after it.
+    let opens = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&opens);
     let service = service_fn(move |request: Request<Incoming>| {
         let shell = Arc::clone(&shell);
+        seen.store(wants_websocket(request.headers()), Ordering::Relaxed);
         async move { Ok::<_, Infallible>(answer(shell, peer, request).await) }
     });
     let serving = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
@@ -161,7 +166,9 @@ async fn connection(
         biased;
         ended = serving.as_mut() => ended,
         () = stop.cancelled() => {
-            serving.as_mut().graceful_shutdown();
+            if !opens.load(Ordering::Relaxed) {
+                serving.as_mut().graceful_shutdown();
+            }
             serving.await
         }
     };
@@ -227,6 +234,8 @@ async fn websocket(shell: &Arc<Shell>, peer: IpAddr, mut request: Request<Incomi
         tracing::warn!(%peer, "there are as many sessions as may be (console.max_sessions)");
         return plain(StatusCode::SERVICE_UNAVAILABLE, "There are as many consoles open as may be.");
     };
+    // Whoever stops waits for what was begun: its address is used up.
+    let _opening = shell.running.token();
     match tokio::time::timeout(shell.options.open_timeout, open(shell, &shown)).await {
         Ok(Ok(opened)) => {
             let Some(held) = shell.sessions.add(SessionClaim::from(&opened.session), opened.session.console_type)

@@ -41,6 +41,8 @@ type Key = (ConsoleSessionId, u64);
 struct Table {
     entries: BTreeMap<Key, Entry>,
     numbers: u64,
+    /// All of them were cut since the proxy stops: whatever opens later is, too.
+    stopping: bool,
 }
 
 impl Table {
@@ -103,8 +105,8 @@ impl Sessions {
 
     /// One more, beside those of its session that there are; `None`: there are as many as may be.
     pub(super) fn add(&self, claim: SessionClaim, console_type: ConsoleType) -> Option<Held> {
-        let (cut, receiver) = watch::channel(None);
         let mut table = self.lock();
+        let (cut, receiver) = watch::channel(table.stopping.then_some(Cut::Stopping));
         let most = if console_type.has_channels() { MOST_CHANNELS } else { usize::MAX };
         if table.of(claim.id).count() >= most {
             return None;
@@ -139,8 +141,14 @@ impl Sessions {
         self.lock().entries.len()
     }
 
+    /// Cuts all of them, and those that are still being opened as soon as they are.
+    pub(super) fn stop(&self) {
+        self.lock().stopping = true;
+        self.cut_all(Cut::Stopping);
+    }
+
     /// Cuts all of them.
-    pub(super) fn cut_all(&self, cut: Cut) {
+    fn cut_all(&self, cut: Cut) {
         for entry in self.lock().entries.values() {
             entry.cut.send_replace(Some(cut));
         }

@@ -66,7 +66,7 @@ pub struct Flood {
 pub struct Proxy {
     pub address: SocketAddr,
     pub stop: CancellationToken,
-    _serving: AbortOnDropHandle<()>,
+    pub serving: AbortOnDropHandle<()>,
 }
 
 /// What our clients over SPICE show.
@@ -229,7 +229,7 @@ impl Rig {
             let proxy = ConsoleProxy::bind(("127.0.0.1", 0), parts).await.unwrap();
             let (address, stop) = (proxy.address().unwrap(), CancellationToken::new());
             let serving = AbortOnDropHandle::new(tokio::spawn(proxy.serve(stop.clone())));
-            rig.proxies.push(Proxy { address, stop, _serving: serving });
+            rig.proxies.push(Proxy { address, stop, serving });
         }
         rig
     }

@@ -8,6 +8,8 @@ use futures_util::{SinkExt, StreamExt};
 use nova::console::AuthOptions;
 use nova_core::ids::InstanceId;
 use nova_core::state::Action;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::rig::{Browser, Rig, come_back, connect, cookie_of};
@@ -192,6 +194,38 @@ async fn when_a_proxy_is_stopped_the_browser_goes_on_with_another() {
     let (client, _) = connect(other, &token, &[("Cookie", &next)]).await.unwrap();
     Browser::new(client).begin().await;
     assert_eq!(second.closed().await, (1008, "This console was opened again elsewhere.".into()));
+}
+
+/// A screen that is slow to answer does not keep its proxy from stopping, nor is the address lost.
+#[tokio::test]
+async fn a_console_that_opens_while_its_proxy_stops_goes_on_with_another() {
+    let mut rig = Rig::with(|options| options.drain_timeout = Duration::ZERO, Default::default(), 2).await;
+    let id = rig.server().await;
+    let mut first = seen(&rig, id).await;
+    let token = rig.token(id).await;
+    let port = rig.grant(&token).await.target.port;
+    let ports = rig.screens_end().await;
+    let slow = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    let screen = async {
+        let (mut stream, _) = slow.accept().await.unwrap();
+        rig.proxies[0].stop.cancel();
+        assert_eq!(first.closed().await.0, 1012);
+        // Only now does it speak.
+        stream.write_all(b"RFB 003.008\n\x01\x01\0\0\0\0").await.unwrap();
+        stream
+    };
+    let (opened, _stream) = tokio::join!(connect(rig.proxies[0].address, &token, &[]), screen);
+    let (client, response) = opened.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(5), async {
+        assert_eq!(Browser::new(client).closed().await.0, 1012);
+        (&mut rig.proxies[0].serving).await.unwrap();
+    });
+    ended.await.expect("the proxy stops");
+    drop(slow);
+    rig.screens_come_back(&ports).await;
+    let (other, cookie) = (rig.proxies[1].address, cookie_of(&response));
+    let (client, _) = connect(other, &token, &[("Cookie", &cookie)]).await.unwrap();
+    Browser::new(client).begin().await;
 }
 
 #[tokio::test]
