@@ -30,8 +30,9 @@ use super::request::{Shown, Wrong, host, judge, resume_cookie, wants_websocket};
 use super::sessions::Sessions;
 use super::{Authority, AuthorityError, Pages, ProxyOptions, session};
 
-/// The longest head of a request.
-const HEAD: usize = 16 << 10;
+/// The longest head of a request. Browsers keep some 180 cookies of one host, and each console that was opened in the last hours
+/// has left one of 96 bytes.
+const HEAD: usize = 64 << 10;
 
 /// What a proxy is built from.
 pub struct ProxyParts {

@@ -148,6 +148,18 @@ async fn other_pages_and_other_names_do_not_open_anything() {
     assert_eq!(browser.read(8).await, "screen 0");
 }
 
+/// Each console that a browser opened has left a cookie there, good or not.
+#[tokio::test]
+async fn who_has_opened_many_consoles_opens_another() {
+    let rig = Rig::start().await;
+    let token = rig.token(rig.server().await).await;
+    let address = rig.proxies[0].address;
+    let cookies: Vec<_> = (0..180).map(|n| format!("nova_console_{n:016x}={}", "c".repeat(64))).collect();
+    let cookies = cookies.join("; ");
+    let (client, _) = connect(address, &token, &[("Cookie", &cookies)]).await.unwrap();
+    Browser::new(client).begin().await;
+}
+
 /// CVE-2021-3654, and everything else that is no page.
 #[tokio::test]
 async fn no_path_leads_elsewhere() {
