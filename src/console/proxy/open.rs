@@ -59,6 +59,8 @@ pub(super) enum OpenError {
     Rfb(#[from] RfbError),
     #[error("the console does not answer in time")]
     Late,
+    #[error("the page is not of the scheme at which the console was given out")]
+    Scheme,
 }
 
 impl OpenError {
@@ -66,7 +68,8 @@ impl OpenError {
     fn may_pass(&self) -> bool {
         match self {
             Self::Authority(AuthorityError::Unavailable(_)) | Self::Connect(_) | Self::Late => true,
-            Self::Authority(AuthorityError::Worthless(_) | AuthorityError::Refused(_)) | Self::Rfb(_) => false,
+            Self::Authority(AuthorityError::Worthless(_) | AuthorityError::Refused(_)) => false,
+            Self::Rfb(_) | Self::Scheme => false,
         }
     }
 }
@@ -76,8 +79,13 @@ pub(super) async fn open(shell: &Shell, shown: &Shown) -> Result<Opened, OpenErr
     let in_time = Instant::now() + shell.options.open_timeout * 4 / 5;
     let Redeemed { session, next, used, joined } = redeem(shell, shown).await?;
     let again = used.is_some() || joined;
-    let connecting = tokio::time::timeout_at(in_time, connect_in_time(shell, &session, again)).await;
-    let error = match connecting.unwrap_or(Err(OpenError::Late)) {
+    let connecting = async {
+        match shown.fits(&session.access_url_base) {
+            true => connect_in_time(shell, &session, again).await,
+            false => Err(OpenError::Scheme),
+        }
+    };
+    let error = match tokio::time::timeout_at(in_time, connecting).await.unwrap_or(Err(OpenError::Late)) {
         Ok(console) => return Ok(Opened { session, console, next, joined }),
         Err(error) => error,
     };

@@ -12,6 +12,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
+use super::request::page_scheme;
 use super::rfb::{Scheme, ServerLogin};
 use super::spice::{LONGEST_PASSWORD, SpiceLogin};
 use crate::console::options as o;
@@ -149,11 +150,6 @@ impl ProxyOptions {
 fn host_of(url: &str) -> Option<String> {
     let uri: http::Uri = url.parse().ok()?;
     Some(uri.host()?.trim_matches(['[', ']']).to_ascii_lowercase())
-}
-
-/// The scheme of the page from which such an address is opened.
-fn page_scheme(url: &str) -> &'static str {
-    if url.starts_with("https:") || url.starts_with("wss:") { "https" } else { "http" }
 }
 
 fn login(config: &Config) -> Result<ServerLogin, TlsError> {

@@ -35,6 +35,20 @@ pub(super) struct Shown {
     pub(super) key: String,
     /// It asked for the subprotocol `binary`.
     pub(super) binary: bool,
+    /// The scheme of its page, if that is one of this proxy's own.
+    pub(super) scheme: Option<&'static str>,
+}
+
+impl Shown {
+    /// Is its page of the scheme at which that console was given out? One of the other may have been changed on its way.
+    pub(super) fn fits(&self, access_url_base: &str) -> bool {
+        self.scheme.is_none_or(|scheme| scheme == page_scheme(access_url_base))
+    }
+}
+
+/// The scheme of the page from which such an address is opened.
+pub(super) fn page_scheme(url: &str) -> &'static str {
+    if url.starts_with("https:") || url.starts_with("wss:") { "https" } else { "http" }
 }
 
 impl std::fmt::Debug for Shown {
@@ -62,12 +76,10 @@ pub(super) fn judge(method: &Method, query: &str, headers: &HeaderMap, options: 
         return Err(Wrong::Subprotocol);
     }
     let host = host(headers, options).ok_or(Wrong::Host)?;
-    if !origin_fits(headers, &host, options) {
-        return Err(Wrong::Origin);
-    }
+    let scheme = origin(headers, &host, options).ok_or(Wrong::Origin)?;
     let token = token(query, headers).ok_or(Wrong::Token)?;
     let resume = cookie(headers, &resume_cookie(&token));
-    Ok(Shown { token, resume, key: key.to_owned(), binary })
+    Ok(Shown { token, resume, key: key.to_owned(), binary, scheme })
 }
 
 /// The one value of a header; `None` where there is none, several, or one that is no text.
@@ -110,26 +122,26 @@ fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
     (!name.is_empty() && name.chars().all(clean)).then_some((name, port))
 }
 
-/// Is it a page of this proxy itself, or one that the operator allows?
-fn origin_fits(headers: &HeaderMap, host: &str, options: &ProxyOptions) -> bool {
+/// `None`: it is neither a page of this proxy itself nor one that the operator allows. The scheme of the former.
+fn origin(headers: &HeaderMap, host: &str, options: &ProxyOptions) -> Option<Option<&'static str>> {
     if !headers.contains_key(header::ORIGIN) {
-        return !options.require_origin;
+        return (!options.require_origin).then_some(None);
     }
-    let Some(origin) = single(headers, &header::ORIGIN).map(str::to_ascii_lowercase) else { return false };
-    let Some((scheme, authority)) = origin.split_once("://") else { return false };
-    let default_port = match scheme {
-        "http" => 80,
-        "https" => 443,
-        _ => return false,
+    let origin = single(headers, &header::ORIGIN)?.to_ascii_lowercase();
+    let (scheme, authority) = origin.split_once("://")?;
+    let (scheme, default_port) = match scheme {
+        "http" => ("http", 80),
+        "https" => ("https", 443),
+        _ => return None,
     };
-    let Some((name, port)) = split_port(authority) else { return false };
+    let (name, port) = split_port(authority)?;
     let allowed = |known: &String| known.eq_ignore_ascii_case(name) || known.eq_ignore_ascii_case(&origin);
     if options.allowed_origins.iter().any(allowed) {
-        return true;
+        return Some(None);
     }
-    // The page that was handed out is of this scheme: one of the other may have been changed on its way.
-    let Some((own, own_port)) = split_port(host) else { return false };
-    options.schemes.contains(scheme) && own == name && own_port.unwrap_or(default_port) == port.unwrap_or(default_port)
+    let (own, own_port) = split_port(host)?;
+    let same = own == name && own_port.unwrap_or(default_port) == port.unwrap_or(default_port);
+    (same && options.schemes.contains(scheme)).then_some(Some(scheme))
 }
 
 /// From the query, as noVNC and Nova's addresses have it, or else from the cookie.

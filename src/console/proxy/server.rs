@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 
 use super::limits::Failures;
 use super::open::{OpenError, Opened, open};
-use super::request::{Shown, Wrong, host, judge, resume_cookie, wants_websocket};
+use super::request::{Shown, Wrong, host, judge, page_scheme, resume_cookie, wants_websocket};
 use super::sessions::Sessions;
 use super::{Authority, AuthorityError, Pages, ProxyOptions, session};
 
@@ -281,7 +281,7 @@ fn switch(shell: &Shell, shown: &Shown, opened: &Opened) -> Response<Full<Bytes>
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("binary"));
     }
     let lasts = opened.session.until.duration_since(shell.clock.now()).as_secs().max(0);
-    let secure = if shell.options.schemes.contains("http") { "" } else { "; Secure" };
+    let secure = if page_scheme(&opened.session.access_url_base) == "https" { "; Secure" } else { "" };
     let name = resume_cookie(&shown.token);
     let cookie = format!("{name}={}; Path=/; HttpOnly; SameSite=Strict; Max-Age={lasts}{secure}", opened.next);
     if let Ok(cookie) = HeaderValue::from_str(&cookie) {
@@ -319,6 +319,7 @@ fn not_opened(shell: &Shell, peer: IpAddr, error: &OpenError) -> Response<Full<B
             StatusCode::SERVICE_UNAVAILABLE,
             "Consoles cannot be checked now; ask for a new address and try again.",
         ),
+        OpenError::Scheme => refused(Wrong::Origin),
         OpenError::Late => plain(StatusCode::GATEWAY_TIMEOUT, "The console does not answer."),
         OpenError::Connect(_) | OpenError::Rfb(_) => {
             plain(StatusCode::BAD_GATEWAY, "The console cannot be reached; ask for a new address and try again.")

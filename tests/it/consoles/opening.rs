@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use futures_util::StreamExt;
 use http::StatusCode;
+use nova::console::proxy::ProxyOptions;
 use nova_core::console::ConsoleGrant;
 use nova_core::state::Action;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -146,6 +147,34 @@ async fn other_pages_and_other_names_do_not_open_anything() {
     let mut browser = Browser::new(client);
     browser.begin().await;
     assert_eq!(browser.read(8).await, "screen 0");
+}
+
+/// Of a console that was given out at `https`, with everything else at `http`, as the defaults are.
+#[tokio::test]
+async fn a_console_opens_in_pages_of_its_own_scheme() {
+    let both = |options: &mut ProxyOptions| options.schemes = ["http", "https"].map(String::from).into();
+    let rig = Rig::with(both, Default::default(), 1).await;
+    let id = rig.server().await;
+    let address = rig.proxies[0].address;
+    let (plain, secured) = (format!("http://{address}"), format!("https://{address}"));
+    for (base, own, other) in [("https://c/vnc.html", &secured, &plain), ("http://c/vnc.html", &plain, &secured)] {
+        let mut tokens = Vec::new();
+        for _ in 0..2 {
+            let token = rig.token(id).await;
+            let grant = rig.grant(&token).await;
+            rig.cloud.store.drop_console_grant(&grant.token_hash).await.unwrap();
+            let moved = ConsoleGrant { access_url_base: base.to_owned(), ..grant };
+            rig.cloud.store.add_console_grant(moved).await.unwrap();
+            tokens.push(token);
+        }
+        let refused = connect(address, &tokens[0], &[("Origin", other)]).await.unwrap_err();
+        assert_eq!(refused.0, 403, "{}", refused.1);
+        assert_eq!(connect(address, &tokens[0], &[("Origin", own)]).await.unwrap_err().0, 403, "used");
+        let (client, response) = connect(address, &tokens[1], &[("Origin", own)]).await.unwrap();
+        let cookie = response.headers()["set-cookie"].to_str().unwrap();
+        assert_eq!(cookie.ends_with("; Secure"), base.starts_with("https"), "{cookie}");
+        Browser::new(client).begin().await;
+    }
 }
 
 /// Each console that a browser opened has left a cookie there, good or not.

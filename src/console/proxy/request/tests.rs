@@ -37,6 +37,7 @@ fn judged(query: &str, pairs: &[(&'static str, &str)]) -> Result<Shown, Wrong> {
 fn a_browser_on_our_page_is_let_through() {
     let shown = judged("token=abc", &[]).unwrap();
     assert_eq!((shown.token.as_str(), shown.resume, shown.binary), ("abc", None, true));
+    assert_eq!(shown.scheme, Some("http"));
     assert!(!judged("token=abc", &[("sec-websocket-protocol", "")]).unwrap().binary);
     assert!(judged("token=abc", &[("host", "[::1]:80"), ("origin", "http://[::1]")]).is_ok());
     assert!(judged("token=abc", &[("host", "CLOUD"), ("origin", "http://Cloud:80")]).is_ok());
@@ -68,6 +69,24 @@ fn pages_of_others_are_not() {
     let lenient = ProxyOptions { require_origin: false, ..options() };
     assert!(judge(&Method::GET, "token=abc", &headers(&[("origin", "")]), &lenient).is_ok());
     assert_eq!(judge(&Method::GET, "token=abc", &headers(&[("origin", "http://evil")]), &lenient), Err(Wrong::Origin));
+}
+
+/// The defaults of what is not set are of `http`, whatever the rest is.
+#[test]
+fn a_page_is_of_the_scheme_at_which_its_console_was_given_out() {
+    let both = ProxyOptions { schemes: ["http", "https"].map(String::from).into(), ..options() };
+    let shown = |origin: &str| judge(&Method::GET, "token=abc", &headers(&[("origin", origin)]), &both).unwrap();
+    let (plain, secured) = (shown("http://cloud:6080"), shown("https://cloud:6080"));
+    for (base, secure) in
+        [("https://cloud/vnc.html", true), ("wss://cloud/", true), ("ws://cloud:6080/", false), ("", false)]
+    {
+        assert_eq!((plain.fits(base), secured.fits(base)), (!secure, secure), "{base}");
+    }
+    let options = ProxyOptions { allowed_origins: vec!["cloud".to_owned()], require_origin: false, ..both };
+    for origin in ["https://cloud:99", ""] {
+        let other = judge(&Method::GET, "token=abc", &headers(&[("origin", origin)]), &options).unwrap();
+        assert!(other.fits("https://cloud/") && other.fits("http://cloud/"), "{origin}");
+    }
 }
 
 #[test]
