@@ -2,7 +2,9 @@
 
 // Codes of closes after which another try can help: the client or its proxy went away (RFC 6455, 7.4.1).
 const COMES_BACK = new Set([1001, 1006, 1012, 1013]);
-const TRIES = 12;
+// For how long it is tried, in milliseconds, and the longest pause between two tries.
+const PATIENCE = 120_000;
+const PAUSE = 5000;
 
 const state = document.getElementById("state");
 const again = document.getElementById("again");
@@ -28,6 +30,7 @@ function websocketAddress() {
 // socket, or what is like one: it has events "open" and "close", and can be closed.
 export function keepOpen(attach, connect = (address) => new WebSocket(address, ["binary"])) {
   let tries = 0;
+  let lostAt = 0;
   let wanted = true;
   let socket = null;
 
@@ -49,21 +52,24 @@ export function keepOpen(attach, connect = (address) => new WebSocket(address, [
     });
     socket.addEventListener("close", (event) => {
       detach();
-      const lost = COMES_BACK.has(event.code) && wanted;
-      if (lost && (opened || tries > 0) && tries < TRIES) {
+      const wasThere = opened || tries > 0;
+      if (tries === 0) lostAt = Date.now();
+      if (COMES_BACK.has(event.code) && wanted && wasThere && Date.now() - lostAt < PATIENCE) {
         tries += 1;
         say("lost", `${event.reason || "The connection is lost."} Trying again`);
-        setTimeout(open, Math.min(250 * 2 ** tries, 5000));
+        setTimeout(open, Math.min(250 * 2 ** tries, PAUSE));
         return;
       }
       const refused = "The console was not opened: its address is good once, and not for long. Ask for a new one.";
-      say("closed", event.reason || (opened || tries > 0 ? "The connection is lost." : refused));
-      again.hidden = !opened;
+      say("closed", event.reason || (wasThere ? "The connection is lost." : refused));
+      again.hidden = !wasThere;
     });
   }
 
   again.addEventListener("click", () => {
-    tries = 0;
+    // Of a session that was lost, as long again; of one that ended otherwise, once.
+    tries = Math.min(tries, 1);
+    lostAt = Date.now();
     wanted = true;
     open();
   });
