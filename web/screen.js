@@ -1,6 +1,7 @@
 // A guest's screen, by noVNC.
 
 import RFB from "/novnc/core/rfb.js";
+import { LAYOUTS, typeText } from "/console/keys.js";
 import { keepOpen, say } from "/console/link.js";
 
 const screen = document.getElementById("screen");
@@ -39,21 +40,21 @@ keepOpen((socket) => {
   };
 });
 
-// Keys as X11 names them: Latin-1 as it is, the rest of Unicode above 0x01000000, and a few by themselves.
-function keysym(character) {
-  const code = character.codePointAt(0);
-  if (character === "\n") return 0xff0d;
-  if (character === "\t") return 0xff09;
-  return code < 0x100 ? code : 0x01000000 + code;
-}
+const layout = document.getElementById("layout");
+const untyped = document.getElementById("untyped");
+for (const [name, [title]] of Object.entries(LAYOUTS)) layout.add(new Option(title, name));
 
 document.getElementById("keys").addEventListener("click", () => {
   rfb?.sendCtrlAltDel();
   rfb?.focus();
 });
 document.getElementById("copy").addEventListener("click", () => rfb?.clipboardPasteFrom(clip.value));
-document.getElementById("type").addEventListener("click", () => {
-  for (const character of clip.value) rfb?.sendKey(keysym(character), null);
+document.getElementById("type").addEventListener("click", async (event) => {
+  const button = event.currentTarget;
+  button.disabled = true;
+  const left = await typeText(clip.value, layout.value, (keysym, code, down) => rfb?.sendKey(keysym, code, down));
+  button.disabled = false;
+  untyped.textContent = left.length === 0 ? "" : `No key makes these: ${left.join(" ")}`;
   rfb?.focus();
 });
 fit.addEventListener("click", () => {

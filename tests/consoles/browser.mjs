@@ -2,6 +2,7 @@
 //   {"do": "open", "page": "screen", "url": ...}      opens a page, waits until it says that it is connected or is not;
 //                                                     with "elsewhere", in a browser without our cookies
 //   {"do": "type", "page": "screen", "text": ...}     keys, as a user presses them
+//   {"do": "paste", "page": "screen", "text": ...}    text that the page types
 //   {"do": "colour", "page": "screen", "rgb": [r, g, b]}  what share of the screen has about this colour, in per mille
 //   {"do": "text", "page": "serial"}                  what the terminal shows
 //   {"do": "state", "page": ...}                      what the page says of its connection, and in which words
@@ -45,6 +46,15 @@ const deeds = {
       await page.keyboard.press({ "\n": "Enter", " ": "Space" }[character] ?? shifted + character, { delay: 30 });
     }
     return {};
+  },
+  async paste({ page: name, text }) {
+    const page = pages.get(name);
+    await page.locator("#text").click();
+    await page.locator("#clip").fill(text);
+    await page.locator("#type").click();
+    await page.waitForSelector("#type:enabled", { timeout: 30000 });
+    await page.locator("#text").click();
+    return { untyped: await page.locator("#untyped").textContent() };
   },
   async colour({ page: name, rgb }) {
     return pages.get(name).locator("#screen canvas").evaluate((canvas, wanted) => {

@@ -97,3 +97,27 @@ test("an address that opens nothing is not tried again", async () => {
   ends(1006);
   assert.deepEqual([elements.state.dataset.state, elements.again.hidden, sockets.length], ["closed", true, 1]);
 });
+
+test("text is typed by the keys of the guest's keyboard", async () => {
+  const { LAYOUTS, keysOf, typeText } = await load("keys.js");
+  for (const [name, [, ...levels]] of Object.entries(LAYOUTS)) {
+    assert.deepEqual(levels.map((level) => [...level].length), [48, 48, 48], name);
+    const ascii = Array.from({ length: 95 }, (_, at) => String.fromCharCode(32 + at));
+    // Where ^ and ` wait for the next key.
+    const none = ["de", "es"].includes(name) ? ["^", "`"] : [];
+    assert.deepEqual(ascii.filter((character) => keysOf(name, character) === null), none, name);
+  }
+  const places = (name, text) => [...text].map((one) => [...keysOf(name, one).held.map((key) => key.code), keysOf(name, one).code].join("+"));
+  assert.deepEqual(places("us", "aA!z/\n"), ["KeyA", "ShiftLeft+KeyA", "ShiftLeft+Digit1", "KeyZ", "Slash", "Enter"]);
+  assert.deepEqual(places("de", "z/@{"), ["KeyY", "ShiftLeft+Digit7", "AltRight+KeyQ", "AltRight+Digit7"]);
+  assert.deepEqual(places("fr", "a1"), ["KeyQ", "ShiftLeft+Digit1"]);
+  const pressed = [];
+  const left = await typeText("é$", "us", (keysym, code, down) => pressed.push([keysym, code, down]), () => {});
+  assert.deepEqual(left, ["é"]);
+  assert.deepEqual(pressed, [
+    [0xffe1, "ShiftLeft", true],
+    [0x24, "Digit4", true],
+    [0x24, "Digit4", false],
+    [0xffe1, "ShiftLeft", false],
+  ]);
+});

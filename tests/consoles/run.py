@@ -215,8 +215,18 @@ class Consoles:
         wait_until(lambda: self.browser.do("colour", "screen", rgb=RED)["share"] > 500, 20, "the guest paints its screen red")
         self.browser.do("shot", "screen", path=str(self.shots / "console-screen.png"))
 
+    def pasted(self):
+        """Text that the page types has every character of a keyboard."""
+        marks = "Aa!@#%^&*()_+{}|:<>?~-=[];,./"
+        told = self.browser.do("paste", "screen", text=f"echo '{marks}' >/dev/ttyS0\n")["untyped"]
+        expect_equal(told, "", "what no key makes")
+        wait_until(lambda: marks in self.log(), 30, "the console log has what was pasted", pause=1)
+        told = self.browser.do("paste", "screen", text="\N{SNOWMAN}")["untyped"]
+        expect_equal(told, "No key makes these: \N{SNOWMAN}", "what is said of others")
+
     def phone(self):
-        expect(not self.browser.do("phone", "screen")["wide"], "the page is wider than a phone")
+        for page in PAGES:
+            expect(not self.browser.do("phone", page)["wide"], f"the page {page} is wider than a phone")
 
     def serial(self):
         return self.opens("serial", "--serial")
@@ -298,7 +308,7 @@ class Consoles:
             expect("panicked at" not in service.log_text(), "something panicked")
 
 
-STEPS = ("screen", "used", "login_prompt", "screen_login", "phone", "serial", "serial_login", "spice", "killed", "stop", "no_tokens")
+STEPS = ("screen", "used", "login_prompt", "screen_login", "pasted", "serial", "serial_login", "spice", "phone", "killed", "stop", "no_tokens")
 
 
 def main():

@@ -21,13 +21,14 @@ const SERIAL: &str = "/serial.html";
 /// Those under which clients know the page for SPICE (`spice.html5proxy_base_url`).
 const SPICES: [&str; 2] = ["/spice.html", "/spice_auto.html"];
 
-const OWN: [(&str, &str, &str); 8] = [
+const OWN: [(&str, &str, &str); 9] = [
     ("/screen", "text/html; charset=utf-8", include_str!("../../../web/vnc.html")),
     ("/serial", "text/html; charset=utf-8", include_str!("../../../web/serial.html")),
     ("/spice", "text/html; charset=utf-8", include_str!("../../../web/spice.html")),
     ("/console/spice.js", JS, include_str!("../../../web/spice.js")),
     ("/console/screen.js", JS, include_str!("../../../web/screen.js")),
     ("/console/serial.js", JS, include_str!("../../../web/serial.js")),
+    ("/console/keys.js", JS, include_str!("../../../web/keys.js")),
     ("/console/link.js", JS, include_str!("../../../web/link.js")),
     ("/console/console.css", "text/css; charset=utf-8", include_str!("../../../web/console.css")),
 ];
