@@ -164,6 +164,11 @@ pub const MAX_FAILURES: Opt<i64> = Opt::integer("console", "max_failures", 1, 1_
     .unit("a minute")
     .roles(PROXY)
     .help("Openings with bad tokens that one address may try in a minute; after them it is answered with 429.");
+/// `console.trusted_proxies`
+pub const TRUSTED_PROXIES: Opt<Vec<String>> = Opt::list("console", "trusted_proxies").default("").roles(PROXY).help(
+    "Addresses of what stands in front of the proxy. Who asks is read from their X-Forwarded-For: without, all users are one to \
+     max_failures.",
+);
 /// `console.max_message_size`
 pub const MAX_MESSAGE_SIZE: Opt<i64> = Opt::integer("console", "max_message_size", 4096, 1 << 30)
     .default("1048576")
@@ -236,6 +241,7 @@ pub const CONSOLE_OPTIONS: &[OptionDecl] = &[
     MAX_SESSIONS.decl(),
     MAX_CONNECTIONS.decl(),
     MAX_FAILURES.decl(),
+    TRUSTED_PROXIES.decl(),
     MAX_MESSAGE_SIZE.decl(),
     CLIENT_RATE.decl(),
     IDLE_TIMEOUT.decl(),

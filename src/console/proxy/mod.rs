@@ -14,6 +14,7 @@ mod limits;
 mod open;
 mod options;
 mod pages;
+mod peer;
 mod relay;
 mod request;
 mod rfb;

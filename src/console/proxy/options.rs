@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::BufReader;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +49,8 @@ pub struct ProxyOptions {
     pub max_connections: usize,
     /// `console.max_failures`.
     pub max_failures: u32,
+    /// `console.trusted_proxies`.
+    pub trusted_proxies: Vec<IpAddr>,
     /// `console.max_message_size`.
     pub max_message_size: usize,
     /// `console.client_rate`.
@@ -86,6 +89,7 @@ impl Default for ProxyOptions {
             max_sessions: 2000,
             max_connections: 4000,
             max_failures: 60,
+            trusted_proxies: Vec::new(),
             max_message_size: 1 << 20,
             client_rate: 1 << 20,
             idle_timeout: Duration::from_secs(3600),
@@ -131,6 +135,7 @@ impl ProxyOptions {
             max_sessions: count(&o::MAX_SESSIONS),
             max_connections: count(&o::MAX_CONNECTIONS),
             max_failures: u32::try_from(config.get(&o::MAX_FAILURES)).unwrap_or(u32::MAX),
+            trusted_proxies: addresses(&config.get(&o::TRUSTED_PROXIES))?,
             max_message_size: count(&o::MAX_MESSAGE_SIZE),
             client_rate: u64::try_from(config.get(&o::CLIENT_RATE)).unwrap_or(u64::MAX),
             idle_timeout: config.get(&o::IDLE_TIMEOUT),
@@ -144,6 +149,11 @@ impl ProxyOptions {
             ..Self::default()
         })
     }
+}
+
+fn addresses(texts: &[String]) -> Result<Vec<IpAddr>, TlsError> {
+    let wrong = |text| TlsError::new("console.trusted_proxies", format!("'{text}' is no address"));
+    texts.iter().map(|text| text.parse().map_err(|_| wrong(text))).collect()
 }
 
 /// The host of a URL, without its port.

@@ -28,7 +28,7 @@ use super::limits::Failures;
 use super::open::{OpenError, Opened, open};
 use super::request::{Shown, Wrong, host, judge, page_scheme, resume_cookie, wants_websocket};
 use super::sessions::Sessions;
-use super::{Authority, AuthorityError, Pages, ProxyOptions, session};
+use super::{Authority, AuthorityError, Pages, ProxyOptions, peer, session};
 
 /// The longest head of a request. Browsers keep some 180 cookies of one host, and each console that was opened in the last hours
 /// has left one of 96 bytes.
@@ -180,6 +180,7 @@ async fn connection(
 }
 
 async fn answer(shell: Arc<Shell>, peer: IpAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let peer = peer::client(peer, request.headers(), &shell.options.trusted_proxies);
     let mut response = match wants_websocket(request.headers()) {
         true => websocket(&shell, peer, request).await,
         false => page(&shell, request.method(), request.uri().path(), request.headers()),

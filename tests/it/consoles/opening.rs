@@ -229,6 +229,24 @@ async fn who_guesses_waits() {
     assert_eq!(rig.connect(&token).await.unwrap_err(), 429);
 }
 
+/// Behind what ends TLS, all come from one address.
+#[tokio::test]
+async fn who_guesses_waits_alone() {
+    let front = |options: &mut ProxyOptions| {
+        options.max_failures = 3;
+        options.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
+    };
+    let rig = Rig::with(front, Default::default(), 1).await;
+    let (token, address) = (rig.token(rig.server().await).await, rig.proxies[0].address);
+    // Whatever it says of itself.
+    for from in ["198.51.100.1, 192.0.2.1", "198.51.100.2, 192.0.2.1", "198.51.100.3, 192.0.2.1"] {
+        assert_eq!(connect(address, "guess", &[("X-Forwarded-For", from)]).await.unwrap_err().0, 403);
+    }
+    let guesses = [("X-Forwarded-For", "198.51.100.4, 192.0.2.1")];
+    assert_eq!(connect(address, &token, &guesses).await.unwrap_err().0, 429);
+    assert!(connect(address, &token, &[("X-Forwarded-For", "192.0.2.2")]).await.is_ok());
+}
+
 #[tokio::test]
 async fn there_are_only_so_many() {
     let rig = Rig::with(|options| options.max_sessions = 1, Default::default(), 1).await;
