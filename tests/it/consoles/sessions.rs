@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use nova::console::AuthOptions;
+use nova::console::proxy::ProxyOptions;
+use nova_core::identity::{Project, User};
 use nova_core::ids::InstanceId;
 use nova_core::state::Action;
 use tokio::io::AsyncWriteExt;
@@ -65,6 +67,26 @@ async fn a_session_ends_with_the_role_that_it_rests_on() {
         rig.cloud.store.remove_grant(&grant).await.unwrap();
     }
     is_cut(&mut browser, began, "You may not see this console any more.").await;
+}
+
+/// With the default of `console.check_interval`.
+#[tokio::test]
+async fn a_session_ends_when_its_user_or_project_is_disabled() {
+    for whole_project in [false, true] {
+        let rhythm = ProxyOptions::default().check_interval;
+        let rig = Rig::with(|options| options.check_interval = rhythm, Default::default(), 1).await;
+        let id = rig.server().await;
+        let (mut browser, instance) = (seen(&rig, id).await, rig.cloud.get(id).await);
+        let began = Instant::now();
+        if whole_project {
+            let project = rig.cloud.store.get_project(&instance.project_id).await.unwrap();
+            rig.cloud.store.update_project(Project { enabled: false, ..project }).await.unwrap();
+        } else {
+            let user = rig.cloud.store.get_user(&instance.user_id).await.unwrap();
+            rig.cloud.store.update_user(User { enabled: false, ..user }).await.unwrap();
+        }
+        is_cut(&mut browser, began, "You may not see this console any more.").await;
+    }
 }
 
 #[tokio::test]
