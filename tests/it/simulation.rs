@@ -29,8 +29,10 @@ const LIFE: [Action; 9] = [
     Action::TriggerCrashDump,
 ];
 
-/// Seeds that CI runs, twice each.
+/// Seeds that CI runs.
 const SEEDS: std::ops::Range<u64> = 1..51;
+/// Of so many seeds CI runs one twice; `make soak` all of them.
+const TWICE: usize = 5;
 
 struct Simulation {
     cloud: Cloud,
@@ -217,21 +219,23 @@ fn every_seed_ends_well_and_the_same_twice() {
     let only = std::env::var("NOVA_TEST_SEED").ok().map(|seed| seed.parse().unwrap());
     let seeds: Vec<u64> = only.map_or_else(|| SEEDS.collect(), |seed| vec![seed]);
     let mut digests = std::collections::BTreeSet::new();
-    for seed in &seeds {
+    for (number, seed) in seeds.iter().enumerate() {
         let first = run_named(*seed);
-        assert_eq!(first, run_named(*seed), "seed {seed} went two ways");
+        if number % TWICE == 0 {
+            assert_eq!(first, run_named(*seed), "seed {seed} went two ways");
+        }
         assert!(first.1 > 500, "seed {seed} did hardly anything");
         digests.insert(first.0);
     }
     assert_eq!(digests.len(), seeds.len(), "the seed does not matter");
 }
 
-/// The long run: seeds that CI does not see.
+/// The long run: all of CI's seeds twice, and seeds that CI does not see.
 #[test]
 #[ignore = "needs NOVA_TEST_SOAK_SEEDS, the number of seeds; `make soak` sets it"]
 fn soak_many_seeds() {
     let count: u64 = std::env::var("NOVA_TEST_SOAK_SEEDS").expect("NOVA_TEST_SOAK_SEEDS").parse().unwrap();
-    for seed in SEEDS.end..SEEDS.end + count {
+    for seed in SEEDS.start..SEEDS.end + count {
         assert_eq!(run_named(seed), run_named(seed), "seed {seed} went two ways");
     }
 }
