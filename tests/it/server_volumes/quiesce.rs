@@ -232,3 +232,22 @@ async fn orders_come_twice() {
     assert_eq!(host(&cloud).freezes_of(server), 1);
     end(cloud, server).await;
 }
+
+/// Nobody can have the guest of a host that is down stand still: where they must, there is no image.
+#[tokio::test(start_paused = true)]
+async fn hosts_that_are_down() {
+    for (words, expected) in [(&[AGENT][..], 202), (&[MUST, AGENT], 500)] {
+        let (mut cloud, server) = with_server(words).await;
+        let name = cloud.hosts.keys().next().unwrap().clone();
+        cloud.kill_agent(&name);
+        cloud.pass(Duration::from_secs(200)).await;
+        let (status, answer) = create_image(&cloud, server).await;
+        assert_eq!(status, expected, "{words:?}: {answer}");
+        assert!(expected == 202 || said(&cloud, server, &answer).await.contains("could not be made to stand still"));
+        assert_eq!(is_made(&cloud, server, &format!("{words:?}")).await, expected == 202);
+        assert_eq!(host(&cloud).freezes_of(server), 0);
+        cloud.start_agent(&name, None).await;
+        cloud.pass(Duration::from_secs(30)).await;
+        end(cloud, server).await;
+    }
+}
