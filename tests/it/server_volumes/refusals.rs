@@ -73,7 +73,8 @@ async fn the_end_of_a_swap() {
     cloud.replace_conductor("refused", Some(life.clone())).await;
     life.refuse(true);
     assert_eq!(Deed::Swap.ask(&cloud, server, volume).await, 202);
-    cloud.settle().await;
+    cloud.pass(Duration::from_secs(3)).await;
+    assert!(cloud.store.list_tasks(None).await.unwrap().is_empty(), "it goes on: {:?}", cloud.get(server).await);
     let row = cloud.get(server).await;
     assert!(row.volume(volume).is_none() && row.fault.is_none(), "{row:?}");
     assert_eq!(cloud.volume(volume).await.attachments.len(), 1);
